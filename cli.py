@@ -1,0 +1,255 @@
+"""The command line: the only place that turns errors into exit codes.
+
+Nothing heavy is imported before a command needs it, so `tip --help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .storage.errors import TipError
+
+if TYPE_CHECKING:
+    from .pipeline.config import RunConfig
+    from .pipeline.session import Session
+
+app = typer.Typer(
+    name="tip",
+    help="Distil a teacher language model into a student on its own rollouts, on the tokens that "
+    "matter.\n\nA round is rollout, score, select, train. Teacher scores are stored and shared: "
+    "another rule, another loss or another run costs no generation and no teacher pass. "
+    "Start with: tip demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+cache_app = typer.Typer(no_args_is_help=True, help="Look after the store of shared artifacts.")
+app.add_typer(cache_app, name="cache")
+
+Config = Annotated[Path, typer.Argument(help="TOML file; examples/ has some.", metavar="CONFIG")]
+Changes = Annotated[
+    list[str],
+    typer.Option(
+        "--set", help="Change a setting: --set train.lr=1e-5. Repeatable.", metavar="KEY=VALUE"
+    ),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the run (default: the config's).")
+]
+Round = Annotated[int, typer.Option("--round", min=0, help="Which round, counted from 0.")]
+Runs = Annotated[str, typer.Option("--runs", help="Folder of run folders.")]
+StoreRoot = Annotated[str, typer.Option("--store", help="Folder or URL of the store.")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and exit code 2."""
+    try:
+        app()
+    except TipError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.secho("stopped; the same command continues", fg="yellow", err=True)
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    config: Config,
+    changes: Changes = [],  # noqa: B006  # typer reads it once and never changes it
+    name: Name = None,
+    origin: Annotated[
+        str | None,
+        typer.Option("--from", help="Share the first N rounds of a run: RUN@N.", metavar="RUN@N"),
+    ] = None,
+) -> None:
+    """Play all rounds: rollout, score, select, train, and evaluate where the config says so.
+
+    Run it again: what exists is found, what is missing is made. Stop it anywhere: the same command
+    continues. With a larger `rounds` it goes further.
+    """
+    from .pipeline.progress import Reporter
+    from .pipeline.rounds import branch, play
+    from .pipeline.session import Session
+    from .pipeline.status import print_run
+
+    settings, reporter = _load(config, changes, name), Reporter()
+    if origin:
+        branch(settings, origin, reporter)
+    session = Session(settings, reporter)
+    play(session)
+    print_run(session.run)
+
+
+@app.command()
+def rollout(config: Config, number: Round, changes: Changes = [], name: Name = None) -> None:  # noqa: B006
+    """Sample the student's responses of one round."""
+    from .pipeline.single import rollout_round
+
+    rollout_round(_session(config, changes, name), number)
+
+
+@app.command()
+def score(config: Config, number: Round, changes: Changes = [], name: Name = None) -> None:  # noqa: B006
+    """Score the rollouts of one round with the teacher."""
+    from .pipeline.single import score_round
+
+    score_round(_session(config, changes, name), number)
+
+
+@app.command()
+def select(config: Config, number: Round, changes: Changes = [], name: Name = None) -> None:  # noqa: B006
+    """Select the tokens of one round."""
+    from .pipeline.single import select_round
+
+    select_round(_session(config, changes, name), number)
+
+
+@app.command()
+def train(config: Config, number: Round, changes: Changes = [], name: Name = None) -> None:  # noqa: B006
+    """Train the student on the selected tokens of one round."""
+    from .pipeline.single import train_round
+
+    train_round(_session(config, changes, name), number)
+
+
+@app.command()
+def evaluate(
+    config: Config,
+    number: Annotated[
+        int, typer.Option("--round", min=0, help="Rounds the student has been trained for.")
+    ] = 0,
+    changes: Changes = [],  # noqa: B006
+    name: Name = None,
+    teacher: Annotated[bool, typer.Option("--teacher", help="Ask the teacher instead.")] = False,
+) -> None:
+    """Ask the problems of the config's `evaluate` section and check the answers."""
+    from .pipeline.single import evaluate_round, evaluate_teacher
+
+    session = _session(config, changes, name)
+    if teacher:
+        evaluate_teacher(session)
+    else:
+        evaluate_round(session, number)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where its files go.")] = Path("demo"),
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each run.")] = 10,
+) -> None:
+    """Watch a built-in student learn from a built-in teacher, in about a minute."""
+    from .pipeline.demo.show import show
+
+    show(folder, rounds)
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="A run; none: all runs.")] = None,
+    runs: Runs = "runs",
+) -> None:
+    """Show what runs have done: accuracy, loss, tokens and costs by round."""
+    from .pipeline.status import print_run, print_runs
+    from .storage.runs import RunFolder
+
+    if name is None:
+        print_runs(runs)
+    else:
+        print_run(RunFolder(runs, name))
+
+
+rules_app = typer.Typer(help="List the selection rules, or print one.")
+app.add_typer(rules_app, name="rules", invoke_without_command=True)
+
+
+@rules_app.callback()
+def rules(context: typer.Context) -> None:
+    """List the selection rules: what each ranks tokens by, and where it comes from."""
+    from .pipeline.listing import print_rules
+
+    if context.invoked_subcommand is None:
+        print_rules()
+
+
+@rules_app.command("show")
+def rules_show(name: Annotated[str, typer.Argument(help="Name or path of a rule.")]) -> None:
+    """Print a rule's SQL."""
+    from .stages.rulebook import load_rule
+
+    typer.echo(load_rule(name).sql)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over `tokens` and `rollouts`.")],
+    name: Annotated[str, typer.Option("--run", help="Whose tables.")],
+    numbers: Annotated[
+        list[int] | None, typer.Option("--round", help="Which rounds (default: all). Repeatable.")
+    ] = None,
+    runs: Runs = "runs",
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write .parquet or .csv instead of a table.")
+    ] = None,
+) -> None:
+    """Ask the token table in SQL, e.g. "SELECT round, avg(reverse_kl) FROM tokens GROUP BY 1"."""
+    from .pipeline.listing import print_query
+
+    print_query(query, name, numbers, runs, output)
+
+
+@cache_app.command("ls")
+def cache_ls(
+    kind: Annotated[str | None, typer.Argument(help="rollouts, teacher, tokens, ...")] = None,
+    store: StoreRoot = "store",
+) -> None:
+    """List artifacts: key, size, rows and what made them."""
+    from .pipeline.listing import print_artifacts
+
+    print_artifacts(store, kind)
+
+
+@cache_app.command("du")
+def cache_du(store: StoreRoot = "store") -> None:
+    """Show how much each kind of artifact takes, in all and a token."""
+    from .pipeline.listing import print_sizes
+
+    print_sizes(store)
+
+
+@cache_app.command("verify")
+def cache_verify(store: StoreRoot = "store") -> None:
+    """Read every part and compare it with its manifest; exit code 2 when one is damaged."""
+    from .pipeline.listing import verify_store
+
+    verify_store(store)
+
+
+@cache_app.command("sweep")
+def cache_sweep(
+    store: StoreRoot = "store",
+    hours: Annotated[float, typer.Option("--older-than", help="Age in hours.", min=0)] = 24,
+) -> None:
+    """Remove what killed processes left unfinished; nothing committed is touched."""
+    from .pipeline.listing import sweep_store
+
+    sweep_store(store, hours)
+
+
+def _load(config: Path, changes: list[str], name: str | None) -> "RunConfig":
+    from .pipeline.config import load_config
+
+    return load_config(config, [*changes, *([f'name="{name}"'] if name else [])])
+
+
+def _session(config: Path, changes: list[str], name: str | None) -> "Session":
+    from .pipeline.progress import Reporter
+    from .pipeline.session import Session
+
+    return Session(_load(config, changes, name), Reporter())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The order of things: run configuration, rounds, comparison, status and reports."""

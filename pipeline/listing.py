@@ -1,0 +1,128 @@
+"""What the store and the rules hold, printed for people."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from ..stages.rulebook import builtin_rules
+from ..storage.errors import ConfigError, StoreError
+from ..storage.queries import ask
+from ..storage.runs import RunFolder
+from ..storage.store import Artifact, Store
+
+_WIDE_TEXT = 60  # characters of a cell before it is cut
+
+
+def print_rules() -> None:
+    """Print the built-in rules: name, what each ranks by, its source."""
+    table = Table()
+    for name in ("rule", "draw", "ranks tokens by", "source"):
+        table.add_column(name)
+    for rule in builtin_rules().values():
+        table.add_row(rule.name, rule.draw, rule.title, rule.source)
+    Console().print(table)
+
+
+def print_query(
+    query: str, name: str, numbers: list[int] | None, runs: str, output: Path | None
+) -> None:
+    """Run one SELECT over the tables of a run and print or write its result."""
+    run = RunFolder(runs, name)
+    config = run.config()
+    if config is None:
+        raise ConfigError(f"no run {name} under {runs}; `tip status --runs {runs}` lists them")
+    store = Store(config["config"]["store"])
+    tokens, rollouts = {}, {}
+    for number, pointers in run.rounds():
+        if "tokens" in pointers and (numbers is None or number in numbers):
+            tokens[number] = _paths(store, "tokens", pointers["tokens"])
+            rollouts[number] = _paths(store, "rollouts", pointers["rollouts"])
+    if not tokens:
+        raise ConfigError(f"run {name} has no scored round {numbers or ''}; play it first")
+    frame = pl.DataFrame(ask(query, tokens, rollouts))
+    if output is None:
+        with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True):
+            print(frame)
+    elif output.suffix == ".parquet":
+        frame.write_parquet(output)
+    elif output.suffix == ".csv":
+        frame.write_csv(output)
+    else:
+        raise ConfigError(f"--output {output}: expected a name ending in .parquet or .csv")
+
+
+def print_artifacts(root: str, kind: str | None) -> None:
+    """Print a line an artifact."""
+    table = Table()
+    for name in ("kind", "key", "bytes", "rows", "made from"):
+        table.add_column(name, justify="right" if name in ("bytes", "rows") else "left")
+    for artifact in Store(root).list(kind):
+        table.add_row(
+            artifact.kind,
+            artifact.key,
+            f"{artifact.bytes:,}",
+            f"{artifact.rows:,}",
+            _about(artifact),
+        )
+    Console().print(table)
+
+
+def print_sizes(root: str) -> None:
+    """Print what each kind takes, and the bytes a token of the tables that have one row a token."""
+    sizes = Store(root).sizes()
+    table = Table()
+    for name in ("kind", "artifacts", "bytes", "rows", "bytes a row"):
+        table.add_column(name, justify="left" if name == "kind" else "right")
+    for kind, size in sorted(sizes.items()):
+        each = f"{size.bytes / size.rows:.1f}" if size.rows else ""
+        table.add_row(kind, f"{size.artifacts:,}", f"{size.bytes:,}", f"{size.rows:,}", each)
+    total = sum(size.bytes for size in sizes.values())
+    table.add_row("all", f"{sum(s.artifacts for s in sizes.values()):,}", f"{total:,}", "", "")
+    Console().print(table)
+
+
+def verify_store(root: str) -> None:
+    """Read everything; raise `StoreError` when something is damaged."""
+    store, wrong, count = Store(root), [], 0
+    for artifact in store.list(damaged=wrong):
+        wrong += store.verify(artifact)
+        count += 1
+    for text in wrong:
+        print(text)
+    if wrong:
+        raise StoreError(
+            f"{root}: {len(wrong)} damaged of {count} artifacts, listed above; remove their "
+            "folders and run again: they are made anew"
+        )
+    print(f"{count} artifacts, all whole")
+
+
+def sweep_store(root: str, hours: float) -> None:
+    """Remove unfinished work of dead processes."""
+    removed = Store(root).sweep(hours * 3600)
+    print(f"removed {len(removed)} unfinished drafts")
+
+
+def _paths(store: Store, kind: str, keys: list[str]) -> list[Path]:
+    found: list[Path] = []
+    for key in keys:
+        artifact = store.find(kind, key)
+        if artifact is None:
+            raise StoreError(f"{store}: {kind} {key} is not there any more; run `tip run` again")
+        found.append(store.path(artifact, kind))
+    return found
+
+
+def _about(artifact: Artifact) -> str:
+    names = ("student", "teacher", "model", "rule", "start", "mode", "temperature", "loss", "seed")
+    picked: dict[str, Any] = {k: artifact.inputs[k] for k in names if k in artifact.inputs}
+    text = " ".join(f"{k}={_short(v)}" for k, v in picked.items())
+    return text if len(text) <= _WIDE_TEXT else text[: _WIDE_TEXT - 3] + "..."
+
+
+def _short(value: Any) -> str:
+    text = value[0] if isinstance(value, list) and value else value
+    return str(text)[:12]

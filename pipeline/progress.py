@@ -1,0 +1,84 @@
+"""What a person sees of long work: a bar with rate and time left, then one line that stays.
+
+On a terminal a bar moves while a stage works; elsewhere (a log file, a pipe) only the lines are
+written. Nothing here decides anything.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+Tick = Callable[[int], None]
+
+
+class Reporter:
+    """Writes progress to a console; `quiet` writes nothing."""
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        """Write to `console`, standard error by default."""
+        self.console = console or Console(stderr=True, quiet=quiet, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Write one line that stays."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def bar(self, title: str, total: int, unit: str) -> Iterator[Tick]:
+        """Show a bar while the block runs; the value given is called with what is newly done."""
+        if not self.console.is_terminal or total <= 0:
+            yield lambda _: None
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(unit),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(title, total=total)
+            yield lambda count: progress.advance(task, count)
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """Return the speed, e.g. `1,200 tokens/s`."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {self._unit}/s" if speed else f"{self._unit}")
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds since the start, to the millisecond."""
+        return round(time.perf_counter() - self._start, 3)
+
+
+def peak_memory() -> int:
+    """Return the largest memory this process has held so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1 << 20 if sys.platform == "darwin" else 1 << 10)

@@ -1,0 +1,197 @@
+"""What the stages of a run share: store, run folder, prompts, and models loaded when first needed.
+
+A run whose artifacts all exist loads no weights at all.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..stages.models import (
+    LanguageModel,
+    ModelCard,
+    load_model,
+    read_card,
+    resolve_device,
+    resolve_dtype,
+)
+from ..stages.prompts import Prompt, needed_columns, render_prompts, round_prompts
+from ..stages.settings import EvaluateSettings, ModelSettings, TextSettings
+from ..stages.vocabulary import check_compatible
+from ..storage.errors import ConfigError
+from ..storage.prompts import read_rows
+from ..storage.runs import RunFolder
+from ..storage.store import Artifact, Store
+from .config import RunConfig
+from .progress import Reporter, Stopwatch, peak_memory
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student as the stages see it: where it lies and which training made it.
+
+    key: of the training that made it, or the fingerprint of the first student.
+    """
+
+    settings: ModelSettings
+    fingerprint: str
+    key: str
+
+
+class Session:
+    """A run in progress. Everything expensive is made once, when first asked for."""
+
+    def __init__(self, config: RunConfig, reporter: Reporter | None = None) -> None:
+        """Open the store and the run folder of a config; no model is loaded."""
+        self.config = config
+        self.reporter = reporter or Reporter(quiet=True)
+        self.run = RunFolder(config.runs, config.name)
+        self.store = Store(config.store)
+        self.device = resolve_device(config.device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self._loaded: dict[str, tuple[str, LanguageModel]] = {}
+
+    @cached_property
+    def student_card(self) -> ModelCard:
+        """Return the card of the first student."""
+        return read_card(self.config.student)
+
+    @cached_property
+    def teacher_card(self) -> ModelCard:
+        """Return the teacher's card, after showing that it speaks the student's tokens."""
+        card = read_card(self.config.teacher)
+        for note in check_compatible(self.student_card, card):
+            self.reporter.say(f"note: {note}")
+        return card
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """Return all distinct prompts of the source, rendered."""
+        config = self.config
+        room = self.student_card.context - config.rollout.max_tokens
+        if room < 1:
+            raise ConfigError(
+                f"rollout.max_tokens = {config.rollout.max_tokens} leaves no room for a prompt in "
+                f"the student's context of {self.student_card.context} tokens: lower it"
+            )
+        longest = min(room, config.prompts.max_tokens or room)
+        return self._render(config.prompts, None, longest, config.prompts.too_long)
+
+    @cached_property
+    def problems(self) -> list[Prompt]:
+        """Return the evaluation's problems, rendered."""
+        settings = self.evaluation
+        longest = self.student_card.context - settings.max_tokens
+        return self._render(settings, settings.answer, longest, "refuse")
+
+    @property
+    def evaluation(self) -> EvaluateSettings:
+        """Return the evaluation's settings, or say that there are none."""
+        if self.config.evaluate is None:
+            raise ConfigError(
+                "the config has no [evaluate] section: add one with `source`, `format` and `answer`"
+            )
+        return self.config.evaluate
+
+    def round_prompts(self, number: int) -> list[Prompt]:
+        """Return the prompts of a round, in order."""
+        hashes = [p.hash for p in self.prompts]
+        config = self.config
+        chosen = round_prompts(hashes, config.rollout.prompts, number, config.data_seed)
+        return [self.prompts[i] for i in chosen]
+
+    def student(self, number: int) -> Student:
+        """Return the student that round `number` starts with."""
+        if number == 0:
+            fingerprint = self.student_card.fingerprint
+            return Student(self.config.student, fingerprint, fingerprint)
+        key = (self.run.round(number - 1) or {}).get("checkpoint")
+        artifact = None if key is None else self.store.find("checkpoint", key)
+        if artifact is None:
+            raise ConfigError(
+                f"round {number} of run {self.run.name} has no student yet: round {number - 1} is "
+                "not trained. `tip run` plays all rounds in order"
+            )
+        return self.trained(artifact)
+
+    def trained(self, checkpoint: Artifact) -> Student:
+        """Return the student of a checkpoint."""
+        folder = str(self.store.folder(checkpoint))
+        settings = self.config.student.model_copy(update={"model": folder, "revision": None})
+        return Student(settings, checkpoint.facts["fingerprint"], checkpoint.key)
+
+    def dtype(self, settings: ModelSettings) -> torch.dtype:
+        """Return a model's compute type in rollout and scoring."""
+        return resolve_dtype(settings.dtype, self.device)
+
+    def model(self, role: str, settings: ModelSettings) -> LanguageModel:
+        """Return a loaded model; one a role is held, the one asked for last."""
+        wanted = settings.model_dump_json()
+        name, model = self._loaded.get(role, ("", None))
+        if model is None or name != wanted:
+            self._loaded.pop(role, None)
+            model = load_model(settings, self.device, self.dtype(settings))
+            self._loaded[role] = (wanted, model)
+        return model
+
+    def release(self, role: str) -> None:
+        """Forget a loaded model, so that its memory is free for the next stage."""
+        self._loaded.pop(role, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _render(
+        self, settings: TextSettings, answer: str | None, longest: int, too_long: Any
+    ) -> list[Prompt]:
+        training = answer is None
+        teacher_format = self.config.teacher.format if training else None
+        needed = needed_columns(settings, teacher_format=teacher_format, answer_column=answer)
+        section = "prompts" if training else "evaluate"
+        rows = read_rows(
+            settings.source,
+            subset=settings.subset,
+            split=settings.split,
+            limit=settings.limit,
+            needed=needed,
+            section=section,
+        )
+        prompts, facts = render_prompts(
+            rows,
+            settings,
+            self.student_card.tokenizer,
+            teacher_tokenizer=self.teacher_card.tokenizer if teacher_format else None,
+            teacher_format=teacher_format,
+            answer_column=answer,
+            longest=longest,
+            teacher_longest=self._teacher_room() if teacher_format else None,
+            too_long=too_long,
+        )
+        if facts.duplicates or facts.too_long:
+            self.reporter.say(
+                f"note: {settings.source}: {facts.rows} rows, {facts.duplicates} duplicates and "
+                f"{facts.too_long} too long left out"
+            )
+        return prompts
+
+    def _teacher_room(self) -> int:
+        return self.teacher_card.context - self.config.rollout.max_tokens
+
+
+def report(
+    session: Session, number: int, stage: str, watch: Stopwatch, text: str, **numbers: Any
+) -> None:
+    """Say what a stage did in one line, and record it with all its numbers."""
+    seconds = watch.seconds
+    session.reporter.say(f"round {number:<3} {stage:<9} {text} [{seconds:.1f} s]")
+    session.run.record(
+        {
+            "round": number,
+            "stage": stage,
+            "seconds": seconds,
+            "peak_memory_mb": peak_memory(),
+            **numbers,
+        }
+    )

@@ -1,0 +1,102 @@
+"""What runs have done, from their metrics: tables for people."""
+
+from collections import defaultdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..storage.errors import ConfigError
+from ..storage.runs import RunFolder, run_names
+
+STAGES = ("rollout", "score", "select", "train", "evaluate")
+
+
+def by_round(metrics: list[dict[str, Any]]) -> dict[int, dict[str, dict[str, Any]]]:
+    """Return round -> stage -> its numbers; costs add up over starts, results are the last ones."""
+    costs = ("seconds", "generated_tokens", "teacher_tokens_scored")
+    out: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for line in metrics:
+        before = out[line["round"]].get(line["stage"], {})
+        added = {k: before.get(k, 0) + line[k] for k in costs if k in line}
+        out[line["round"]][line["stage"]] = {**line, **added}
+    return dict(sorted(out.items()))
+
+
+def print_run(run: RunFolder, console: Console | None = None) -> None:
+    """Print a run's rounds: what was made, what was reused, what came of it."""
+    rounds = by_round(run.metrics())
+    if not rounds:
+        raise ConfigError(f"no run {run.name} with finished stages under {run.path.parent}")
+    table = Table(title=f"run {run.name}", title_justify="left")
+    for name in (
+        "round",
+        "accuracy",
+        "reverse KL",
+        "loss",
+        "trained tokens",
+        "generated",
+        "teacher scored",
+        "teacher reused",
+        "staleness",
+        "seconds",
+    ):
+        table.add_column(name, justify="right")
+    for number, stages in rounds.items():
+        table.add_row(*_row(number, stages))
+    (console or Console()).print(table)
+
+
+def print_runs(runs: str, console: Console | None = None) -> None:
+    """Print a line a run."""
+    names = run_names(runs)
+    if not names:
+        raise ConfigError(f"{runs}: no runs here; start one with `tip run CONFIG` or see --runs")
+    table = Table()
+    for name in ("run", "rule", "keep", "rounds", "accuracy", "reverse KL"):
+        table.add_column(name, justify="left" if name in ("run", "rule") else "right")
+    for name in names:
+        run = RunFolder(runs, name)
+        config = (run.config() or {}).get("config", {})
+        done = sum("checkpoint" in pointers for _, pointers in run.rounds())
+        last = _last(run.metrics(), "evaluate", "accuracy")
+        select = config.get("select", {})
+        table.add_row(
+            name,
+            str(select.get("rule")),
+            f"{select.get('keep', 0):.0%}",
+            f"{done}/{config.get('rounds')}",
+            "" if last is None else f"{last:.1%}",
+            _number(_last(run.metrics(), "score", "reverse_kl")),
+        )
+    (console or Console()).print(table)
+
+
+def _row(number: int, stages: dict[str, dict[str, Any]]) -> list[str]:
+    score, train = stages.get("score", {}), stages.get("train", {})
+    accuracy = stages.get("evaluate", {}).get("accuracy")
+    generated = stages.get("rollout", {}).get("generated_tokens")
+    return [
+        str(number),
+        "" if accuracy is None else f"{accuracy:.1%}",
+        _number(score.get("reverse_kl")),
+        _number(train.get("loss")),
+        _count(train.get("trained_tokens")),
+        _count(generated),
+        _count(score.get("teacher_tokens_scored")),
+        _count(score.get("teacher_tokens_reused")),
+        _number(train.get("staleness")),
+        f"{sum(s['seconds'] for s in stages.values()):.1f}",
+    ]
+
+
+def _last(metrics: list[dict[str, Any]], stage: str, name: str) -> Any:
+    return next((m[name] for m in reversed(metrics) if m["stage"] == stage and name in m), None)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

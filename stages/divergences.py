@@ -1,0 +1,119 @@
+"""What is known of a token when both distributions are at hand, and what is kept of the teacher.
+
+Everything is taken row by row from logits of a chunk, in float32 (or in float64 in reference
+tests), so that no [tokens, V] tensor is larger than a chunk. Legend: C rows of a chunk, V the
+vocabulary of a model, S slots of student ids, K support slots.
+
+Ids that only one model has (a padded vocabulary) are in its log-probs, but in no divergence: one
+side of the term does not exist. Their mass is in the tail.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .support import Support
+
+
+class Features(NamedTuple):
+    """Numbers of C tokens, each [C]; entropies and divergences in nats."""
+
+    student_entropy: Tensor
+    teacher_entropy: Tensor
+    reverse_kl: Tensor
+    forward_kl: Tensor
+    jsd: Tensor
+    hellinger: Tensor
+    student_logprob: Tensor
+    teacher_logprob: Tensor
+    teacher_rank: Tensor
+    student_mass: Tensor
+    teacher_mass: Tensor
+
+
+def log_softmax_(logits: Tensor) -> Tensor:
+    """Turn logits [C, V] into log-probs in place."""
+    return logits.sub_(logits.logsumexp(1, keepdim=True))
+
+
+def features(
+    student: Tensor, teacher: Tensor, tokens: Tensor, ids: Tensor, valid: Tensor
+) -> Features:
+    """Return the exact, full-vocabulary numbers of C tokens.
+
+    student, teacher: log-probs [C, V_student] and [C, V_teacher]. tokens: sampled ids [C].
+    ids, valid: the support [C, K].
+
+    Each sum runs over non-negative or signed terms that vanish where both models agree, so that
+    equal models give exactly 0 and near ones lose no digits: (sqrt p - sqrt q)^2 for Hellinger,
+    p (log p - log q) for a divergence, never a difference of entropies.
+    """
+    common = min(student.shape[1], teacher.shape[1])
+    p, q = student.exp(), teacher.exp()
+    student_entropy, teacher_entropy = -_dot(p, student), -_dot(q, teacher)
+    p, q = p[:, :common], q[:, :common]
+    ratio = student[:, :common] - teacher[:, :common]
+    reverse_kl, forward_kl = _dot(p, ratio), -_dot(q, ratio)
+    jsd = _jsd(p, q, ratio)
+    hellinger = (p.sqrt() - q.sqrt()).square().sum(1).mul(0.5).sqrt().clamp(max=1)
+    at_token = teacher.gather(1, tokens[:, None])
+    return Features(
+        student_entropy,
+        teacher_entropy,
+        reverse_kl,
+        forward_kl,
+        jsd,
+        hellinger,
+        student.gather(1, tokens[:, None]).squeeze(1),
+        at_token.squeeze(1),
+        (teacher > at_token).sum(1),
+        student.gather(1, ids).exp().masked_fill(~valid, 0).sum(1),
+        teacher.gather(1, ids).exp().masked_fill(~valid, 0).sum(1),
+    )
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the row-wise inner product; a probability that underflowed to 0 adds nothing."""
+    return torch.bmm(a.unsqueeze(1), b.unsqueeze(2)).flatten()
+
+
+def _jsd(p: Tensor, q: Tensor, ratio: Tensor) -> Tensor:
+    """Return the Jensen-Shannon divergence; log(m / p) = log1p((q - p) / 2p) near equality."""
+    to_student = math.log(2) - torch.nn.functional.softplus(-ratio)  # log(p / m)
+    to_teacher = math.log(2) - torch.nn.functional.softplus(ratio)  # log(q / m)
+    return 0.5 * (_dot(p, to_student) + _dot(q, to_teacher))
+
+
+def support_features(
+    student: Tensor, support: Support, tokens: Tensor, teacher_entropy: Tensor
+) -> Features:
+    """Return the numbers of C tokens over support and tail, from stored teacher numbers.
+
+    student: log-probs [C, V]. The divergences are those of the bucketed distributions: lower
+    bounds of the exact ones (data processing inequality). The teacher's rank counts support ids.
+    """
+    picked = student.gather(1, support.ids).masked_fill(~support.valid, -math.inf)
+    rest = student.scatter(1, support.ids, -math.inf).logsumexp(1)
+    valid = torch.cat([support.valid, (support.tail > -math.inf)[:, None]], 1)
+    log_p = torch.cat([picked, rest[:, None]], 1).masked_fill(~valid, -math.inf)
+    log_q = torch.cat([support.logprobs, support.tail[:, None]], 1).to(log_p.dtype)
+    p, q = log_p.exp(), log_q.exp().masked_fill(~valid, 0)
+    ratio = (log_p - log_q).masked_fill(~valid, 0)
+    here = (support.ids == tokens[:, None]) & support.valid
+    at_token = log_q[:, :-1].masked_fill(~here, -math.inf).amax(1)
+    better = (log_q[:, :-1] > at_token[:, None]) & support.valid
+    return Features(
+        -_dot(student.exp(), student),
+        teacher_entropy,
+        _dot(p, ratio),
+        -_dot(q, ratio),
+        _jsd(p, q, ratio),
+        (p.sqrt() - q.sqrt()).square().sum(1).mul(0.5).sqrt().clamp(max=1),
+        student.gather(1, tokens[:, None]).squeeze(1),
+        at_token,
+        better.sum(1),
+        p[:, :-1].sum(1),
+        q[:, :-1].sum(1),
+    )

@@ -1,0 +1,58 @@
+"""A shard of rollouts as arrays, and the hidden states that predict its responses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from .batching import pad
+from .models import LanguageModel
+from .ragged import Ragged, from_lists
+
+
+@dataclass(frozen=True)
+class RolloutArrays:
+    """Rollouts as arrays. contexts: each model's prompts, R rows; the responses are shared."""
+
+    rollouts: np.ndarray
+    student_prompts: list[np.ndarray]
+    teacher_prompts: list[np.ndarray]
+    responses: Ragged
+    trainable: np.ndarray
+    logprobs: np.ndarray
+    top: Ragged
+
+
+def read_rollouts(
+    table: pa.Table, teacher_prompts: Mapping[str, Sequence[int]] | None
+) -> RolloutArrays:
+    own = [np.asarray(ids) for ids in table["prompt_ids"].to_pylist()]
+    other = own
+    if teacher_prompts is not None:
+        other = [np.asarray(teacher_prompts[h]) for h in table["prompt_hash"].to_pylist()]
+    return RolloutArrays(
+        table["rollout"].to_numpy(),
+        own,
+        other,
+        from_lists(table["response_ids"]),
+        from_lists(table["trainable"]).values,
+        from_lists(table["logprobs"]).values,
+        Ragged(from_lists(table["top_ids"]).values, from_lists(table["top_counts"]).values),
+    )
+
+
+def predicting_states(
+    model: LanguageModel, prompts: Sequence[np.ndarray], shard: RolloutArrays, rows: np.ndarray
+) -> Tensor:
+    """Return the hidden states [N, D] that predict the response tokens of these rollouts."""
+    sequences = [np.concatenate([prompts[r], shard.responses.row(r)[:-1]]) for r in rows]
+    hidden = model.hidden(pad(sequences, model.device))
+    counts = shard.responses.counts[rows].astype(np.int64)
+    first = np.array([len(prompts[r]) - 1 for r in rows])
+    within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    row = torch.from_numpy(np.repeat(np.arange(len(rows)), counts)).to(model.device)
+    column = torch.from_numpy(np.repeat(first, counts) + within).to(model.device)
+    return hidden[row, column]

@@ -1,0 +1,6 @@
+-- The tokens that the student itself found improbable. Needs no teacher.
+--
+-- importance = -log student(token)
+-- Source: arXiv 2608.31046
+SELECT *, -student_logprob AS importance
+FROM tokens

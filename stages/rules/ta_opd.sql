@@ -1,0 +1,25 @@
+-- Teachable tokens: the teacher disagrees, and its mass lies where the student can follow.
+--
+-- importance = f c; f: forward KL, c: teacher mass on the stored support, each brought to [0, 1]
+-- between its 5th and 95th percentile over the round. The best token of each response comes before
+-- all others, so that `scope = "round"` (the paper's) leaves no response without one.
+-- The paper takes the mass on the student's top 16. The stored support holds the teacher's top ids
+-- as well: `score.teacher_top_max = 0` makes c the mass on the student's ids alone.
+-- param low = 0.05  lower percentile
+-- param high = 0.95  upper percentile
+-- Source: TA-OPD, arXiv 2605.26844
+WITH round AS (
+    SELECT
+        round_quantile(forward_kl, getvariable('low')) AS f_low,
+        round_quantile(forward_kl, getvariable('high')) AS f_high,
+        round_quantile(teacher_mass, getvariable('low')) AS c_low,
+        round_quantile(teacher_mass, getvariable('high')) AS c_high
+    FROM tokens),
+taught AS (
+    SELECT
+        tokens.*,
+        unit(forward_kl, f_low, f_high) * unit(teacher_mass, c_low, c_high) AS teachability
+    FROM tokens CROSS JOIN round),
+best AS (SELECT rollout, max(teachability) AS most FROM taught GROUP BY rollout)
+SELECT taught.*, teachability + (teachability = most)::INT AS importance
+FROM taught JOIN best USING (rollout)

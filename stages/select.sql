@@ -1,0 +1,131 @@
+-- From a rule's importance to the selection: the same for all rules.
+--
+-- Needs: the views of tokens.sql; the view `scored` (rollout, position, type, reverse_kl,
+--     importance, weight), which lacks the tokens that the rule or `where` leaves out; the view
+--     `rollout_weights` (rollout, rollout_weight); variables keep, scope, draw, corrected,
+--     seed_low, seed_high.
+-- Gives: the views `clear` and `tied`, whose rows together are the selection.
+
+-- Noise is written out in integers: hash() and random() differ between versions and threads. A
+-- lane is 32 bits in a UBIGINT, so no product overflows. `mixed` is the finaliser of MurmurHash3
+-- (Appleby, public domain). A macro is pasted, not called, and pastes x eight times: a chain of
+-- them goes through columns.
+CREATE MACRO stirred(x, shift, factor) AS (xor(x, x >> shift) * factor) & 4294967295;
+CREATE MACRO mixed(x) AS
+    xor(stirred(stirred(x, 16, 2246822507), 13, 3266489909),
+        stirred(stirred(x, 16, 2246822507), 13, 3266489909) >> 16);
+
+-- One row a rollout: its scope with m trainable tokens, k of them to keep, and two lanes of noise.
+CREATE TEMP TABLE budget AS
+WITH counted AS (
+    SELECT
+        rollout,
+        CASE WHEN getvariable('scope') = 'round' THEN 0::BIGINT ELSE rollout END AS scope_id,
+        count(*) AS tokens,
+        rollout::UBIGINT & 4294967295 AS low,
+        rollout::UBIGINT >> 32 AS high
+    FROM tokens
+    GROUP BY rollout),
+seeded AS (
+    SELECT *,
+        mixed(xor(low, getvariable('seed_low')::UBIGINT)) AS a,
+        mixed(xor(high, getvariable('seed_high')::UBIGINT)) AS b
+    FROM counted),
+crossed AS (SELECT *, mixed(xor(a, high)) AS c, mixed(xor(b, low)) AS d FROM seeded),
+scopes AS (SELECT scope_id, sum(tokens)::BIGINT AS m FROM counted GROUP BY scope_id)
+SELECT
+    rollout,
+    scope_id,
+    m,
+    greatest(1, floor(getvariable('keep')::DOUBLE * m + 1e-9))::BIGINT AS k,
+    mixed(xor(c, b)) AS first_lane,
+    mixed(xor(d, a)) AS second_lane,
+    rollout_weight
+FROM crossed
+JOIN scopes USING (scope_id)
+LEFT JOIN rollout_weights USING (rollout);
+
+-- `score` is what the k largest are taken of. A draw without replacement with chances in
+-- proportion to importance takes the k smallest Exp(1) / importance (Efraimidis and Spirakis
+-- 2006), the k largest of its negative: ln(u) / importance with u in (0, 1). Importance 0 or less
+-- gives -infinity, the end of the queue. No CASE around the noise: it would be computed for each
+-- of its 64 places in the text.
+CREATE VIEW candidates AS
+WITH noisy AS (
+    SELECT
+        scored.*, scope_id, m, k, rollout_weight,
+        mixed(xor(mixed(xor(first_lane, position::UBIGINT)), second_lane)) AS noise
+    FROM scored JOIN budget USING (rollout))
+SELECT
+    *,
+    CASE
+        WHEN getvariable('draw') = 'top' THEN importance
+        ELSE ln((noise::DOUBLE + 0.5) / 4294967296) / greatest(importance, 0::DOUBLE)
+    END AS score
+FROM noisy;
+
+-- One row a scope: tau is the k-th largest score, `next` the one after it (null: all are kept),
+-- `above` how many lie above tau. Sorting whole scopes would cost three times as much.
+CREATE TEMP TABLE threshold AS
+WITH rollout_best AS (
+    SELECT
+        scope_id,
+        any_value(k) AS k,
+        max(score, k + 1) FILTER (k < m) AS best,
+        count_if(NOT isfinite(importance)) AS broken
+    FROM candidates
+    WHERE getvariable('scope') = 'rollout'
+    GROUP BY scope_id),
+round_best AS (
+    SELECT list(score ORDER BY score DESC) AS best
+    FROM (
+        SELECT score FROM candidates
+        WHERE getvariable('scope') = 'round' AND k < m
+        ORDER BY score DESC
+        LIMIT 2 OFFSET (SELECT coalesce(min(k), 1) - 1 FROM budget)))
+SELECT
+    scope_id,
+    best[k] AS tau,
+    best[k + 1] AS next,
+    list_position(best, best[k]) - 1 AS above,
+    broken
+FROM rollout_best
+UNION ALL
+SELECT
+    0,
+    any_value(best[1]),
+    any_value(best[2]),
+    count(*) FILTER (score > best[1]),
+    count_if(NOT isfinite(importance))
+FROM candidates CROSS JOIN round_best
+WHERE getvariable('scope') = 'round'
+HAVING count(*) > 0;
+
+-- corrected: one over the chance to be among the k smallest, given the (k+1)-th.
+CREATE VIEW weighed AS
+SELECT
+    candidates.*, tau, next, above,
+    weight
+        * CASE
+            WHEN getvariable('corrected') AND importance > 0 AND isfinite(next)
+                THEN 1 / (1 - exp(importance * next))
+            ELSE 1
+        END
+        * rollout_weight AS full_weight
+FROM candidates JOIN threshold USING (scope_id);
+
+CREATE VIEW clear AS
+SELECT rollout, position, full_weight AS weight, type, importance, reverse_kl::FLOAT AS reverse_kl
+FROM weighed
+WHERE tau IS NULL OR score > tau OR (score = tau AND next IS DISTINCT FROM tau);
+
+-- Where tau itself is shared, the larger reverse KL goes first, then noise decides.
+CREATE VIEW tied AS
+SELECT rollout, position, full_weight AS weight, type, importance, reverse_kl::FLOAT AS reverse_kl
+FROM weighed
+WHERE score = tau AND next = tau
+QUALIFY row_number() OVER (
+    PARTITION BY scope_id
+    ORDER BY
+        CASE WHEN getvariable('draw') = 'top' THEN reverse_kl ELSE 0 END DESC,
+        noise, rollout, position) <= k - above;

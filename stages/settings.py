@@ -1,0 +1,234 @@
+"""What a user can set for each stage: the one home of every default.
+
+Every class is frozen and strict: an unknown name is refused. Units stand in the text below each
+field. Fields marked *not in a key* change speed or memory, never a result. No torch is imported:
+a config is read and checked on any machine.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Settings(BaseModel):
+    """Frozen and strict base of all sections."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelSettings(Settings):
+    """A model: the student or the teacher."""
+
+    model: str
+    """Folder with config.json, *.safetensors and a tokenizer, or a Hugging Face model name."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hugging Face model name."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Compute type in rollout and scoring. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you trust its author."""
+
+
+class TeacherSettings(ModelSettings):
+    """The teacher, and what only it is shown."""
+
+    format: str | None = None
+    """Prompt text for the teacher, e.g. with a reference solution that the student does not see
+    (self-distillation with privileged context). None: the student's own prompt."""
+
+
+class TextSettings(Settings):
+    """How rows of a file become prompts: shared by training prompts and evaluation problems."""
+
+    source: str
+    """A .jsonl, .parquet or .csv file, or the name of a Hugging Face data set."""
+    subset: str | None = None
+    """Configuration of a Hugging Face data set, such as `main`."""
+    split: str = "train"
+    """Split of a Hugging Face data set."""
+    format: str = "{prompt}"
+    """Text of the prompt; `{column}` is replaced by that column of the row."""
+    template: Literal["chat", "raw"] = "chat"
+    """`chat`: the tokenizer's chat template around the text. `raw`: the text alone."""
+    system: str | None = None
+    """System message for the chat template."""
+    chat_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the chat template, such as `enable_thinking = false`."""
+    limit: Count | None = None
+    """Use only the first rows of the source. None: all."""
+
+    @model_validator(mode="after")
+    def _raw_text_has_no_messages(self) -> "TextSettings":
+        if self.template == "raw" and (self.system is not None or self.chat_kwargs):
+            raise ValueError(
+                "system and chat_kwargs belong to template = 'chat', but template = 'raw': drop "
+                "them, or set template = 'chat'"
+            )
+        return self
+
+
+class PromptSettings(TextSettings):
+    """Prompts that the student answers in training."""
+
+    max_tokens: Count | None = None
+    """Longest prompt in tokens. None: what the model leaves beside `rollout.max_tokens`."""
+    too_long: Literal["refuse", "skip"] = "refuse"
+    """What to do with a longer one: stop with its line number, or leave it out and say so."""
+
+
+class SamplingSettings(Settings):
+    """How responses are sampled."""
+
+    samples: Count = 1
+    """Responses a prompt."""
+    temperature: NotNegative = 1.0
+    """0 takes the most probable token. Log-probs are stored at temperature 1 whatever this is."""
+    top_p: Fraction = 1.0
+    """Sample from the smallest set of tokens with this mass."""
+    top_k: Natural = 0
+    """Sample from that many most probable tokens. 0: all."""
+    max_tokens: Count = 512
+    """Longest response in tokens."""
+    stop_ids: tuple[int, ...] = ()
+    """Further token ids that end a response, beside the model's own."""
+    engine: Literal["transformers"] = "transformers"
+    """What generates."""
+    batch_size: Count = 128
+    """Rows generated together. *Not in a key*: changes results only by rounding."""
+
+
+class RolloutSettings(SamplingSettings):
+    """Student rollouts of a round."""
+
+    prompts: Count = 128
+    """Prompts a round."""
+    student_top_p: Fraction = 0.99
+    """Keep the student's most probable ids up to this mass: they lead the stored support."""
+    student_top_max: Count = 64
+    """At most that many of them."""
+    replay: str | None = None
+    """Name of a run whose rollouts and teacher signals serve all rounds: nothing is generated."""
+
+
+class ScoreSettings(Settings):
+    """Teacher signals of the rollouts."""
+
+    teacher_top_p: Fraction = 0.99
+    """Keep the teacher's most probable ids up to this mass."""
+    teacher_top_max: Natural = 32
+    """At most that many of them."""
+    batch_tokens: Count = 8192
+    """Tokens a forward pass, padding included. *Not in a key*: changes only rounding."""
+    chunk_elements: Count = 1 << 23
+    """Logits held at once in each model's head (rows x vocabulary). *Not in a key*."""
+    check_rows: Natural = 2
+    """Rollouts a shard that are scored again, alone, and must agree. *Not in a key*."""
+
+
+class SelectSettings(Settings):
+    """Which tokens are trained on."""
+
+    rule: str = "soft_or"
+    """Name of a built-in rule (`tip rules`), or a path to your own .sql file."""
+    keep: Fraction = 0.2
+    """Share of the trainable tokens of each scope to keep."""
+    scope: Literal["rollout", "round"] = "rollout"
+    """Where the share is taken: in each rollout, or over the whole round."""
+    where: str | None = None
+    """SQL condition over the token table that a kept token must fulfil as well."""
+    params: dict[str, float] = Field(default_factory=dict)
+    """Values for the rule's parameters; its head comment lists them with their defaults."""
+    corrected: bool = False
+    """Weigh tokens of a sampled rule by one over their chance to be kept."""
+    rollout_weight: str | None = None
+    """SQL over a rollout (`reward`, `pass_rate`, `length`, ...) that multiplies the weight of its
+    tokens, with any rule: `pass_rate * (1 - pass_rate)` is PACED."""
+    cuts: Literal["fixed", "median"] = "fixed"
+    """Borders of the types Q1-Q4: the two numbers below, or the medians of the round."""
+    entropy_cut: NotNegative = 0.3
+    """Student entropy in nats from which a token counts as uncertain."""
+    divergence_cut: NotNegative = 0.1
+    """Reverse KL in nats from which a token counts as divergent."""
+    memory_gb: Positive = 1.0
+    """Memory of the query engine; beyond it, it works on disk (TMPDIR). *Not in a key*."""
+
+
+class TrainSettings(Settings):
+    """How the student learns from the selected tokens."""
+
+    loss: Literal["reverse_kl", "forward_kl", "jsd"] = "reverse_kl"
+    """Divergence between the live student and the stored teacher, over support and tail."""
+    normalise: Literal["mean", "total"] = "mean"
+    """Denominator of a step's loss: the sum of the weights, or all trainable tokens."""
+    rollouts_per_step: Count = 16
+    """Rollouts an optimiser step, selected tokens or not."""
+    epochs: Count = 1
+    """Passes over a round's rollouts."""
+    lr: Positive = 1e-6
+    """Peak learning rate."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
+    """AdamW's decay rates."""
+    eps: Positive = 1e-8
+    """AdamW's epsilon."""
+    weight_decay: NotNegative = 0.0
+    """AdamW's decoupled weight decay."""
+    warmup_steps: Natural = 10
+    """Steps from zero to the peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Course of the learning rate after the warm-up."""
+    min_lr_frac: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Learning rate at the end of the schedule, as a share of the peak."""
+    horizon: Count | None = None
+    """Steps of the schedule. None: the steps of all rounds when the run is first started; a run
+    that is extended later trains on at the end of its schedule. Keys hold the resolved rates."""
+    clip: Positive = 1.0
+    """Largest norm of a step's gradient."""
+    batch_tokens: Count = 8192
+    """Tokens a micro-batch, padding included. *Not in a key*: changes only rounding."""
+    chunk_elements: Count = 1 << 22
+    """Logits held at once in the loss (rows x vocabulary). *Not in a key*."""
+    activation_checkpointing: bool = False
+    """Trade a second forward pass for the memory of activations. *Not in a key*."""
+    autocast: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type of the student's body. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    export_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Type of the exported checkpoint; the training state keeps float32 masters."""
+    snapshot_seconds: NotNegative = 60.0
+    """Time between snapshots inside a round: what a kill can cost. *Not in a key*."""
+    keep_states: Count = 2
+    """Rounds whose training state (masters, moments) is kept. *Not in a key*."""
+
+
+class EvaluateSettings(SamplingSettings, TextSettings):
+    """Problems with known answers, asked before, between and after the rounds."""
+
+    answer: str = "answer"
+    """Column with the reference answer."""
+    every: Natural = 0
+    """Evaluate after every so many rounds. 0: only before the first and after the last."""
+    verifier: Literal["math", "exact"] = "math"
+    """`math`: math-verify decides. `exact`: the boxed text must equal the answer."""
+    timeout: Positive = 5.0
+    """Seconds that one verdict may take before its process is killed."""
+    reverse_kl: bool = False
+    """Also measure the mean reverse KL to the teacher, on fresh rollouts of the problems."""
+    resamples: Count = 10_000
+    """Bootstrap resamples of the 95 % interval. *Not in a key*."""
+
+    @model_validator(mode="after")
+    def _greedy_needs_one_sample(self) -> "EvaluateSettings":
+        if self.temperature == 0 and self.samples > 1:
+            raise ValueError(
+                f"samples = {self.samples} with temperature = 0 gives equal answers: set samples "
+                "= 1, or a temperature above 0"
+            )
+        return self

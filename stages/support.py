@@ -1,0 +1,110 @@
+"""The support of a token: the ids whose teacher log-probs are kept, and the tail for all others.
+
+Led by the student, since reverse KL is weighted by the student: the sampled token, the student's
+top ids and the teacher's top ids. What is outside is one bucket, the tail, so that the stored
+numbers are a true distribution. Legend: C rows of a chunk, N tokens, S slots of a set of ids, K
+support slots, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .ragged import Ragged
+
+
+@dataclass(frozen=True)
+class Support:
+    """Teacher numbers of N tokens, padded to K slots.
+
+    ids: [N, K] int64, in a padded slot any id of the same row. valid: [N, K] bool.
+    logprobs: [N, K], nats. tail: [N], nats, -inf where the support is the whole vocabulary.
+    """
+
+    ids: Tensor
+    valid: Tensor
+    logprobs: Tensor
+    tail: Tensor
+
+    def rows(self, start: int, stop: int) -> "Support":
+        """Return a slice of the tokens."""
+        return Support(
+            self.ids[start:stop],
+            self.valid[start:stop],
+            self.logprobs[start:stop],
+            self.tail[start:stop],
+        )
+
+
+def top_ids(log_probs: Tensor, top_p: float, most: int) -> tuple[Tensor, Tensor]:
+    """Return the most probable ids up to a mass: ids [C, S] and which of them count [C, S].
+
+    The id that crosses `top_p` belongs to them, so there is at least one; at most `most`.
+    """
+    values, ids = log_probs.topk(min(most, log_probs.shape[1]), dim=1)
+    mass = values.exp()
+    return ids, mass.cumsum(1) - mass < top_p
+
+
+def merge_ids(groups: list[tuple[Tensor, Tensor]], vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Return the union of id sets, ascending: ids [C, K] and which slots are true [C, K].
+
+    groups: pairs of ids [C, S_i] and flags. Ids from `vocabulary` on are left out. An unused slot
+    repeats the row's first id.
+    """
+    ids = torch.cat([g.masked_fill(~flag, vocabulary) for g, flag in groups], 1)
+    ids = ids.masked_fill(ids >= vocabulary, vocabulary).sort(1).values
+    valid = ids < vocabulary
+    valid[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+    return torch.where(valid, ids, ids[:, :1]), valid
+
+
+def teacher_support(
+    teacher: Tensor, ids: Tensor, valid: Tensor, vocabulary: int
+) -> tuple[Support, Tensor]:
+    """Return the teacher's buckets on given ids, and its mass on them [C].
+
+    teacher: log-probs [C, V_teacher]. vocabulary: ids that the student has; teacher mass beyond
+    them is in the tail. The tail is summed over its own ids; it is -inf only where the support is
+    the whole of both vocabularies.
+    """
+    picked = teacher.gather(1, ids)
+    rest = teacher.scatter(1, ids, -math.inf)
+    tail = rest.logsumexp(1)
+    whole = valid.sum(1) >= max(vocabulary, teacher.shape[1])
+    tail = tail.masked_fill(whole, -math.inf)
+    mass = picked.exp().masked_fill(~valid, 0).sum(1)
+    return Support(ids, valid, picked, tail), mass
+
+
+def to_rows(support: Support) -> tuple[Ragged, Ragged, np.ndarray]:
+    """Return ids, float16 log-probs and tail of C tokens without padding, as they are stored."""
+    valid = support.valid.cpu().numpy()
+    counts = valid.sum(1).astype(np.int32)
+    ids = support.ids.cpu().numpy()[valid].astype(np.int32)
+    logprobs = support.logprobs.float().cpu().numpy()[valid]
+    # float16 ends at -65504; a log-prob below is as good as that
+    logprobs = np.maximum(logprobs, np.finfo(np.float16).min).astype(np.float16)
+    return Ragged(ids, counts), Ragged(logprobs, counts), support.tail.float().cpu().numpy()
+
+
+def from_rows(
+    ids: Ragged, logprobs: Ragged, tail: np.ndarray, rows: np.ndarray, device: torch.device
+) -> Support:
+    """Return the teacher's buckets of some tokens from the columns of the `teacher` table.
+
+    ids, logprobs: a row a token. tail: [tokens] nats, NaN where nothing is outside the support.
+    """
+    padded, valid = ids.padded(rows)
+    values, _ = logprobs.padded(rows)
+    slots = np.where(valid, padded, padded[:, :1]).astype(np.int64)
+    rest = np.nan_to_num(tail[rows], nan=-np.inf)
+    return Support(
+        torch.from_numpy(slots).to(device),
+        torch.from_numpy(valid).to(device),
+        torch.from_numpy(values.astype(np.float32)).to(device),
+        torch.from_numpy(rest.astype(np.float32)).to(device),
+    )

@@ -1,0 +1,202 @@
+"""Questions to the tables, asked with DuckDB.
+
+Every connection is in memory and *locked*: it reads the very parts it was opened on and nothing
+else, and cannot be unlocked. That alone does not keep users' SQL from writing. Two hazards, both
+tested: a permission for a directory lets COPY replace the committed parts in it; and even with
+permissions for single files `COPY ... TO part (USE_TMP_FILE false)` replaces them, also from
+inside `WITH x AS (COPY ...) SELECT ...`, which counts as one SELECT. So users' SQL is exactly one
+SELECT *and* runs as a subquery or a view, where DuckDB refuses whatever writes.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from .errors import InputError, StoreError
+
+Parts = Sequence[Path] | Mapping[int, Sequence[Path]]
+
+# What a question may ask of a rollout. Lengths are counted on the narrowest list of each kind.
+_ROLLOUT_COLUMNS = """
+    rollout, prompt_hash, sample, len(prompt_ids)::INTEGER AS prompt_length,
+    len(trainable)::INTEGER AS length, stop_reason, reward
+"""
+_BATCH_ROWS = 1 << 17
+
+
+@contextmanager
+def locked_connection(
+    paths: Iterable[Path], *, threads: int = 0, memory_gb: float | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a connection that can read `paths` and nothing else.
+
+    `threads` 0 takes all cores; `memory_gb` limits DuckDB's own memory, beyond which it spills
+    into a temporary folder (TMPDIR) that is gone afterwards.
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "preserve_insertion_order": False,  # all answers are ordered by their last query
+        "python_enable_replacements": False,  # a name in SQL is never a Python variable
+    }
+    if threads:
+        config["threads"] = threads
+    if memory_gb is not None:
+        config["memory_limit"] = f"{memory_gb}GB"
+    with tempfile.TemporaryDirectory(prefix="tip-spill-") as spill:
+        connection = duckdb.connect(":memory:", config={**config, "temp_directory": spill})
+        try:
+            connection.execute("SET allowed_paths = " + _list([str(path) for path in paths]))
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def open_tokens(
+    parts: Parts, rollouts: Parts = (), *, threads: int = 0, memory_gb: float | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a locked connection with the views `tokens` and, if parts are given, `rollouts`.
+
+    Parts are those of one round, or a mapping from rounds to parts: then both views have a column
+    `round`. `rollouts` has the narrow columns only: rollout, prompt_hash, sample, prompt_length,
+    length, stop_reason, reward. Raises `StoreError` for a part that cannot be read.
+    """
+    paths = chain(_flat(parts), _flat(rollouts))
+    with locked_connection(paths, threads=threads, memory_gb=memory_gb) as connection:
+        add_view(connection, "tokens", parts)
+        if rollouts:
+            add_rollouts_view(connection, "rollouts", rollouts)
+        yield connection
+
+
+def add_view(
+    connection: duckdb.DuckDBPyConnection, name: str, parts: Parts, columns: str = "*"
+) -> None:
+    """Create a view over Parquet parts; a mapping's keys become the column `round`."""
+    if isinstance(parts, Mapping):
+        selects = [
+            f"SELECT {int(number)}::INTEGER AS round, {columns} FROM {_parquet(of_round)}"
+            for number, of_round in sorted(parts.items())
+        ]
+    else:
+        selects = [f"SELECT {columns} FROM {_parquet(parts)}"]
+    try:
+        connection.execute(f"CREATE VIEW {name} AS " + " UNION ALL ".join(selects))
+    except duckdb.Error as error:
+        raise StoreError(f"the parts of `{name}` cannot be read: {first_line(error)}") from error
+
+
+def add_rollouts_view(connection: duckdb.DuckDBPyConnection, name: str, parts: Parts) -> None:
+    """Create a view over the narrow columns of rollout parts."""
+    add_view(connection, name, parts, _ROLLOUT_COLUMNS)
+
+
+def one_select(sql: str, name: str = "SQL") -> str:
+    """Return the text of the only statement of `sql`, a SELECT, without its semicolon.
+
+    Raises `InputError` that says what was found instead. Passing it does not make SQL harmless:
+    run it with `ask`, or inside a view.
+    """
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise InputError(f"{name}: {first_line(error)}") from error
+    kinds = [str(statement.type).rsplit(".", 1)[-1] for statement in statements]
+    if kinds != ["SELECT"]:
+        found = " and ".join(kinds) if kinds else "nothing"
+        raise InputError(f"{name}: expected exactly one SELECT, found {found}")
+    return statements[0].query.strip().rstrip(";")
+
+
+def one_expression(sql: str, name: str) -> str:
+    """Return `sql`, which must be a single SQL expression. Raises `InputError` otherwise."""
+    try:
+        duckdb.SQLExpression(sql)
+    except duckdb.Error as error:
+        raise InputError(f"{name}: expected one SQL expression: {first_line(error)}") from error
+    return sql
+
+
+def ask(connection: duckdb.DuckDBPyConnection, sql: str, name: str = "SQL") -> pa.Table:
+    """Return the answer to a user's SELECT, in its order."""
+    inner = one_select(sql, name)
+    with users_sql(connection, name):
+        return connection.sql(f"SELECT * FROM (\n{inner}\n)").to_arrow_table()
+
+
+def stream(
+    connection: duckdb.DuckDBPyConnection, sql: str, rows: int = _BATCH_ROWS
+) -> pa.RecordBatchReader:
+    """Return the answer to our own SELECT as batches, so that it is held once at most."""
+    return connection.sql(sql).to_arrow_reader(rows)
+
+
+def one_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    """Return the only row of the answer to our own SELECT."""
+    (row,) = connection.execute(sql).fetchall()  # a single fetch would leave the answer open
+    return row
+
+
+@contextmanager
+def users_sql(
+    connection: duckdb.DuckDBPyConnection, name: str, table: str = "tokens"
+) -> Iterator[None]:
+    """Turn what DuckDB says about a user's SQL into one line, an `InputError`.
+
+    `table` is the view whose columns are named where a column is unknown.
+    """
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise InputError(
+            f"{name}: needs more memory than it may use: {first_line(error)}"
+        ) from error
+    except duckdb.Error as error:
+        unknown = re.search(r'Referenced column "([^"]+)" not found', str(error))
+        if not unknown:
+            raise InputError(f"{name}: {first_line(error)}") from error
+        columns = ", ".join(columns_of(connection, table))
+        raise InputError(
+            f"{name}: there is no column `{unknown[1]}`; `{table}` has {columns}"
+        ) from error
+
+
+def columns_of(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    """Return the names of the columns of a view or table."""
+    return [row[0] for row in connection.execute(f"DESCRIBE {table}").fetchall()]
+
+
+def set_variables(
+    connection: duckdb.DuckDBPyConnection, values: Mapping[str, str | float | bool]
+) -> None:
+    """Bind values that SQL reads with `getvariable('name')`. Names are ours, never a user's."""
+    for name, value in values.items():
+        connection.execute(f'SET VARIABLE "{name}" = ?', [value])
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a DuckDB message, without its kind."""
+    line = str(error).strip().split("\n", 1)[0]
+    return re.sub(r"^[A-Z][A-Za-z ]* Error: ", "", line)
+
+
+def _flat(parts: Parts) -> list[Path]:
+    return [*chain(*parts.values())] if isinstance(parts, Mapping) else list(parts)
+
+
+def _parquet(paths: Sequence[Path]) -> str:
+    return f"read_parquet({_list([str(path) for path in paths])})"
+
+
+def _list(texts: Sequence[str]) -> str:
+    return "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in texts) + "]"
