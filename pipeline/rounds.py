@@ -15,7 +15,7 @@ from .config import RunConfig, make_config, same_run
 from .progress import Reporter
 from .scoring import ensure_scores
 from .session import Session
-from .steps import ensure_evaluation, ensure_rollouts, ensure_selection
+from .steps import check_selection, ensure_evaluation, ensure_rollouts, ensure_selection
 from .training import ensure_state, ensure_training
 
 
@@ -46,6 +46,7 @@ def begin(session: Session) -> None:
 
     Raises `ConfigError` when the run was started with other settings that change results.
     """
+    check_selection(session.config.select)
     before = session.run.config()
     now = session.config.model_dump(mode="json")
     if before is None:

@@ -4,21 +4,23 @@ Every function takes a session and returns artifacts; whether something was made
 nothing but the time it takes and the numbers it reports.
 """
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..stages.engines.local import LocalEngine
 from ..stages.evaluate import evaluate, evaluate_inputs, summary_of
 from ..stages.prompts import Prompt, shards
 from ..stages.rollout import roll_out, rollout_inputs, sampling_of
 from ..stages.select import select, selection_inputs
-from ..storage.columns import EVALUATION, ROLLOUTS, SELECTION
+from ..stages.settings import SelectSettings
+from ..storage.columns import EVALUATION, ROLLOUTS, SELECTION, TOKENS, schema
 from ..storage.errors import ConfigError, StoreError
 from ..storage.runs import RunFolder
 from ..storage.store import Artifact, Draft
-from ..storage.tables import read_table
+from ..storage.tables import read_table, write_table
 from .progress import Stopwatch
 from .scoring import mean_over_tokens, score_shards
 from .session import Session, Student, report
@@ -107,11 +109,10 @@ def stored(session: Session, kind: str, keys: list[str]) -> list[Artifact]:
 
 
 def _rollout_facts(table: pa.Table) -> dict[str, Any]:
-    lengths = pc.list_value_length(table["response_ids"])
     return {
         "rollouts": table.num_rows,
-        "tokens": pc.sum(lengths).as_py(),
-        "truncated": pc.sum(pc.equal(table["stop_reason"], "length")).as_py(),
+        "tokens": len(table["response_ids"].combine_chunks().values),
+        "truncated": table["stop_reason"].to_pylist().count("length"),
     }
 
 
@@ -153,6 +154,16 @@ def ensure_selection(
     )
     session.run.update_round(number, selection=artifact.key)
     return artifact
+
+
+def check_selection(settings: SelectSettings) -> None:
+    """Show, on tables without rows, that a rule and its conditions can be used: before any work."""
+    with TemporaryDirectory() as folder:
+        paths = {}
+        for name, columns in (("tokens", TOKENS), ("rollouts", ROLLOUTS)):
+            paths[name] = Path(folder) / f"{name}.parquet"
+            write_table(paths[name], schema(columns).empty_table(), columns)
+        select([paths["tokens"]], [paths["rollouts"]], settings, seed=0, vocabulary=2, threads=1)
 
 
 def ensure_evaluation(

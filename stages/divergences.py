@@ -33,11 +33,6 @@ class Features(NamedTuple):
     teacher_mass: Tensor
 
 
-def log_softmax_(logits: Tensor) -> Tensor:
-    """Turn logits [C, V] into log-probs in place."""
-    return logits.sub_(logits.logsumexp(1, keepdim=True))
-
-
 def features(
     student: Tensor, teacher: Tensor, tokens: Tensor, ids: Tensor, valid: Tensor
 ) -> Features:
@@ -46,9 +41,10 @@ def features(
     student, teacher: log-probs [C, V_student] and [C, V_teacher]. tokens: sampled ids [C].
     ids, valid: the support [C, K].
 
-    Each sum runs over non-negative or signed terms that vanish where both models agree, so that
-    equal models give exactly 0 and near ones lose no digits: (sqrt p - sqrt q)^2 for Hellinger,
-    p (log p - log q) for a divergence, never a difference of entropies.
+    Each sum runs over terms that vanish where both models agree, so that equal models give exactly
+    0: (sqrt p - sqrt q)^2 for Hellinger, p (log p - log q) for a divergence, never a difference of
+    entropies. In float32 a divergence is right to about 1e-6 nats, so between near-equal models a
+    value of that size, of either sign, means 0.
     """
     common = min(student.shape[1], teacher.shape[1])
     p, q = student.exp(), teacher.exp()
@@ -57,7 +53,7 @@ def features(
     ratio = student[:, :common] - teacher[:, :common]
     reverse_kl, forward_kl = _dot(p, ratio), -_dot(q, ratio)
     jsd = _jsd(p, q, ratio)
-    hellinger = (p.sqrt() - q.sqrt()).square().sum(1).mul(0.5).sqrt().clamp(max=1)
+    hellinger = _hellinger(p, q)
     at_token = teacher.gather(1, tokens[:, None])
     return Features(
         student_entropy,
@@ -69,18 +65,27 @@ def features(
         student.gather(1, tokens[:, None]).squeeze(1),
         at_token.squeeze(1),
         (teacher > at_token).sum(1),
-        student.gather(1, ids).exp().masked_fill(~valid, 0).sum(1),
-        teacher.gather(1, ids).exp().masked_fill(~valid, 0).sum(1),
+        _mass(student.gather(1, ids), valid),
+        _mass(teacher.gather(1, ids), valid),
     )
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Return the row-wise inner product; a probability that underflowed to 0 adds nothing."""
-    return torch.bmm(a.unsqueeze(1), b.unsqueeze(2)).flatten()
+    return torch.linalg.vecdot(a, b)
+
+
+def _mass(logprobs: Tensor, valid: Tensor) -> Tensor:
+    """Return the probability in the true slots; rounding does not lift it above 1."""
+    return logprobs.exp().masked_fill(~valid, 0).sum(1).clamp(max=1)
+
+
+def _hellinger(p: Tensor, q: Tensor) -> Tensor:
+    return (p.sqrt() - q.sqrt()).square().sum(1).mul(0.5).sqrt().clamp(max=1)
 
 
 def _jsd(p: Tensor, q: Tensor, ratio: Tensor) -> Tensor:
-    """Return the Jensen-Shannon divergence; log(m / p) = log1p((q - p) / 2p) near equality."""
+    """Return the Jensen-Shannon divergence, m = (p + q) / 2, from ratio = log(p / q)."""
     to_student = math.log(2) - torch.nn.functional.softplus(-ratio)  # log(p / m)
     to_teacher = math.log(2) - torch.nn.functional.softplus(ratio)  # log(q / m)
     return 0.5 * (_dot(p, to_student) + _dot(q, to_teacher))
@@ -91,12 +96,14 @@ def support_features(
 ) -> Features:
     """Return the numbers of C tokens over support and tail, from stored teacher numbers.
 
-    student: log-probs [C, V]. The divergences are those of the bucketed distributions: lower
-    bounds of the exact ones (data processing inequality). The teacher's rank counts support ids.
+    student: log-probs [C, V]. tokens: sampled ids [C], each in its support. The divergences are
+    those of the bucketed distributions: lower bounds of the exact ones (data processing
+    inequality) where both models have the same ids. The teacher's rank counts support ids.
     """
     picked = student.gather(1, support.ids).masked_fill(~support.valid, -math.inf)
     rest = student.scatter(1, support.ids, -math.inf).logsumexp(1)
-    valid = torch.cat([support.valid, (support.tail > -math.inf)[:, None]], 1)
+    both = (support.tail > -math.inf) & (rest > -math.inf)  # else the tail is no term of a sum
+    valid = torch.cat([support.valid, both[:, None]], 1)
     log_p = torch.cat([picked, rest[:, None]], 1).masked_fill(~valid, -math.inf)
     log_q = torch.cat([support.logprobs, support.tail[:, None]], 1).to(log_p.dtype)
     p, q = log_p.exp(), log_q.exp().masked_fill(~valid, 0)
@@ -110,10 +117,10 @@ def support_features(
         _dot(p, ratio),
         -_dot(q, ratio),
         _jsd(p, q, ratio),
-        (p.sqrt() - q.sqrt()).square().sum(1).mul(0.5).sqrt().clamp(max=1),
+        _hellinger(p, q),
         student.gather(1, tokens[:, None]).squeeze(1),
         at_token,
         better.sum(1),
-        p[:, :-1].sum(1),
-        q[:, :-1].sum(1),
+        _mass(picked, support.valid),
+        _mass(support.logprobs, support.valid),
     )

@@ -12,7 +12,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ..storage.errors import ModelError
 from ..storage.keys import canonical, key_of
@@ -98,9 +98,7 @@ def _tensor_hashes(path: Path) -> Iterator[tuple[str, str, list[int], str]]:
                 yield name, dtype, shape, hashlib.sha256(view[start:stop]).hexdigest()
 
 
-def _header(
-    path: Path, file: BinaryIO, size: int
-) -> list[tuple[str, str, list[int], int, int]]:
+def _header(path: Path, file: BinaryIO, size: int) -> list[tuple[str, str, list[int], int, int]]:
     """Return name, dtype, shape and the borders in the file of each tensor."""
     body = 8 + int.from_bytes(file.read(8), "little")
     if not 8 < body <= size:

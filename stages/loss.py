@@ -56,12 +56,11 @@ def bucket_loss_(logits: Tensor, support: Support, divergence: Divergence) -> tu
         mass nor gradient.
     divergence: `reverse_kl` KL(student || teacher), `forward_kl` KL(teacher || student), `jsd`.
 
-    Returns the loss [C] in nats and the student's log mass in the tail [C].
+    Returns the loss [C] in nats and the student's log mass in the tail [C], both float64.
     """
     ids, valid = support.ids, support.valid
     picked = logits.gather(1, ids).masked_fill_(~valid, -math.inf)
     logits.scatter_(1, ids, -math.inf)
-    logits.masked_fill_((support.tail == -math.inf)[:, None], -math.inf)
     # The tail is summed over its own ids, never as 1 - (the rest): it may be e-30.
     shift = logits.amax(1, keepdim=True)
     # Everything is counted from the largest logit, so that logits of 1e4 lose no digits.
@@ -69,11 +68,15 @@ def bucket_loss_(logits: Tensor, support: Support, divergence: Divergence) -> tu
     inside = logits.sub_(shift.masked_fill(shift == -math.inf, 0)).exp_()
     total = inside.sum(1)
     tail = (shift - largest).squeeze(1) + total.log()
-    log_p = torch.cat([picked.sub_(largest), tail[:, None]], 1).log_softmax(1)
-    log_q = torch.cat([support.logprobs, support.tail[:, None]], 1).to(log_p.dtype)
+    tail.masked_fill_(support.tail == -math.inf, -math.inf)
+    # K + 1 numbers a token: float64 costs nothing here, and where all of a student's mass lies on
+    # ids of teacher log-prob -60,000 the gradient is a small difference of large losses.
+    log_p = torch.cat([picked.sub_(largest), tail[:, None]], 1).double().log_softmax(1)
+    log_q = torch.cat([support.logprobs, support.tail[:, None]], 1).double()
     there = torch.cat([valid, (tail > -math.inf)[:, None]], 1)
     loss, gradient = _buckets(log_p, log_q, there, divergence)
     # A bucket's gradient is shared by its ids in proportion to their probability.
+    gradient = gradient.to(logits.dtype)
     share = torch.where(total > 0, gradient[:, -1] / total, 0)
     inside.mul_(share[:, None]).scatter_add_(1, ids, gradient[:, :-1].contiguous())
     return loss, log_p[:, -1]
@@ -119,8 +122,8 @@ def sparse_loss(
     weights: [N] factor of each token, its share of the step's denominator included.
     chunk: rows that meet the head together; memory is chunk x V numbers.
 
-    Returns the loss [N] in nats without weight, d(sum of weight x loss)/d(hidden) [N, D], and the
-    student's mass on the support [N].
+    Returns the loss [N] in nats without weight (float64), d(sum of weight x loss)/d(hidden) [N, D],
+    and the student's mass on the support [N].
     """
     losses, gradients, masses = [], torch.empty_like(hidden), []
     for start in range(0, len(hidden), chunk):

@@ -137,8 +137,8 @@ def read_card(settings: ModelSettings) -> ModelCard:
     config = _read_json(folder / "config.json")
     if not isinstance(config.get("vocab_size"), int):
         raise ModelError(
-            f"{folder / 'config.json'}: no vocab_size; expected the config of a language model that "
-            "reads text alone"
+            f"{folder / 'config.json'}: no vocab_size; expected the config of a language model "
+            "that reads text alone"
         )
     tokenizer = load_tokenizer(folder, settings)
     return ModelCard(
@@ -163,7 +163,7 @@ def load_model(settings: ModelSettings, device: torch.device, dtype: torch.dtype
     card = read_card(settings)
     try:
         with _quiet():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            both: Any = AutoModelForCausalLM.from_pretrained(
                 card.folder,
                 dtype=dtype,
                 use_safetensors=True,
@@ -172,6 +172,7 @@ def load_model(settings: ModelSettings, device: torch.device, dtype: torch.dtype
                 ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
             )
+            model, report = both
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{card.folder}: the model does not load ({_reason(error)})") from error
     _refuse_partial(card.folder, report)
@@ -266,7 +267,7 @@ def _reason(error: Exception) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence transformers' own bars and reports: the pipeline shows its own."""
-    from transformers.utils import logging  # noqa: PLC0415
+    from transformers.utils import logging
 
     level = logging.get_verbosity()
     logging.set_verbosity_error()

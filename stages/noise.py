@@ -27,7 +27,7 @@ def uniforms(seed: int, rollouts: np.ndarray, positions: np.ndarray) -> np.ndarr
     rollouts: [R] 63-bit ids, each a hash of (prompt, sample). positions: [T].
     """
     with np.errstate(over="ignore"):
-        start = mix(np.uint64(seed % (1 << 64)) + _GOLDEN)
+        start = mix(np.asarray(seed % (1 << 64), np.uint64) + _GOLDEN)
         rows = mix(rollouts.astype(np.uint64) ^ start)
         cells = mix(rows[:, None] + _GOLDEN * (positions[None, :].astype(np.uint64) + np.uint64(1)))
     return (cells >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -46,14 +46,16 @@ def recheck(
     offsets, gaps = shard.responses.offsets, []
     for row in np.linspace(0, len(shard.rollouts) - 1, min(rows, len(shard.rollouts))).astype(int):
         response = shard.responses.row(row)
+        if not len(response):
+            continue
         ids = torch.from_numpy(np.concatenate([prompts[row], response]).astype(np.int64))
         logits = model.model(input_ids=ids[None].to(model.device), use_cache=False).logits[0]
         predicting = logits[len(prompts[row]) - 1 : -1].float().log_softmax(1).cpu()
         again = predicting.gather(1, torch.from_numpy(response.astype(np.int64))[:, None])
         stored = columns[f"{who}_logprob"][offsets[row] : offsets[row + 1]]
         gaps.append(float(np.abs(again.squeeze(1).numpy() - stored).mean()))
-    gap = max(gaps, default=0.0)
-    if gap > CHECK_TOLERANCE[model.dtype]:
+    gap = float(np.max(gaps, initial=0))
+    if not gap <= CHECK_TOLERANCE[model.dtype]:  # NaN is refused too
         raise NumericsError(
             f"{who}: log-probs of sampled tokens differ by {gap:.3g} nats on average when a "
             f"rollout is scored alone (expected under {CHECK_TOLERANCE[model.dtype]:g}): this "

@@ -15,7 +15,11 @@ from .ragged import Ragged, from_lists
 
 @dataclass(frozen=True)
 class RolloutArrays:
-    """Rollouts as arrays. contexts: each model's prompts, R rows; the responses are shared."""
+    """R rollouts as arrays; the numbers of their tokens follow one another, [sum of lengths].
+
+    student_prompts, teacher_prompts: what each model is shown before the same response. top: the
+    student's top ids, a row a token.
+    """
 
     rollouts: np.ndarray
     student_prompts: list[np.ndarray]
@@ -29,6 +33,10 @@ class RolloutArrays:
 def read_rollouts(
     table: pa.Table, teacher_prompts: Mapping[str, Sequence[int]] | None
 ) -> RolloutArrays:
+    """Return the columns of the `rollouts` table as arrays.
+
+    teacher_prompts: by prompt hash; None where the teacher is shown the student's prompts.
+    """
     own = [np.asarray(ids) for ids in table["prompt_ids"].to_pylist()]
     other = own
     if teacher_prompts is not None:

@@ -6,28 +6,30 @@ that gives rollout, position, importance and, if it likes, weight. What these vi
 
     -- draw: top | sample        the k largest (default), or chances in proportion to importance
     -- keep: 1                   the rule fixes the budget itself; the setting `keep` is not used
-    -- param NAME = DEFAULT  meaning       read in SQL with getvariable('NAME')
-    -- Source: where it comes from         goes on in lines that are indented
+    -- param NAME = DEFAULT  meaning        a number to set; read with getvariable('NAME')
+    -- round NAME = aggregate over tokens   computed once; read with getvariable('NAME')
+    -- Source: where it comes from          goes on in lines that are indented
 
-A token that the SELECT leaves out, or gives the importance null, cannot be kept.
+A token that the SELECT leaves out, or gives the importance null, cannot be kept. The SELECT runs
+more than once, so what it needs to know of the whole round is better said with `round`.
 """
 
 import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 
 from ..storage.errors import ConfigError, InputError
-from ..storage.queries import one_select
+from ..storage.queries import one_expression, one_select
 
 # Variables that select() binds. A rule may read the first three; no parameter may take a name.
-ROUND_VARIABLES = ("vocabulary", "entropy_cut", "divergence_cut")
-_TAKEN = (*ROUND_VARIABLES, "keep", "scope", "draw", "corrected", "seed_low", "seed_high")
+GIVEN = ("vocabulary", "entropy_cut", "divergence_cut")
+_TAKEN = (*GIVEN, "keep", "scope", "draw", "corrected", "seed_low", "seed_high", "slice", "slices")
 
 _DIRECTIVE = re.compile(r"(draw|keep|source): *(.*)", re.IGNORECASE)
 _PARAM = re.compile(r"param +([a-z_][a-z0-9_]*) *= *(\S+) *(.*)")
+_ROUND = re.compile(r"round +([a-z_][a-z0-9_]*) *= *(.+)")
 _VARIABLE = re.compile(r"getvariable\(\s*'([^']*)'\s*\)", re.IGNORECASE)
 
 
@@ -44,8 +46,10 @@ class Rule:
     """A selection rule: the SQL and what its head comment says."""
 
     name: str
+    file: str
+    """The whole file."""
     sql: str
-    """The SELECT alone."""
+    """Its SELECT alone."""
     title: str = ""
     text: str = ""
     """What is computed, from the lines below the title."""
@@ -55,6 +59,8 @@ class Rule:
     keep: float | None = None
     """The share that the rule fixes, or None where the setting decides."""
     params: Mapping[str, Param] = field(default_factory=dict)
+    round: Mapping[str, str] = field(default_factory=dict)
+    """Aggregates over `tokens` that are computed once, by name."""
 
     def resolved(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return the value of each parameter. Raises `ConfigError` for a name it does not have."""
@@ -77,9 +83,8 @@ class Rule:
 
 def builtin_rules() -> dict[str, Rule]:
     """Return the rules that come with the package, by name."""
-    folder = resources.files(__package__) / "rules"
-    files = {file.name.removesuffix(".sql"): file for file in folder.iterdir()}
-    return {name: parse_rule(name, files[name].read_text("utf-8")) for name in sorted(files)}
+    files = sorted(Path(__file__).with_name("rules").glob("*.sql"))
+    return {file.stem: parse_rule(file.stem, file.read_text("utf-8")) for file in files}
 
 
 def load_rule(name_or_path: str) -> Rule:
@@ -108,9 +113,9 @@ def load_rule(name_or_path: str) -> Rule:
 def parse_rule(name: str, text: str) -> Rule:
     """Return the rule in a file's text. Raises `InputError` that names the rule."""
     head, sql = _split(text)
-    rule = _with_head(Rule(name, one_select(sql, f"rule {name}")), head)
-    known = (*rule.params, *ROUND_VARIABLES)
-    for variable in _VARIABLE.findall(rule.sql):
+    rule = _with_head(Rule(name, text, one_select(sql, f"rule {name}")), head)
+    known = (*rule.params, *rule.round, *GIVEN)
+    for variable in _VARIABLE.findall(" ".join([rule.sql, *rule.round.values()])):
         if variable not in known:
             raise InputError(
                 f"rule {name}: getvariable('{variable}') is not set; declare it in the head "
@@ -137,6 +142,8 @@ def _with_head(rule: Rule, head: list[str]) -> Rule:
             rule = _with_directive(rule, directive[1].lower(), directive[2].strip())
         elif line.startswith("param "):
             rule = replace(rule, params={**rule.params, **_param(rule, line)})
+        elif line.startswith("round "):
+            rule = replace(rule, round={**rule.round, **_aggregate(rule, line)})
         else:
             prose.append(line)
     title, *rest = prose or [""]
@@ -169,6 +176,19 @@ def _param(rule: Rule, line: str) -> dict[str, Param]:
         raise InputError(
             f"rule {rule.name}: expected `-- param NAME = NUMBER  meaning`, found `-- {line}`"
         ) from error
-    if name in _TAKEN or name in rule.params:
-        raise InputError(f"rule {rule.name}: the parameter name `{name}` is taken")
-    return {name: Param(default, meaning)}
+    return {_free(rule, name): Param(default, meaning)}
+
+
+def _aggregate(rule: Rule, line: str) -> dict[str, str]:
+    match = _ROUND.fullmatch(line)
+    if match is None:
+        raise InputError(
+            f"rule {rule.name}: expected `-- round NAME = AGGREGATE`, found `-- {line}`"
+        )
+    return {_free(rule, match[1]): one_expression(match[2], f"rule {rule.name}: {match[1]}")}
+
+
+def _free(rule: Rule, name: str) -> str:
+    if name in (*_TAKEN, *rule.params, *rule.round):
+        raise InputError(f"rule {rule.name}: the name `{name}` is taken; choose another")
+    return name

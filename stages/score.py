@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ..storage.columns import TEACHER, TOKENS, schema
-from ..storage.errors import NumericsError
+from ..storage.errors import ModelError, NumericsError
 from .batching import fill
-from .divergences import Features, features, log_softmax_, support_features
+from .divergences import Features, features, support_features
 from .engines import Tick, silent
 from .loss import chunk_rows
 from .models import LanguageModel
@@ -82,9 +82,11 @@ def score_joint(
     teacher_prompts: by prompt hash, where the teacher is shown another prompt than the student.
     Returns the `teacher` table, the `tokens` table (rows in the order of the rollouts, then of
     positions) and facts. Raises `NumericsError` when a number is not finite or the independent
-    check of a few rollouts disagrees.
+    check of a few rollouts disagrees, and `ModelError` for a token that a model does not have.
     """
     shard = read_rollouts(rollouts, teacher_prompts)
+    _refuse_unknown_ids("student", student, shard.responses.values)
+    _refuse_unknown_ids("teacher", teacher, shard.responses.values)
     lengths = [
         max(len(a), len(b)) + count - 1
         for a, b, count in zip(
@@ -127,6 +129,8 @@ def score_student(
         teacher["tail"].to_numpy(),
         teacher["entropy"].to_numpy(),
     )
+    _refuse_unknown_ids("student", student, shard.responses.values)
+    _refuse_unknown_ids("student", student, stored[0].values)
     lengths = [
         len(p) + c - 1 for p, c in zip(shard.student_prompts, shard.responses.counts, strict=True)
     ]
@@ -158,11 +162,10 @@ def _joint_batch(
         where = places[start : start + chunk]
         tokens = torch.from_numpy(shard.responses.values[where].astype(np.int64))
         tokens = tokens.to(student.device)
-        p = log_softmax_(student.head.logits(states[start : start + chunk]))
-        q = log_softmax_(teacher.head.logits(theirs[start : start + chunk]).to(student.device))
+        p = student.head.logits(states[start : start + chunk]).log_softmax(1)
+        q = teacher.head.logits(theirs[start : start + chunk]).log_softmax(1).to(student.device)
         ids, valid = _support_ids(tokens, q, shard.top, where, p.shape[1], settings)
-        support, _ = teacher_support(q, ids, valid, p.shape[1])
-        supports.append(to_rows(support))
+        supports.append(to_rows(teacher_support(q, ids, valid)))
         numbers.append(features(p, q, tokens, ids, valid))
     return _joined(supports), _numpy(numbers)
 
@@ -219,7 +222,7 @@ def _support_batch(
     for start in range(0, len(places), chunk):
         where = places[start : start + chunk]
         tokens = torch.from_numpy(shard.responses.values[where].astype(np.int64))
-        log_probs = log_softmax_(student.head.logits(states[start : start + chunk]))
+        log_probs = student.head.logits(states[start : start + chunk]).log_softmax(1)
         entropy = torch.from_numpy(stored[3][where]).to(student.device)
         support = from_rows(stored[0], stored[1], stored[2], where, student.device)
         numbers.append(support_features(log_probs, support, tokens.to(student.device), entropy))
@@ -254,6 +257,17 @@ def _refuse_nonfinite(columns: dict[str, np.ndarray], shard: RolloutArrays) -> N
                 "model gave NaN or infinite logits; nothing of the shard is stored. Try dtype = "
                 "'float32' for the student and the teacher"
             )
+
+
+def _refuse_unknown_ids(who: str, model: LanguageModel, ids: np.ndarray) -> None:
+    """Raise `ModelError` for ids of rollouts or supports that lie in another model's padding."""
+    largest = int(ids.max(initial=0))
+    if largest >= model.vocabulary:
+        raise ModelError(
+            f"the rollouts hold token id {largest}, which the {who} does not have (its head has "
+            f"{model.vocabulary} rows): the model that made them puts mass on ids that name no "
+            "token; take a model of the same head size, or a trained student"
+        )
 
 
 def _positions(shard: RolloutArrays) -> tuple[np.ndarray, np.ndarray]:

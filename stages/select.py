@@ -7,14 +7,12 @@ parts, threads or memory.
 
 import time
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..storage import columns
 from ..storage.errors import ConfigError, InputError
@@ -38,6 +36,7 @@ VERSION = 1
 TYPES = ("Q1", "Q2", "Q3", "Q4")
 _NEEDED = ("rollout", "position", "importance")
 _SCHEMA = columns.schema(columns.SELECTION)
+_BYTES_A_SCORE = 16  # measured: memory of the k + 1 best scores, of which half may be used
 
 
 def select(
@@ -56,7 +55,8 @@ def select(
 
     Facts: `trainable` and `kept` tokens, `kept_reverse_kl` (the share of all reverse KL that is
     kept), `types` (each type's share of the trainable and of the kept tokens and of their reverse
-    KL), the `cuts` used, `keep`, `rule`, `sql`, `seconds`.
+    KL), the `cuts` used, the rule's numbers of the `round`, `keep`, `rule`, `sql` (the rule's
+    file), `seconds`.
     Raises `InputError` for a rule or condition that cannot be used, `ConfigError` for settings
     that contradict the rule, `StoreError` for parts that cannot be read.
     """
@@ -67,16 +67,18 @@ def select(
     with locked_connection(paths, threads=threads, memory_gb=settings.memory_gb) as connection:
         add_view(connection, "token_table", tokens)
         add_rollouts_view(connection, "rollout_table", rollouts)
-        cuts = _bind(connection, rule, inputs, seed=seed, vocabulary=vocabulary)
+        cuts = _bind(connection, inputs, seed=seed, vocabulary=vocabulary)
+        numbers = _round_numbers(connection, rule)
         _create_scored(connection, rule, settings)
-        _rank(connection, rule)
+        _rank(connection, rule, settings)
         table, kept = _kept(connection, rule)
         facts = _facts(connection, kept)
     facts |= {
         "rule": rule.name,
-        "sql": rule.sql,
+        "sql": rule.file,
         "keep": inputs["keep"],
         "cuts": cuts,
+        "round": numbers,
         "seconds": round(time.monotonic() - began, 3),
     }
     return table, facts
@@ -104,6 +106,7 @@ def _inputs(rule: Rule, settings: SelectSettings) -> dict[str, Any]:
         "sql_key": key_of(rule.sql),
         "draw": rule.draw,
         "params": rule.resolved(settings.params),
+        "round": dict(rule.round),
         "keep": settings.keep if rule.keep is None else rule.keep,
         "scope": settings.scope,
         "where": settings.where,
@@ -116,12 +119,7 @@ def _inputs(rule: Rule, settings: SelectSettings) -> dict[str, Any]:
 
 
 def _bind(
-    connection: duckdb.DuckDBPyConnection,
-    rule: Rule,
-    inputs: dict[str, Any],
-    *,
-    seed: int,
-    vocabulary: int,
+    connection: duckdb.DuckDBPyConnection, inputs: dict[str, Any], *, seed: int, vocabulary: int
 ) -> dict[str, float]:
     """Bind every value, create what a rule sees, and return the two cuts."""
     cuts = {name: inputs[name] or 0.0 for name in ("entropy_cut", "divergence_cut")}
@@ -138,6 +136,18 @@ def _bind(
         cuts = dict(zip(cuts, (float(median or 0.0) for median in medians), strict=True))
         set_variables(connection, cuts)
     return cuts
+
+
+def _round_numbers(connection: duckdb.DuckDBPyConnection, rule: Rule) -> dict[str, float]:
+    """Compute and bind what the rule needs to know of the whole round."""
+    if not rule.round:
+        return {}
+    numbers = ", ".join(f"({sql})::DOUBLE" for sql in rule.round.values())
+    with users_sql(connection, f"rule {rule.name}"):
+        values = one_row(connection, f"SELECT * FROM (SELECT {numbers} FROM tokens)")
+    bound = dict(zip(rule.round, values, strict=True))
+    set_variables(connection, bound)
+    return bound
 
 
 def _create_scored(
@@ -160,7 +170,7 @@ def _create_scored(
         connection.execute(f"""
             CREATE VIEW scored AS
             SELECT
-                rollout, position, type, reverse_kl,
+                rollout, position, type::quadrant AS type, reverse_kl,
                 importance::DOUBLE AS importance, ({weight})::DOUBLE AS weight
             FROM {source}
             WHERE importance IS NOT NULL AND (
@@ -179,10 +189,21 @@ def _create_rollout_weights(connection: duckdb.DuckDBPyConnection, weight: str |
             )::DOUBLE AS rollout_weight FROM rollouts""")
 
 
-def _rank(connection: duckdb.DuckDBPyConnection, rule: Rule) -> None:
-    """Find each scope's threshold, which runs the rule for the first time."""
+def _rank(connection: duckdb.DuckDBPyConnection, rule: Rule, settings: SelectSettings) -> None:
+    """Find the threshold of each scope. Runs the rule, once a slice."""
+    connection.execute(_sql("select.sql"))
+    slices = 1
+    if settings.scope == "rollout":
+        (held,) = one_row(connection, "SELECT sum(k) FILTER (k < m) FROM budget")
+        slices += int((held or 0) * _BYTES_A_SCORE / (settings.memory_gb * 1e9 / 2))
     with users_sql(connection, f"rule {rule.name}"):
-        connection.execute(_sql("select.sql"))
+        for number in range(slices):
+            set_variables(connection, {"slices": slices, "slice": number})
+            connection.execute(f"INSERT INTO threshold FROM {settings.scope}_threshold")
+    connection.execute(
+        "UPDATE budget SET tau = t.tau, next = t.next, above = t.above "
+        "FROM threshold AS t WHERE budget.scope_id = t.scope_id"
+    )
     (broken,) = one_row(connection, "SELECT sum(broken) FROM threshold")
     if broken:
         raise InputError(
@@ -222,7 +243,7 @@ def _check_keys(batch: pa.RecordBatch, last: tuple[Any, Any], rule: Rule) -> tup
 
 def _by_type(batch: pa.RecordBatch) -> np.ndarray:
     """Return tokens and reverse KL of each type [2, 4]."""
-    kinds = pc.index_in(batch.column("type").cast(pa.string()), pa.array(TYPES)).to_numpy()
+    kinds = batch.column("type").indices.to_numpy()  # an enum, in the order of TYPES
     kl = batch.column("reverse_kl").to_numpy()
     return np.stack([np.bincount(kinds, weight, len(TYPES)) for weight in (None, kl)])
 
@@ -244,7 +265,7 @@ def _facts(connection: duckdb.DuckDBPyConnection, kept: np.ndarray) -> dict[str,
         "SELECT type::VARCHAR, count(*), sum(reverse_kl) FROM tokens GROUP BY type"
     ).fetchall():
         everything[:, TYPES.index(kind)] = tokens, kl
-    shares = zip(TYPES, _shares(everything).T, _shares(kept).T, strict=True)
+    shares = zip(TYPES, _shares(everything), _shares(kept), strict=True)
     return {
         "trainable": int(everything[0].sum()),
         "kept": int(kept[0].sum()),
@@ -261,14 +282,15 @@ def _facts(connection: duckdb.DuckDBPyConnection, kept: np.ndarray) -> dict[str,
     }
 
 
-def _shares(sums: np.ndarray) -> np.ndarray:
-    return np.array([[_ratio(part, row.sum()) for part in row] for row in sums])
+def _shares(sums: np.ndarray) -> list[list[float]]:
+    """Return each type's share of the tokens and of the reverse KL [4, 2]."""
+    return [[_ratio(*pair) for pair in zip(of, sums.sum(1), strict=True)] for of in sums.T]
 
 
 def _ratio(part: float, whole: float) -> float:
     # Six digits: a float sum may differ in its last ones from run to run.
-    return round(float(part / whole), 6) if whole > 0 else 0.0
+    return round(float(part) / float(whole), 6) if whole > 0 else 0.0
 
 
 def _sql(name: str) -> str:
-    return (resources.files(__package__) / name).read_text("utf-8")
+    return Path(__file__).with_name(name).read_text("utf-8")

@@ -4,7 +4,8 @@
 --     importance, weight), which lacks the tokens that the rule or `where` leaves out; the view
 --     `rollout_weights` (rollout, rollout_weight); variables keep, scope, draw, corrected,
 --     seed_low, seed_high.
--- Gives: the views `clear` and `tied`, whose rows together are the selection.
+-- Use: fill `threshold` from the view of the scope (once for each slice), copy it into `budget`, and
+--     read the views `clear` and `tied`: their rows together are the selection.
 
 -- Noise is written out in integers: hash() and random() differ between versions and threads. A
 -- lane is 32 bits in a UBIGINT, so no product overflows. `mixed` is the finaliser of MurmurHash3
@@ -15,7 +16,9 @@ CREATE MACRO mixed(x) AS
     xor(stirred(stirred(x, 16, 2246822507), 13, 3266489909),
         stirred(stirred(x, 16, 2246822507), 13, 3266489909) >> 16);
 
--- One row a rollout: its scope with m trainable tokens, k of them to keep, and two lanes of noise.
+-- One row a rollout: its scope with m trainable tokens, k of them to keep; two lanes of noise; and
+-- the scope's threshold, filled in later: tau is the k-th largest score, `next` the one after it
+-- (null: all are kept), `above` how many lie above tau.
 CREATE TEMP TABLE budget AS
 WITH counted AS (
     SELECT
@@ -40,7 +43,10 @@ SELECT
     greatest(1, floor(getvariable('keep')::DOUBLE * m + 1e-9))::BIGINT AS k,
     mixed(xor(c, b)) AS first_lane,
     mixed(xor(d, a)) AS second_lane,
-    rollout_weight
+    rollout_weight,
+    NULL::DOUBLE AS tau,
+    NULL::DOUBLE AS next,
+    NULL::BIGINT AS above
 FROM crossed
 JOIN scopes USING (scope_id)
 LEFT JOIN rollout_weights USING (rollout);
@@ -53,7 +59,7 @@ LEFT JOIN rollout_weights USING (rollout);
 CREATE VIEW candidates AS
 WITH noisy AS (
     SELECT
-        scored.*, scope_id, m, k, rollout_weight,
+        scored.*, scope_id, m, k, rollout_weight, tau, next, above,
         mixed(xor(mixed(xor(first_lane, position::UBIGINT)), second_lane)) AS noise
     FROM scored JOIN budget USING (rollout))
 SELECT
@@ -64,64 +70,68 @@ SELECT
     END AS score
 FROM noisy;
 
--- One row a scope: tau is the k-th largest score, `next` the one after it (null: all are kept),
--- `above` how many lie above tau. Sorting whole scopes would cost three times as much.
-CREATE TEMP TABLE threshold AS
-WITH rollout_best AS (
+-- One row a scope, from one of the two views below.
+CREATE TEMP TABLE threshold (
+    scope_id BIGINT, tau DOUBLE, next DOUBLE, above BIGINT, broken BIGINT);
+
+-- To sort whole rollouts instead would cost three times as much. The k + 1 best are held in memory:
+-- `slices` bounds them.
+CREATE VIEW rollout_threshold AS
+WITH ranked AS (
     SELECT
         scope_id,
         any_value(k) AS k,
         max(score, k + 1) FILTER (k < m) AS best,
         count_if(NOT isfinite(importance)) AS broken
     FROM candidates
-    WHERE getvariable('scope') = 'rollout'
-    GROUP BY scope_id),
-round_best AS (
-    SELECT list(score ORDER BY score DESC) AS best
-    FROM (
-        SELECT score FROM candidates
-        WHERE getvariable('scope') = 'round' AND k < m
-        ORDER BY score DESC
-        LIMIT 2 OFFSET (SELECT coalesce(min(k), 1) - 1 FROM budget)))
+    WHERE rollout % getvariable('slices')::BIGINT = getvariable('slice')::BIGINT
+    GROUP BY scope_id)
 SELECT
     scope_id,
     best[k] AS tau,
     best[k + 1] AS next,
     list_position(best, best[k]) - 1 AS above,
     broken
-FROM rollout_best
-UNION ALL
+FROM ranked;
+
+CREATE VIEW round_threshold AS
+WITH ranked AS (
+    SELECT list(score ORDER BY score DESC) AS best
+    FROM (
+        SELECT score FROM candidates
+        WHERE k < m
+        ORDER BY score DESC
+        LIMIT 2 OFFSET (SELECT coalesce(min(k), 1) - 1 FROM budget)))
 SELECT
-    0,
-    any_value(best[1]),
-    any_value(best[2]),
-    count(*) FILTER (score > best[1]),
-    count_if(NOT isfinite(importance))
-FROM candidates CROSS JOIN round_best
-WHERE getvariable('scope') = 'round'
+    0::BIGINT AS scope_id,
+    any_value(best[1]) AS tau,
+    any_value(best[2]) AS next,
+    count(*) FILTER (score > best[1]) AS above,
+    count_if(NOT isfinite(importance)) AS broken
+FROM candidates CROSS JOIN ranked
 HAVING count(*) > 0;
 
 -- corrected: one over the chance to be among the k smallest, given the (k+1)-th.
 CREATE VIEW weighed AS
 SELECT
-    candidates.*, tau, next, above,
+    *,
     weight
+        * rollout_weight
         * CASE
             WHEN getvariable('corrected') AND importance > 0 AND isfinite(next)
                 THEN 1 / (1 - exp(importance * next))
             ELSE 1
-        END
-        * rollout_weight AS full_weight
-FROM candidates JOIN threshold USING (scope_id);
+        END AS full_weight
+FROM candidates;
 
 CREATE VIEW clear AS
-SELECT rollout, position, full_weight AS weight, type, importance, reverse_kl::FLOAT AS reverse_kl
+SELECT rollout, position, full_weight::FLOAT AS weight, type, importance, reverse_kl::FLOAT AS reverse_kl
 FROM weighed
 WHERE tau IS NULL OR score > tau OR (score = tau AND next IS DISTINCT FROM tau);
 
 -- Where tau itself is shared, the larger reverse KL goes first, then noise decides.
 CREATE VIEW tied AS
-SELECT rollout, position, full_weight AS weight, type, importance, reverse_kl::FLOAT AS reverse_kl
+SELECT rollout, position, full_weight::FLOAT AS weight, type, importance, reverse_kl::FLOAT AS reverse_kl
 FROM weighed
 WHERE score = tau AND next = tau
 QUALIFY row_number() OVER (

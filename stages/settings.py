@@ -155,7 +155,7 @@ class SelectSettings(Settings):
     """Student entropy in nats from which a token counts as uncertain."""
     divergence_cut: NotNegative = 0.1
     """Reverse KL in nats from which a token counts as divergent."""
-    memory_gb: Positive = 1.0
+    memory_gb: Positive = 0.75
     """Memory of the query engine; beyond it, it works on disk (TMPDIR). *Not in a key*."""
 
 

@@ -42,11 +42,13 @@ class Support:
 def top_ids(log_probs: Tensor, top_p: float, most: int) -> tuple[Tensor, Tensor]:
     """Return the most probable ids up to a mass: ids [C, S] and which of them count [C, S].
 
-    The id that crosses `top_p` belongs to them, so there is at least one; at most `most`.
+    The id that crosses `top_p` belongs to them, so there is at least one; at most `most`. With
+    top_p = 1 all of those count, whatever the rounding of their sum.
     """
     values, ids = log_probs.topk(min(most, log_probs.shape[1]), dim=1)
     mass = values.exp()
-    return ids, mass.cumsum(1) - mass < top_p
+    before = mass.cumsum(1) - mass
+    return ids, before < (top_p if top_p < 1 else math.inf)
 
 
 def merge_ids(groups: list[tuple[Tensor, Tensor]], vocabulary: int) -> tuple[Tensor, Tensor]:
@@ -62,22 +64,14 @@ def merge_ids(groups: list[tuple[Tensor, Tensor]], vocabulary: int) -> tuple[Ten
     return torch.where(valid, ids, ids[:, :1]), valid
 
 
-def teacher_support(
-    teacher: Tensor, ids: Tensor, valid: Tensor, vocabulary: int
-) -> tuple[Support, Tensor]:
-    """Return the teacher's buckets on given ids, and its mass on them [C].
+def teacher_support(teacher: Tensor, ids: Tensor, valid: Tensor) -> Support:
+    """Return the teacher's buckets on given ids.
 
-    teacher: log-probs [C, V_teacher]. vocabulary: ids that the student has; teacher mass beyond
-    them is in the tail. The tail is summed over its own ids; it is -inf only where the support is
-    the whole of both vocabularies.
+    teacher: log-probs [C, V_teacher]. The tail is summed over its own ids, those that the student
+    lacks included; it is -inf only where nothing is outside.
     """
-    picked = teacher.gather(1, ids)
     rest = teacher.scatter(1, ids, -math.inf)
-    tail = rest.logsumexp(1)
-    whole = valid.sum(1) >= max(vocabulary, teacher.shape[1])
-    tail = tail.masked_fill(whole, -math.inf)
-    mass = picked.exp().masked_fill(~valid, 0).sum(1)
-    return Support(ids, valid, picked, tail), mass
+    return Support(ids, valid, teacher.gather(1, ids), rest.logsumexp(1))
 
 
 def to_rows(support: Support) -> tuple[Ragged, Ragged, np.ndarray]:
@@ -101,7 +95,7 @@ def from_rows(
     padded, valid = ids.padded(rows)
     values, _ = logprobs.padded(rows)
     slots = np.where(valid, padded, padded[:, :1]).astype(np.int64)
-    rest = np.nan_to_num(tail[rows], nan=-np.inf)
+    rest = np.where(np.isnan(tail[rows]), -np.inf, tail[rows])
     return Support(
         torch.from_numpy(slots).to(device),
         torch.from_numpy(valid).to(device),

@@ -33,7 +33,10 @@ SKIPS_IN_A_ROW = 3  # non-finite steps that stop a run: one may be chance, three
 
 @dataclass
 class Totals:
-    """What a round's training adds up to; part of every snapshot, so a resumed round is whole."""
+    """What a round's training adds up to; part of every snapshot, so a resumed round is whole.
+
+    losses: one a step, None where the step moved nothing. mass: the student's, summed over tokens.
+    """
 
     step: int = 0
     trained_tokens: int = 0
@@ -44,7 +47,7 @@ class Totals:
     grad_norm: float = 0.0
     skipped: int = 0
     skipped_in_a_row: int = 0
-    losses: list[float] = field(default_factory=list)
+    losses: list[float | None] = field(default_factory=list)
 
 
 def train_inputs(
@@ -133,11 +136,11 @@ def _trainable(student: LanguageModel, settings: TrainSettings) -> nn.Module:
     if settings.activation_checkpointing:
         student.model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()  # transformers checkpoints in training mode only
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.eval()
+        for module in student.model.modules():
             if hasattr(module, "attention_dropout"):
                 module.attention_dropout = 0.0
+            if isinstance(module, nn.Dropout):
+                module.eval()
     return model
 
 
@@ -166,7 +169,7 @@ def _plan(rollouts: np.ndarray, settings: TrainSettings, seed: int) -> list[np.n
     plan = []
     for epoch in range(settings.epochs):
         with np.errstate(over="ignore"):
-            salt = mix(np.uint64(seed % (1 << 64)) + np.uint64(epoch))
+            salt = mix(mix(np.asarray(seed % (1 << 64), np.uint64)) + np.uint64(epoch))
             order = np.argsort(mix(rollouts.astype(np.uint64) ^ salt), kind="stable")
         size = settings.rollouts_per_step
         plan += [order[start : start + size] for start in range(0, len(order), size)]
@@ -190,7 +193,7 @@ def _step(
     tokens = np.concatenate([data.tokens(row) for row in rows])
     denominator = _denominator(data, rows, tokens, settings)
     if denominator <= 0:
-        totals.losses.append(0.0)
+        totals.losses.append(None)
         return
     optimizer.zero_grad(set_to_none=True)
     loss, mass = accumulate(student, data, rows, settings, denominator, totals)
@@ -220,6 +223,7 @@ def _denominator(
 
 
 def _skip(totals: Totals, loss: float, norm: float) -> None:
+    totals.losses.append(None)
     totals.skipped += 1
     totals.skipped_in_a_row += 1
     if totals.skipped_in_a_row >= SKIPS_IN_A_ROW:
@@ -260,7 +264,7 @@ def accumulate(
             chunk=chunk,
         )
         states.backward(gradient)
-        losses.append((loss.double() * weights.double()).sum())
+        losses.append((loss * weights).sum())
         masses.append(mass.sum())
         if totals is not None:
             totals.body_tokens += int(lengths[batch].sum())
@@ -310,12 +314,11 @@ def staleness(
     """
     rows = np.linspace(0, len(data.rollouts) - 1, min(rollouts, len(data.rollouts))).astype(int)
     drifts = []
-    for batch in fill((data.prompts.counts + data.responses.counts)[rows], settings.batch_tokens):
-        for row in rows[batch]:
-            ids = np.concatenate([data.prompts.row(row), data.responses.row(row)])
-            hidden = student.hidden(pad([ids[:-1]], student.device))[0]
-            first = int(data.prompts.counts[row]) - 1
-            drifts.append(_log_ratio(student, hidden[first:], data, row, settings))
+    for row in rows:
+        ids = np.concatenate([data.prompts.row(row), data.responses.row(row)])
+        hidden = student.hidden(pad([ids[:-1]], student.device))[0]
+        first = int(data.prompts.counts[row]) - 1
+        drifts.append(_log_ratio(student, hidden[first:], data, row, settings))
     drift = np.concatenate(drifts)
     return float(np.mean(np.expm1(drift) - drift))
 

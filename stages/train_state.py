@@ -54,9 +54,7 @@ def load_state(
                 if optimizer is not None:
                     moments = ("step", "exp_avg", "exp_avg_sq")
                     optimizer.state[parameter] = {
-                        moment: file.get_tensor(f"{moment}.{name}").to(
-                            "cpu" if moment == "step" else parameter.device
-                        )
+                        moment: file.get_tensor(f"{moment}.{name}").to(parameter.device)
                         for moment in moments
                         if f"{moment}.{name}" in names
                     }

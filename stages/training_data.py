@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -85,6 +86,11 @@ def _shard(rollouts: Path, teacher: Path, chosen: dict[str, np.ndarray]) -> Trai
     responses = from_lists(table["response_ids"])
     ids = table["rollout"].to_numpy()
     row, position, weight = _rows_of(ids, chosen)
+    if (position >= responses.counts[row]).any():
+        raise StoreError(
+            f"{rollouts}: a selected position lies beyond its response; the selection was made "
+            "from other tables. Select again"
+        )
     places = responses.offsets[row] + position
     payload = read_table([teacher], ["rollout", "position", "ids", "logprobs", "tail"])
     payload = payload.take(pa.array(places))
@@ -125,7 +131,7 @@ def _rows_of(
 
 def _concatenate(shards: list[TrainingData]) -> TrainingData:
     ragged = ("prompts", "responses", "old_logprobs", "ids", "logprobs")
-    columns = {
+    columns: dict[str, Any] = {
         name: concatenate([getattr(s, name) for s in shards])
         if name in ragged
         else np.concatenate([getattr(s, name) for s in shards])

@@ -127,10 +127,13 @@ def one_expression(sql: str, name: str) -> str:
     return sql
 
 
-def ask(connection: duckdb.DuckDBPyConnection, sql: str, name: str = "SQL") -> pa.Table:
-    """Return the answer to a user's SELECT, in its order."""
+def ask(sql: str, tokens: Parts, rollouts: Parts = (), *, name: str = "SQL") -> pa.Table:
+    """Return the answer to a user's SELECT over `tokens` and `rollouts`, in its order.
+
+    Raises `InputError`, one line that begins with `name`, for SQL that cannot be answered.
+    """
     inner = one_select(sql, name)
-    with users_sql(connection, name):
+    with open_tokens(tokens, rollouts) as connection, users_sql(connection, name):
         return connection.sql(f"SELECT * FROM (\n{inner}\n)").to_arrow_table()
 
 
@@ -159,7 +162,7 @@ def users_sql(
         yield
     except duckdb.OutOfMemoryException as error:
         raise InputError(
-            f"{name}: needs more memory than it may use: {first_line(error)}"
+            f"{name}: needs more memory than `memory_gb` allows: {first_line(error)}"
         ) from error
     except duckdb.Error as error:
         unknown = re.search(r'Referenced column "([^"]+)" not found', str(error))

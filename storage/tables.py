@@ -7,10 +7,10 @@ The content hash depends on the logical rows alone.
 The encodings were chosen by measurement (12,000 scored positions with 45 ids each, 100,000 token
 rows, zstd level 3); bytes an entry of the teacher table, bytes a row of the token table:
 
-    teacher  pyarrow's defaults 4.25 | zstd + dictionary 3.81 | as written here 3.70
-    tokens   pyarrow's defaults 60.6 | zstd + dictionary 55.4 | as written here 35.1
+    teacher  pyarrow's defaults 4.25 | zstd + dictionary 3.81 | as written here 3.71
+    tokens   pyarrow's defaults 60.6 | zstd + dictionary 55.4 | as written here 35.3
 
-BYTE_STREAM_SPLIT on the float16 lists would give 3.46, but DuckDB 2.0 cannot read it there.
+BYTE_STREAM_SPLIT on the float16 lists would give 3.47, but DuckDB 2.0 cannot read it there.
 """
 
 import hashlib

@@ -94,7 +94,7 @@ def show(folder: Path, rounds: int) -> None:
         "forgets carries learns from a teacher of 0.6 M parameters, on its own answers:\n"
         f"{len(CHOICES)} runs of {rounds} rounds over one store in {folder}/."
     )
-    with as_file(files(__package__) / "pair") as pair:
+    with as_file(files("tip.pipeline.demo") / "pair") as pair:
         sessions = [_play(folder, choice, rounds, pair, console) for choice in CHOICES]
         console.print("\nthe teacher on the same problems")
         teacher = evaluate_teacher(sessions[0])

@@ -1,6 +1,6 @@
 """What generates: token ids in, token ids out. Text is never tokenised a second time.
 
-An engine is a class with the one method of `Engine`; `open_engine` makes the one a config names.
+An engine is a class with the one method of `Engine`.
 """
 
 from collections.abc import Callable, Sequence

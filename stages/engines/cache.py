@@ -66,5 +66,4 @@ def new_cache(model: Any) -> Cache:
 
 def keep_rows(cache: Cache, rows: Tensor) -> None:
     """Drop all other rows of the batch."""
-    for layer in cache.layers:
-        layer.batch_select_indices(rows)
+    cache.batch_select_indices(rows)

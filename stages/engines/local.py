@@ -124,23 +124,22 @@ class LocalEngine:
         sampling: Sampling,
     ) -> None:
         """Keep what this step says of the rows that still go on."""
-        normaliser = logits.logsumexp(1, keepdim=True)
-        if not normaliser.isfinite().all():
+        log_probs = logits.log_softmax(1)
+        picked = log_probs.gather(1, tokens[:, None]).squeeze(1)[going]
+        if not picked.isfinite().all():
             raise NumericsError(
                 "the student's logits hold NaN or infinity while it samples: nothing of this shard "
                 "is stored; try student.dtype = 'float32' or an earlier checkpoint"
             )
-        picked = (logits.gather(1, tokens[:, None]) - normaliser).squeeze(1)
-        counts = np.zeros(int(going.sum()), dtype=np.int32)
+        counts = np.zeros(len(picked), dtype=np.int32)
         values = np.zeros(0, dtype=np.int32)
         if sampling.top_most:
-            top, kept = top_ids(logits - normaliser, sampling.top_mass, sampling.top_most)
-            top, kept = top[going], kept[going]
+            top, kept = top_ids(log_probs[going], sampling.top_mass, sampling.top_most)
             counts = kept.sum(1).cpu().numpy().astype(np.int32)
             values = top[kept].cpu().numpy().astype(np.int32)
         steps.rows.append(alive[going].cpu().numpy())
         steps.tokens.append(tokens[going].cpu().numpy())
-        steps.logprobs.append(picked[going].float().cpu().numpy())
+        steps.logprobs.append(picked.float().cpu().numpy())
         steps.top.append(Ragged(values, counts))
 
 

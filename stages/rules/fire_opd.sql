@@ -7,14 +7,11 @@
 -- param drop = 0.2  share of the rollouts that is left out
 -- param alpha = 1  strength of the teacher's confidence
 -- param beta = 1  strength of the student's confusion
+-- round teacher_max = greatest(max(teacher_entropy), 1e-6)
+-- round student_max = greatest(max(student_entropy), 1e-6)
 -- Source: FiRe-OPD, arXiv 2606.02684
-WITH round AS (
-    SELECT
-        greatest(max(teacher_entropy), 1e-6) AS teacher_max,
-        greatest(max(student_entropy), 1e-6) AS student_max
-    FROM tokens),
--- In millionths, as integers: a sum of floats depends on its order.
-rated AS (
+WITH rated AS (
+    -- In millionths of a nat, as integers: a sum of floats depends on its order.
     SELECT rollout, sum(round(1e6 * teacher_logprob)::BIGINT)::DOUBLE / count(*) AS rating
     FROM tokens
     GROUP BY rollout),
@@ -25,7 +22,7 @@ kept AS (
         FROM rated))
 SELECT
     tokens.*,
-    (1 + getvariable('alpha') * (1 - teacher_entropy / teacher_max))
-        * (1 + getvariable('beta') * student_entropy / student_max) AS weight,
+    (1 + getvariable('alpha') * (1 - teacher_entropy / getvariable('teacher_max')))
+        * (1 + getvariable('beta') * student_entropy / getvariable('student_max')) AS weight,
     weight AS importance
-FROM tokens JOIN kept USING (rollout) CROSS JOIN round
+FROM tokens JOIN kept USING (rollout)

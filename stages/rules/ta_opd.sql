@@ -7,19 +7,17 @@
 -- as well: `score.teacher_top_max = 0` makes c the mass on the student's ids alone.
 -- param low = 0.05  lower percentile
 -- param high = 0.95  upper percentile
+-- round f_low = round_quantile(forward_kl, getvariable('low'))
+-- round f_high = round_quantile(forward_kl, getvariable('high'))
+-- round c_low = round_quantile(teacher_mass, getvariable('low'))
+-- round c_high = round_quantile(teacher_mass, getvariable('high'))
 -- Source: TA-OPD, arXiv 2605.26844
-WITH round AS (
+WITH taught AS (
     SELECT
-        round_quantile(forward_kl, getvariable('low')) AS f_low,
-        round_quantile(forward_kl, getvariable('high')) AS f_high,
-        round_quantile(teacher_mass, getvariable('low')) AS c_low,
-        round_quantile(teacher_mass, getvariable('high')) AS c_high
+        *,
+        unit(forward_kl, getvariable('f_low'), getvariable('f_high'))
+            * unit(teacher_mass, getvariable('c_low'), getvariable('c_high')) AS teachability
     FROM tokens),
-taught AS (
-    SELECT
-        tokens.*,
-        unit(forward_kl, f_low, f_high) * unit(teacher_mass, c_low, c_high) AS teachability
-    FROM tokens CROSS JOIN round),
 best AS (SELECT rollout, max(teachability) AS most FROM taught GROUP BY rollout)
 SELECT taught.*, teachability + (teachability = most)::INT AS importance
 FROM taught JOIN best USING (rollout)

@@ -1,0 +1,228 @@
+"""Selection written a second time, in numpy: what `select` is held against.
+
+Nothing is shared with the SQL but the definitions: whole columns in float64, full sorts, one scope
+at a time.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+Columns = dict[str, np.ndarray]
+
+_CLAMPED = (
+    "student_entropy",
+    "teacher_entropy",
+    "reverse_kl",
+    "forward_kl",
+    "jsd",
+    "hellinger",
+)
+_PLAIN = ("student_logprob", "teacher_logprob", "student_mass", "teacher_mass")
+
+SAMPLED = {"random", "entropy_sampled", "soft_or_sampled"}
+WHOLE = {"all", "horizon", "fire_opd"}  # these keep all they rank
+
+
+def trainable_columns(tokens: pa.Table) -> Columns:
+    """Return the columns of the trainable tokens, numbers in float64."""
+    c: Columns = {name: tokens[name].to_numpy() for name in tokens.column_names}
+    c = {name: values[c["trainable"]] for name, values in c.items()}
+    for name in _CLAMPED:
+        c[name] = np.maximum(c[name].astype(np.float64), 0.0)
+    for name in _PLAIN:
+        c[name] = c[name].astype(np.float64)
+    return c
+
+
+def quantile(values: np.ndarray, share: float) -> float:
+    """Return the linearly interpolated quantile."""
+    ordered = np.sort(values)
+    place = share * (len(ordered) - 1)
+    lower, upper = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return float(lower + (upper - lower) * (place - math.floor(place)))
+
+
+def unit(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Bring values to [0, 1], clipped; 0 for an empty range."""
+    if high <= low:
+        return np.zeros_like(values)
+    return (np.clip(values, low, high) - low) / (high - low)
+
+
+def _clip_entropy(c: Columns, share: float = 0.98) -> np.ndarray:
+    h = c["student_entropy"]
+    return unit(h, h.min(), quantile(h, share))
+
+
+def _soft_or(c: Columns) -> np.ndarray:
+    h, kl = _clip_entropy(c), c["reverse_kl"]
+    d = unit(kl, kl.min(), kl.max())
+    return h + d - h * d
+
+
+def _soft_or_clipped(c: Columns) -> np.ndarray:
+    h, kl = _clip_entropy(c), c["reverse_kl"]
+    d = unit(kl, kl.min(), quantile(kl, 0.98))
+    return h + d - h * d
+
+
+def _of_type(kind: str) -> Callable[[Columns], np.ndarray]:
+    return lambda c: np.where(c["type"] == kind, c["reverse_kl"], np.nan)
+
+
+def _ta_opd(c: Columns) -> np.ndarray:
+    score = np.ones(len(c["rollout"]))
+    for name in ("forward_kl", "teacher_mass"):
+        score = score * unit(c[name], quantile(c[name], 0.05), quantile(c[name], 0.95))
+    best = {r: score[c["rollout"] == r].max() for r in set(c["rollout"])}
+    return score + np.array([s == best[r] for s, r in zip(score, c["rollout"], strict=True)])
+
+
+def _fire_opd(c: Columns) -> np.ndarray:
+    millionths = [math.floor(abs(1e6 * x) + 0.5) * (-1 if x < 0 else 1) for x in c["teacher_logprob"]]
+    ratings = {}
+    for r in set(c["rollout"]):
+        mine = [v for v, of in zip(millionths, c["rollout"], strict=True) if of == r]
+        ratings[r] = float(sum(mine)) / len(mine)
+    border = sorted(ratings.values())[math.ceil(0.2 * (len(ratings) - 1))]
+    confident = 1 - c["teacher_entropy"] / max(c["teacher_entropy"].max(), 1e-6)
+    confused = c["student_entropy"] / max(c["student_entropy"].max(), 1e-6)
+    kept = np.array([ratings[r] >= border for r in c["rollout"]])
+    return np.where(kept, (1 + confident) * (1 + confused), np.nan)
+
+
+# Importance of each trainable token; NaN: left out.
+IMPORTANCE: dict[str, Callable[[Columns], np.ndarray]] = {
+    "all": lambda c: np.ones(len(c["rollout"])),
+    "random": lambda c: np.ones(len(c["rollout"])),
+    "entropy_top": lambda c: c["student_entropy"],
+    "entropy_bottom": lambda c: -c["student_entropy"],
+    "entropy_sampled": lambda c: c["student_entropy"],
+    "divergence": lambda c: c["reverse_kl"],
+    "forward_divergence": lambda c: c["forward_kl"],
+    "jsd_divergence": lambda c: c["jsd"],
+    "hellinger": lambda c: c["hellinger"],
+    "soft_or": _soft_or,
+    "soft_or_sampled": _soft_or,
+    "soft_or_bottom": lambda c: -_soft_or(c),
+    "soft_or_clipped": _soft_or_clipped,
+    "q3": lambda c: c["forward_kl"] * (1 - _clip_entropy(c)),
+    "type_q1": _of_type("Q1"),
+    "type_q2": _of_type("Q2"),
+    "type_q3": _of_type("Q3"),
+    "type_q4": _of_type("Q4"),
+    "first": lambda c: -c["position"].astype(float),
+    "last": lambda c: c["position"].astype(float),
+    "horizon": lambda c: np.where(c["position"] < 100, -c["position"].astype(float), np.nan),
+    "low_logprob": lambda c: -c["student_logprob"],
+    "excess_loss": lambda c: c["teacher_logprob"] - c["student_logprob"],
+    "ta_opd": _ta_opd,
+    "fire_opd": _fire_opd,
+}
+
+
+def _mixed(x: int) -> int:
+    x ^= x >> 16
+    x = x * 0x85EBCA6B & 0xFFFFFFFF
+    x ^= x >> 13
+    x = x * 0xC2B2AE35 & 0xFFFFFFFF
+    return x ^ x >> 16
+
+
+def noise(seed: int, rollout: int, position: int) -> int:
+    """Return the 32 bits of noise of a token."""
+    low, high = rollout & 0xFFFFFFFF, rollout >> 32
+    a, b = _mixed(low ^ seed & 0xFFFFFFFF), _mixed(high ^ seed >> 32 & 0xFFFFFFFF)
+    c, d = _mixed(a ^ high), _mixed(b ^ low)
+    first, second = _mixed(c ^ b), _mixed(d ^ a)
+    return _mixed(_mixed(first ^ position) ^ second)
+
+
+def types(c: Columns, cuts: tuple[float, float]) -> np.ndarray:
+    """Return the type of each token."""
+    high_h, high_d = c["student_entropy"] >= cuts[0], c["reverse_kl"] >= cuts[1]
+    return np.where(high_h, np.where(high_d, "Q1", "Q2"), np.where(high_d, "Q3", "Q4"))
+
+
+def reference_select(
+    tokens: pa.Table,
+    rule: str,
+    *,
+    keep: float = 0.2,
+    scope: str = "rollout",
+    seed: int = 0,
+    where: Callable[[Columns], np.ndarray] | None = None,
+    corrected: bool = False,
+    cuts: tuple[float, float] | str = (0.3, 0.1),
+    weigh: Callable[[int], float] = lambda rollout: 1.0,
+) -> list[dict[str, Any]]:
+    """Return the selection's rows, ordered by rollout and position."""
+    c = trainable_columns(tokens)
+    if not len(c["rollout"]):
+        return []
+    if isinstance(cuts, str):
+        cuts = quantile(c["student_entropy"], 0.5), quantile(c["reverse_kl"], 0.5)
+    c["type"] = types(c, cuts)
+    importance = IMPORTANCE[rule](c)
+    weights = np.where(np.isnan(importance), 0.0, importance if rule == "fire_opd" else 1.0)
+    c["noise"] = np.array(
+        [noise(seed, int(r), int(p)) for r, p in zip(c["rollout"], c["position"], strict=True)]
+    )
+    candidate = ~np.isnan(importance) & (True if where is None else where(c))
+    scopes = c["rollout"] if scope == "rollout" else np.zeros(len(importance), np.int64)
+    rows: list[dict[str, Any]] = []
+    for one in set(scopes):
+        inside = scopes == one
+        share = 1.0 if rule in WHOLE else keep
+        k = max(1, math.floor(share * inside.sum() + 1e-9))
+        chosen = np.flatnonzero(inside & candidate)
+        for i, chance in _chosen(c, importance, chosen, k, rule in SAMPLED, corrected):
+            rows.append(
+                {
+                    "rollout": int(c["rollout"][i]),
+                    "position": int(c["position"][i]),
+                    "weight": weights[i] * weigh(int(c["rollout"][i])) / chance,
+                    "type": str(c["type"][i]),
+                    "importance": float(importance[i]),
+                }
+            )
+    return sorted(rows, key=lambda row: (row["rollout"], row["position"]))
+
+
+def _chosen(
+    c: Columns, importance: np.ndarray, among: np.ndarray, k: int, sampled: bool, corrected: bool
+) -> list[tuple[int, float]]:
+    """Return which tokens of one scope are kept, each with the chance to divide by."""
+    if not sampled:
+        order = sorted(
+            among,
+            key=lambda i: (
+                -importance[i],
+                -c["reverse_kl"][i],
+                c["noise"][i],
+                c["rollout"][i],
+                c["position"][i],
+            ),
+        )
+        return [(i, 1.0) for i in order[:k]]
+    wait = {i: _waiting(int(c["noise"][i]), float(importance[i])) for i in among}
+    order = sorted(
+        among, key=lambda i: (wait[i], c["noise"][i], c["rollout"][i], c["position"][i])
+    )
+    tau = wait[order[k]] if len(order) > k else math.inf
+    exact = not corrected or math.isinf(tau)
+    return [
+        (i, 1.0 if exact or importance[i] <= 0 else 1 - math.exp(-importance[i] * tau))
+        for i in order[:k]
+    ]
+
+
+def _waiting(noise_bits: int, importance: float) -> float:
+    """Return Exp(1) / importance, the time until the token comes; never if importance is 0."""
+    if importance <= 0:
+        return math.inf
+    return -math.log((noise_bits + 0.5) / 2**32) / importance

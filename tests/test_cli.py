@@ -1,0 +1,141 @@
+"""What a person's mistake looks like: one line on standard error, exit code 2, nothing half-made."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+PAIR = Path(str(files("tip.pipeline.demo") / "pair"))
+CONFIG = """
+rounds = 1
+threads = 1
+store = "{folder}/store"
+runs = "{folder}/runs"
+[student]
+model = "{folder}/student"
+[teacher]
+model = "{pair}/teacher"
+[prompts]
+source = "{folder}/prompts.jsonl"
+template = "raw"
+[rollout]
+prompts = 2
+max_tokens = 8
+[train]
+rollouts_per_step = 2
+"""
+
+Tip = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copytree(PAIR / "student", tmp_path / "student")
+    prompts = ["Q 90-56-23 A", "Q 55-44+59 A", "Q 11+22+33 A"]
+    lines = [json.dumps({"prompt": p, "answer": "1"}) for p in prompts]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    (tmp_path / "x.toml").write_text(CONFIG.format(folder=tmp_path, pair=PAIR))
+    return tmp_path
+
+
+@pytest.fixture
+def tip(folder: Path) -> Tip:
+    def call(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "tip.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        return done.returncode, done.stderr
+
+    return call
+
+
+def refused(tip: Tip, folder: Path, *changes: str) -> str:
+    """Return the error line of a run that must be refused before anything is committed."""
+    sets = [part for change in changes for part in ("--set", change)]
+    code, error = tip("run", "x.toml", *sets)
+    assert code == 2, error
+    lines = [line for line in error.splitlines() if not line.startswith(("note:", "round"))]
+    assert len(lines) == 1, error
+    assert lines[0].startswith("error: ")
+    assert not list((folder / "store").glob("teacher/*/*/manifest.json"))
+    return lines[0]
+
+
+def test_a_whole_run_works_from_the_command_line(tip: Tip) -> None:
+    code, error = tip("run", "x.toml")
+    assert code == 0, error
+    assert tip("status", "x")[0] == 0
+    assert tip("cache", "verify")[0] == 0
+    assert tip("cache", "du")[0] == 0
+    assert tip("sql", "SELECT count(*) FROM tokens", "--run", "x")[0] == 0
+    assert tip("rules", "show", "soft_or")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("prompts.source=nowhere.jsonl", "nowhere.jsonl"),
+        ("prompts.format={question}", "question"),
+        ("select.rule=soft_and", "soft_and"),
+        ("select.keep=2", "select.keep = 2"),
+        ("select.where=no_such_column > 1", "no_such_column"),
+        ("student.model=nowhere", "nowhere: no such model folder"),
+        ("rollout.prompts=9", "rollout.prompts = 9"),
+        ("prompts.max_tokens=3", "line 1"),
+        ("device=cuda", "no GPU is visible"),
+        ("store=/proc/store", "/proc/store"),
+        ("rollout.max_tokens=99999", "rollout.max_tokens = 99999 leaves no room"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(tip: Tip, folder: Path, change: str, said: str) -> None:
+    assert said in refused(tip, folder, change)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"prompt": "Q 90-56-23 A"}\n{"prompt": oops}\n', "line 2"),
+        ('{"prompt": "Q 90-56-23 A"}\n{"prompt": ""}\n', "line 2"),
+        ("", "prompts.jsonl"),
+    ],
+)
+def test_a_broken_prompt_file_is_named_with_its_line(
+    tip: Tip, folder: Path, text: str, said: str
+) -> None:
+    (folder / "prompts.jsonl").write_text(text)
+    assert said in refused(tip, folder)
+
+
+def test_a_model_folder_without_weights_is_named(tip: Tip, folder: Path) -> None:
+    (folder / "student" / "model.safetensors").unlink()
+    assert "no *.safetensors weights" in refused(tip, folder)
+
+
+def test_two_tokenizers_that_differ_are_named_with_the_first_id(tip: Tip, folder: Path) -> None:
+    path = folder / "student" / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["+"], vocabulary["-"] = vocabulary["-"], vocabulary["+"]
+    path.write_text(json.dumps(tokenizer))
+    assert "different tokenizers" in refused(tip, folder)
+
+
+def test_weights_that_are_not_numbers_are_refused(tip: Tip, folder: Path) -> None:
+    path = folder / "student" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.norm.weight"][:] = float("nan")
+    path.unlink()
+    save_file(weights, path, metadata={"format": "pt"})
+    assert "NaN" in refused(tip, folder)
+
+
+def test_an_unknown_run_is_named(tip: Tip) -> None:
+    code, error = tip("status", "nobody")
+    assert code == 2
+    assert "nobody" in error
+    assert len(error.splitlines()) == 1
