@@ -136,6 +136,42 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    config: Config,
+    rules: Annotated[
+        str, typer.Option("--rules", help="Comma-separated names or .sql files (see tip rules).")
+    ] = "soft_or,q3,entropy_top,entropy_sampled,divergence",
+    keep: Annotated[str, typer.Option("--keep", help="Comma-separated budgets.")] = "0.5,0.2,0.1",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds 0 to N - 1.")] = 5,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Runs at a time.")] = 1,
+    oracle: Annotated[
+        int, typer.Option("--oracle", min=0, help="Rollouts to compare with the oracle; 0: none.")
+    ] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder of the tables (default: in --runs).")
+    ] = None,
+    changes: Changes = [],  # noqa: B006
+    name: Name = None,
+) -> None:
+    """Find out which tokens matter: rules x budgets x seeds, with controls and paired intervals.
+
+    All tokens, random tokens at each budget and no refresh are always among the rows. Within a
+    seed all rows share prompts, noise and the first round. A finished run is not played again.
+    """
+    from .pipeline.compare_command import compare_and_show
+
+    compare_and_show(
+        _load(config, changes, name),
+        rules=rules.split(","),
+        keeps=keep.split(","),
+        seeds=seeds,
+        workers=workers,
+        oracle_rollouts=oracle,
+        output=output,
+    )
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where its files go.")] = Path("demo"),
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each run.")] = 10,

@@ -69,6 +69,16 @@ class RunConfig(Settings):
     """Problems with known answers. None: no evaluation."""
 
     @model_validator(mode="after")
+    def _a_server_has_an_address(self) -> "RunConfig":
+        if (self.score.engine == "server") != (self.teacher.server is not None):
+            raise ValueError(
+                "score.engine = 'server' and the section [teacher.server] with its `url` go "
+                f"together, but score.engine = '{self.score.engine}' and teacher.server is "
+                f"{'missing' if self.teacher.server is None else 'there'}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _replay_is_another_run(self) -> "RunConfig":
         if self.rollout.replay == self.name:
             raise ValueError(
@@ -111,7 +121,9 @@ def same_run(before: dict[str, Any], now: RunConfig) -> list[str]:
     What only decides how far a run goes, where it runs or how fast, may differ: fields whose text
     says *Not in a key*, and the evaluation, whose results have keys of their own.
     """
-    old, new = dict(_flat(before)), dict(_flat(now.model_dump(mode="json")))
+    # settings that are newer than the run stand at their defaults
+    known = RunConfig.model_validate(before).model_dump(mode="json")
+    old, new = dict(_flat(known)), dict(_flat(now.model_dump(mode="json")))
     return [
         key
         for key in sorted(old.keys() | new.keys())
@@ -122,9 +134,11 @@ def same_run(before: dict[str, Any], now: RunConfig) -> list[str]:
 
 
 def _outside_keys(key: str) -> bool:
-    section, _, name = key.partition(".")
-    kind = RunConfig.model_fields[section].annotation if section in RunConfig.model_fields else None
-    field = getattr(kind, "model_fields", {}).get(name)
+    kind: Any = RunConfig
+    field = None
+    for name in key.split("."):
+        field = getattr(kind, "model_fields", {}).get(name)
+        kind = None if field is None else _section(field.annotation)
     return field is not None and "*Not in a key*" in (field.description or "")
 
 
@@ -164,11 +178,16 @@ def _fields(place: Iterable[int | str]) -> list[str]:
     model: Any = RunConfig
     for part in place:
         field = model.model_fields.get(part)
-        kinds = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
-        model = next((k for k in kinds if hasattr(k, "model_fields")), None)
+        model = None if field is None else _section(field.annotation)
         if model is None:
             return []
     return sorted(model.model_fields)
+
+
+def _section(annotation: Any) -> Any:
+    """Return the settings class of a field's type, None for a plain value."""
+    kinds = getattr(annotation, "__args__", (annotation,))
+    return next((k for k in kinds if hasattr(k, "model_fields")), None)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

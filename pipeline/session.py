@@ -25,6 +25,7 @@ from ..storage.prompts import read_rows
 from ..storage.runs import RunFolder
 from ..storage.store import Artifact, Store
 from .config import RunConfig
+from .engines import Engines
 from .progress import Reporter, Stopwatch, peak_memory
 
 
@@ -53,6 +54,7 @@ class Session:
         if config.threads:
             torch.set_num_threads(config.threads)
         self._loaded: dict[str, tuple[str, LanguageModel]] = {}
+        self.engines = Engines(self)
 
     @cached_property
     def student_card(self) -> ModelCard:
@@ -133,6 +135,7 @@ class Session:
         name, model = self._loaded.get(role, ("", None))
         if model is None or name != wanted:
             self._loaded.pop(role, None)
+            self.engines.close()  # a vLLM process leaves no room beside it
             model = load_model(settings, self.device, self.dtype(settings))
             self._loaded[role] = (wanted, model)
         return model
@@ -142,6 +145,11 @@ class Session:
         self._loaded.pop(role, None)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def release_all(self) -> None:
+        """Forget all loaded models."""
+        for role in [*self._loaded]:
+            self.release(role)
 
     def _render(
         self, settings: TextSettings, answer: str | None, longest: int, too_long: Any
@@ -188,10 +196,10 @@ def report(
     session.reporter.say(f"round {number:<3} {stage:<9} {text} [{seconds:.1f} s]")
     session.run.record(
         {
+            **numbers,
             "round": number,
             "stage": stage,
             "seconds": seconds,
             "peak_memory_mb": peak_memory(),
-            **numbers,
         }
     )

@@ -10,17 +10,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..stages.engines.local import LocalEngine
 from ..stages.evaluate import evaluate, evaluate_inputs, summary_of
 from ..stages.prompts import Prompt, shards
-from ..stages.rollout import roll_out, rollout_inputs, sampling_of
+from ..stages.rollout import requests_of, roll_out, rollout_inputs, sampling_of
 from ..stages.select import select, selection_inputs
 from ..stages.settings import SelectSettings
+from ..storage.artifacts import artifact_key
 from ..storage.columns import EVALUATION, ROLLOUTS, SELECTION, TOKENS, schema
 from ..storage.errors import ConfigError, StoreError
 from ..storage.runs import RunFolder
 from ..storage.store import Artifact, Draft
 from ..storage.tables import read_table, write_table
+from .engines import compute_of, look_ahead
 from .progress import Stopwatch
 from .scoring import mean_over_tokens, score_shards
 from .session import Session, Student, report
@@ -49,6 +50,7 @@ def ensure_rollouts(session: Session, number: int, student: Student) -> list[Art
         reused_tokens=tokens - made,
         truncated=sum(a.facts["truncated"] for a in found) / total,
         mean_length=tokens / total,
+        **(session.engines.numbers() if made else {}),
     )
     session.run.update_round(number, student=student.key, rollouts=[a.key for a in found])
     return found
@@ -61,19 +63,29 @@ def rollout_shards(
     config = session.config
     settings = config.rollout
     sampling = sampling_of(settings, session.student_card.stop_ids, config.seed)
-    dtype = str(session.dtype(student.settings))
+    dtype = compute_of(session, student.settings, settings.engine)
     found, made = [], 0
+    parts = [*shards(prompts)]
+    inputs_of = [
+        rollout_inputs(student.fingerprint, dtype, part, settings, sampling) for part in parts
+    ]
+    missing = [
+        requests_of(part, settings.samples)
+        for part, inputs in zip(parts, inputs_of, strict=True)
+        if session.store.find("rollouts", artifact_key("rollouts", inputs)) is None
+    ]
     with session.reporter.bar(title, len(prompts) * settings.samples, "rollouts") as tick:
-        for part in shards(prompts):
+        for part, inputs in zip(parts, inputs_of, strict=True):
 
             def make(draft: Draft, part: list[Prompt] = part) -> dict[str, Any]:
-                model = session.model("student", student.settings)
-                engine = LocalEngine(model, settings.batch_size)
+                engine = session.engines.generating("student", student.settings, settings)
+                asked = requests_of(part, settings.samples)
+                ahead = missing[missing.index(asked) :] if asked in missing else []
+                look_ahead(engine, ahead, sampling, settings.batch_size)
                 table = roll_out(engine, part, settings.samples, sampling, tick)
                 draft.table("rollouts", table, ROLLOUTS)
                 return _rollout_facts(table)
 
-            inputs = rollout_inputs(student.fingerprint, dtype, part, settings, sampling)
             artifact, fresh = session.store.ensure("rollouts", inputs, make)
             found.append(artifact)
             if fresh:
@@ -150,7 +162,7 @@ def ensure_selection(
         watch,
         f"{config.select.rule}: {facts['kept']:,} of {facts['trainable']:,} tokens ({share:.1%})"
         + ("" if fresh else ", found"),
-        **{k: v for k, v in facts.items() if k != "sql"},
+        **{k: v for k, v in facts.items() if k not in ("sql", "round")},
     )
     session.run.update_round(number, selection=artifact.key)
     return artifact
@@ -172,17 +184,15 @@ def ensure_evaluation(
     """Return the summary of a model's answers; number: rounds it has been trained for."""
     config, settings, watch = session.config, session.evaluation, Stopwatch()
     sampling = sampling_of(settings, session.student_card.stop_ids, config.seed)
-    dtype = str(session.dtype(student.settings))
+    dtype = compute_of(session, student.settings, settings.engine)
     inputs = evaluate_inputs(student.fingerprint, dtype, session.problems, settings, sampling)
     total = len(session.problems) * settings.samples
 
     def make(draft: Draft) -> dict[str, Any]:
-        model = session.model(who, student.settings)
-        engine = LocalEngine(model, settings.batch_size)
+        engine = session.engines.generating(who, student.settings, settings)
+        tokenizer = session.student_card.tokenizer
         with session.reporter.bar(f"round {number} evaluate", total, "answers") as tick:
-            table = evaluate(
-                engine, model.card.tokenizer, session.problems, settings, sampling, tick
-            )
+            table = evaluate(engine, tokenizer, session.problems, settings, sampling, tick)
         draft.table("evaluation", table, EVALUATION)
         return {"problems": len(session.problems)}
 

@@ -31,15 +31,18 @@ class Head:
     weight: Tensor
     bias: Tensor | None = None
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return logits [C, V] of hidden [C, D], accumulated in float32 (or in float64)."""
-        out = _product(hidden, self.weight)
+    def logits(self, hidden: Tensor, room: Tensor | None = None) -> Tensor:
+        """Return logits [C, V] of hidden [C, D], accumulated in float32 (or in float64).
+
+        room: logits no longer needed, at least C rows, to be written over.
+        """
+        out = _product(hidden, self.weight, None if room is None else room[: len(hidden)])
         return out if self.bias is None else out.add_(self.bias)
 
 
-def _product(hidden: Tensor, weight: Tensor) -> Tensor:
+def _product(hidden: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
     if hidden.dtype in (torch.float32, torch.float64) and hidden.dtype == weight.dtype:
-        return hidden @ weight.T
+        return torch.mm(hidden, weight.T, out=out)
     if hidden.is_cuda:  # half-precision inputs, float32 accumulation and result
         return torch.mm(hidden, weight.to(hidden.dtype).T, out_dtype=torch.float32)
     return hidden.float() @ weight.float().T
@@ -126,10 +129,11 @@ def sparse_loss(
     and the student's mass on the support [N].
     """
     losses, gradients, masses = [], torch.empty_like(hidden), []
+    logits = None  # one room for all chunks: new ones would scatter over the heap
     for start in range(0, len(hidden), chunk):
         rows = slice(start, start + chunk)
         states = hidden[rows]
-        logits = head.logits(states)
+        logits = head.logits(states, room=logits)
         loss, tail = bucket_loss_(logits, support.rows(start, start + chunk), divergence)
         logits.mul_(weights[rows, None].to(logits.dtype))
         gradients[rows] = _back(logits, head.weight).to(hidden.dtype)

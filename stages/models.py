@@ -176,9 +176,23 @@ def load_model(settings: ModelSettings, device: torch.device, dtype: torch.dtype
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{card.folder}: the model does not load ({_reason(error)})") from error
     _refuse_partial(card.folder, report)
-    loaded = LanguageModel(model.to(device).eval().requires_grad_(False), card, device, dtype)
+    model.to(device).eval().requires_grad_(False)
+    if device.type == "cpu":
+        _own_memory(model)
+    loaded = LanguageModel(model, card, device, dtype)
     probe(loaded)
     return loaded
+
+
+def _own_memory(model: torch.nn.Module) -> None:
+    """Copy weights that are views of the mapped file into memory of their own.
+
+    Matrix products of the same numbers round differently when their memory is aligned differently,
+    and a file puts them anywhere: a result would depend on the length of a file's header. Training
+    would write into views of a file that may be replaced.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
 
 
 def probe(model: LanguageModel) -> None:

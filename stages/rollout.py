@@ -70,8 +70,13 @@ def roll_out(
 ) -> pa.Table:
     """Return the `rollouts` table of some prompts: prompt by prompt, sample by sample."""
     asked = [(prompt, sample) for prompt in prompts for sample in range(samples)]
-    requests = [Request(p.ids, rollout_id(p.hash, s)) for p, s in asked]
+    requests = requests_of(prompts, samples)
     return _table(asked, requests, engine.generate(requests, sampling, tick))
+
+
+def requests_of(prompts: Sequence[Prompt], samples: int) -> list[Request]:
+    """Return what an engine is asked for some prompts, in the order of the table."""
+    return [Request(p.ids, rollout_id(p.hash, s)) for p in prompts for s in range(samples)]
 
 
 def _table(

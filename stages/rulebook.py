@@ -27,6 +27,7 @@ from ..storage.queries import one_expression, one_select
 GIVEN = ("vocabulary", "entropy_cut", "divergence_cut")
 _TAKEN = (*GIVEN, "keep", "scope", "draw", "corrected", "seed_low", "seed_high", "slice", "slices")
 
+_RULES = Path(__file__).with_name("rules")
 _DIRECTIVE = re.compile(r"(draw|keep|source): *(.*)", re.IGNORECASE)
 _PARAM = re.compile(r"param +([a-z_][a-z0-9_]*) *= *(\S+) *(.*)")
 _ROUND = re.compile(r"round +([a-z_][a-z0-9_]*) *= *(.+)")
@@ -83,8 +84,7 @@ class Rule:
 
 def builtin_rules() -> dict[str, Rule]:
     """Return the rules that come with the package, by name."""
-    files = sorted(Path(__file__).with_name("rules").glob("*.sql"))
-    return {file.stem: parse_rule(file.stem, file.read_text("utf-8")) for file in files}
+    return {name: _builtin(name) for name in _builtin_names()}
 
 
 def load_rule(name_or_path: str) -> Rule:
@@ -99,13 +99,13 @@ def load_rule(name_or_path: str) -> Rule:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"rule {name_or_path} cannot be read: {error}") from error
         return parse_rule(name_or_path, text)
-    rules = builtin_rules()
-    if name_or_path in rules:
-        return rules[name_or_path]
-    near = difflib.get_close_matches(name_or_path, rules, n=1)
+    names = _builtin_names()
+    if name_or_path in names:
+        return _builtin(name_or_path)
+    near = difflib.get_close_matches(name_or_path, names, n=1)
     hint = f" (did you mean `{near[0]}`?)" if near else ""
     raise InputError(
-        f"there is no rule `{name_or_path}`{hint}: choose one of {', '.join(rules)}, or give the "
+        f"there is no rule `{name_or_path}`{hint}: choose one of {', '.join(names)}, or give the "
         "path of a .sql file"
     )
 
@@ -122,6 +122,14 @@ def parse_rule(name: str, text: str) -> Rule:
                 f"comment (-- param {variable} = DEFAULT), or use one of {', '.join(known)}"
             )
     return rule
+
+
+def _builtin_names() -> list[str]:
+    return sorted(file.stem for file in _RULES.glob("*.sql"))
+
+
+def _builtin(name: str) -> Rule:
+    return parse_rule(name, (_RULES / f"{name}.sql").read_text("utf-8"))
 
 
 def _split(text: str) -> tuple[list[str], str]:

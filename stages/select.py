@@ -144,8 +144,9 @@ def _round_numbers(connection: duckdb.DuckDBPyConnection, rule: Rule) -> dict[st
         return {}
     numbers = ", ".join(f"({sql})::DOUBLE" for sql in rule.round.values())
     with users_sql(connection, f"rule {rule.name}"):
-        values = one_row(connection, f"SELECT * FROM (SELECT {numbers} FROM tokens)")
-    bound = dict(zip(rule.round, values, strict=True))
+        # The count makes it one row, whatever the expressions are.
+        values = one_row(connection, f"SELECT * FROM (SELECT count(*), {numbers} FROM tokens)")
+    bound = dict(zip(rule.round, values[1:], strict=True))
     set_variables(connection, bound)
     return bound
 

@@ -54,14 +54,16 @@ LEFT JOIN rollout_weights USING (rollout);
 -- `score` is what the k largest are taken of. A draw without replacement with chances in
 -- proportion to importance takes the k smallest Exp(1) / importance (Efraimidis and Spirakis
 -- 2006), the k largest of its negative: ln(u) / importance with u in (0, 1). Importance 0 or less
--- gives -infinity, the end of the queue. No CASE around the noise: it would be computed for each
--- of its 64 places in the text.
+-- gives -infinity, the end of the queue. No CASE around the noise: inside one it would be computed
+-- anew at each of its places in the text.
 CREATE VIEW candidates AS
-WITH noisy AS (
+WITH placed AS (
     SELECT
-        scored.*, scope_id, m, k, rollout_weight, tau, next, above,
-        mixed(xor(mixed(xor(first_lane, position::UBIGINT)), second_lane)) AS noise
-    FROM scored JOIN budget USING (rollout))
+        scored.*, scope_id, m, k, rollout_weight, tau, next, above, second_lane,
+        mixed(xor(first_lane, position::UBIGINT)) AS lane
+    FROM scored JOIN budget USING (rollout)),
+noisy AS (
+    SELECT * EXCLUDE (lane, second_lane), mixed(xor(lane, second_lane)) AS noise FROM placed)
 SELECT
     *,
     CASE

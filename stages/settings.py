@@ -22,6 +22,55 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class VllmSettings(Settings):
+    """How vLLM holds a model, where vLLM is the engine that runs it.
+
+    Fields marked *Not in a key* change speed or memory; the others change results.
+    """
+
+    tensor_parallel: Count = 1
+    """GPUs that share the model. *Not in a key*: changes results only by rounding."""
+    memory: Fraction = 0.85
+    """Share of each GPU's memory that vLLM may take, weights and cache together. *Not in a key*."""
+    cpu_cache_gb: Count = 2
+    """GiB of key-value cache where vLLM runs on a CPU. *Not in a key*."""
+    enforce_eager: bool | None = None
+    """Run without compiling graphs: starts sooner, runs slower. None: on a CPU only.
+    *Not in a key*."""
+    quantization: str | None = None
+    """vLLM's name of a quantisation to apply, such as `fp8`. None: as the weights are."""
+    kv_cache_dtype: str = "auto"
+    """Type of the key-value cache, such as `fp8`. `auto`: that of the model."""
+    max_model_len: Count | None = None
+    """Longest sequence in tokens. None: the longest prompt and response of the stage.
+    *Not in a key*."""
+    batch_tokens: Count | None = None
+    """Tokens that vLLM computes at once. None: its own choice when it generates; when it scores,
+    what keeps the logits of a batch under 1 GiB. A scoring that runs out of memory starts again
+    with half. *Not in a key*."""
+    max_gap: Positive | None = None
+    """Largest mean difference, in nats, between vLLM's log-probs and the trainer's on a few prompts
+    before an engine is used. None: 0.01 in float32, 0.25 in 16 bits, 0.5 quantised.
+    *Not in a key*."""
+
+
+class ServerSettings(Settings):
+    """An OpenAI-compatible vLLM server that holds the teacher (`vllm serve`)."""
+
+    url: str
+    """Address without `/v1`, such as `http://host:8000`."""
+    name: str | None = None
+    """Name of the model there. None: the only one that the server has."""
+    batch: Count = 4
+    """Rollouts a request. *Not in a key*."""
+    parallel: Count = 4
+    """Requests under way at once. *Not in a key*."""
+    timeout_seconds: Positive = 300.0
+    """Longest wait for the answer to one request. *Not in a key*."""
+    patience_seconds: NotNegative = 600.0
+    """How long a server may be away (a restart) before the stage gives up. *Not in a key*."""
+
+
 class ModelSettings(Settings):
     """A model: the student or the teacher."""
 
@@ -33,6 +82,8 @@ class ModelSettings(Settings):
     """Compute type in rollout and scoring. `auto`: bfloat16 on a GPU, float32 on a CPU."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
+    vllm: VllmSettings = VllmSettings()
+    """How vLLM holds it, where an `engine` is `vllm`."""
 
 
 class TeacherSettings(ModelSettings):
@@ -41,6 +92,9 @@ class TeacherSettings(ModelSettings):
     format: str | None = None
     """Prompt text for the teacher, e.g. with a reference solution that the student does not see
     (self-distillation with privileged context). None: the student's own prompt."""
+    server: ServerSettings | None = None
+    """The server that holds it, where `score.engine` is `server`; `model` then needs no weights:
+    a folder or name with config and tokenizer is enough."""
 
 
 class TextSettings(Settings):
@@ -97,7 +151,7 @@ class SamplingSettings(Settings):
     """Longest response in tokens."""
     stop_ids: tuple[int, ...] = ()
     """Further token ids that end a response, beside the model's own."""
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "vllm"] = "transformers"
     """What generates."""
     batch_size: Count = 128
     """Rows generated together. *Not in a key*: changes results only by rounding."""
@@ -123,12 +177,30 @@ class ScoreSettings(Settings):
     """Keep the teacher's most probable ids up to this mass."""
     teacher_top_max: Natural = 32
     """At most that many of them."""
+    mode: Literal["joint", "separate"] = "joint"
+    """`joint`: both models in memory, entropies and divergences over the whole vocabulary.
+    `separate`: one after the other, divergences over support and tail (marked `support`)."""
+    engine: Literal["transformers", "vllm", "server"] = "transformers"
+    """What runs the teacher; `vllm` and `server` need mode = 'separate'."""
+    engine_top: Count = 128
+    """Teacher ids fetched at a position where the engine cannot be asked for the student's own
+    ids: those of them beyond are in the tail, and their mass is reported. Only with an engine
+    other than transformers."""
     batch_tokens: Count = 8192
     """Tokens a forward pass, padding included. *Not in a key*: changes only rounding."""
     chunk_elements: Count = 1 << 23
     """Logits held at once in each model's head (rows x vocabulary). *Not in a key*."""
     check_rows: Natural = 2
     """Rollouts a shard that are scored again, alone, and must agree. *Not in a key*."""
+
+    @model_validator(mode="after")
+    def _other_engines_have_one_model(self) -> "ScoreSettings":
+        if self.engine != "transformers" and self.mode == "joint":
+            raise ValueError(
+                f"engine = '{self.engine}' holds the teacher alone, but mode = 'joint': set mode = "
+                "'separate', or engine = 'transformers'"
+            )
+        return self
 
 
 class SelectSettings(Settings):

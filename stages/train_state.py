@@ -44,7 +44,10 @@ def load_state(
 
     Raises `StoreError` when the file is damaged or belongs to another architecture.
     """
+    about = state_about(path)
     try:
+        if about is None:
+            raise OSError("unreadable")
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
             for name, parameter in model.named_parameters():
@@ -52,18 +55,18 @@ def load_state(
                     continue
                 _copy(parameter, file.get_tensor(f"master.{name}"))
                 if optimizer is not None:
-                    moments = ("step", "exp_avg", "exp_avg_sq")
                     optimizer.state[parameter] = {
-                        moment: file.get_tensor(f"{moment}.{name}").to(parameter.device)
-                        for moment in moments
+                        # a copy: the tensor is a view of the file, which may be replaced
+                        moment: file.get_tensor(f"{moment}.{name}").to(parameter.device, copy=True)
+                        for moment in ("step", "exp_avg", "exp_avg_sq")
                         if f"{moment}.{name}" in names
                     }
-            return json.loads(file.metadata()["about"])
     except (SafetensorError, OSError, RuntimeError) as error:
         raise StoreError(
             f"{path}: not the training state of this model ({str(error).splitlines()[0]}); delete "
             "it, and the round before is trained again from stored signals"
         ) from error
+    return about
 
 
 def state_about(path: Path) -> dict[str, Any] | None:
@@ -71,7 +74,7 @@ def state_about(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="pt") as file:
             return json.loads(file.metadata()["about"])
-    except (SafetensorError, OSError, KeyError, TypeError):
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -91,13 +91,8 @@ def _shard(rollouts: Path, teacher: Path, chosen: dict[str, np.ndarray]) -> Trai
             f"{rollouts}: a selected position lies beyond its response; the selection was made "
             "from other tables. Select again"
         )
-    places = responses.offsets[row] + position
-    payload = read_table([teacher], ["rollout", "position", "ids", "logprobs", "tail"])
-    payload = payload.take(pa.array(places))
-    same = (payload["rollout"].to_numpy() == ids[row]) & (
-        payload["position"].to_numpy() == position
-    )
-    if not same.all():
+    payload = _payload(teacher, responses, ids[row], row, position)
+    if payload is None:
         raise StoreError(f"{teacher}: its rows are not those of {rollouts}; run `tip cache verify`")
     trainable = from_lists(table["trainable"])
     sums = np.concatenate([[0], np.cumsum(trainable.values, dtype=np.int64)])
@@ -114,6 +109,18 @@ def _shard(rollouts: Path, teacher: Path, chosen: dict[str, np.ndarray]) -> Trai
         from_lists(payload["logprobs"]),
         payload["tail"].to_numpy(),
     )
+
+
+def _payload(
+    teacher: Path, responses: Ragged, rollouts: np.ndarray, row: np.ndarray, position: np.ndarray
+) -> pa.Table | None:
+    """Return the teacher's rows of some tokens; None if they are not where they should be."""
+    table = read_table([teacher], ["rollout", "position", "ids", "logprobs", "tail"])
+    if table.num_rows != len(responses.values):
+        return None
+    table = table.take(pa.array(responses.offsets[row] + position))
+    same = (table["rollout"].to_numpy() == rollouts) & (table["position"].to_numpy() == position)
+    return table if same.all() else None
 
 
 def _rows_of(

@@ -115,7 +115,7 @@ def one_select(sql: str, name: str = "SQL") -> str:
     if kinds != ["SELECT"]:
         found = " and ".join(kinds) if kinds else "nothing"
         raise InputError(f"{name}: expected exactly one SELECT, found {found}")
-    return statements[0].query.strip().rstrip(";")
+    return statements[0].query.strip().rstrip("; \n")
 
 
 def one_expression(sql: str, name: str) -> str:

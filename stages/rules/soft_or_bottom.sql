@@ -10,5 +10,5 @@ SELECT
     *,
     unit(student_entropy, getvariable('h_low'), getvariable('h_high')) AS h,
     unit(reverse_kl, getvariable('d_low'), getvariable('d_high')) AS d,
-    h * d - h - d AS importance
+    -(h + d - h * d) AS importance
 FROM tokens

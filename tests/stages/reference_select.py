@@ -83,7 +83,9 @@ def _ta_opd(c: Columns) -> np.ndarray:
 
 
 def _fire_opd(c: Columns) -> np.ndarray:
-    millionths = [math.floor(abs(1e6 * x) + 0.5) * (-1 if x < 0 else 1) for x in c["teacher_logprob"]]
+    millionths = [
+        math.floor(abs(1e6 * x) + 0.5) * (-1 if x < 0 else 1) for x in c["teacher_logprob"]
+    ]
     ratings = {}
     for r in set(c["rollout"]):
         mine = [v for v, of in zip(millionths, c["rollout"], strict=True) if of == r]
@@ -210,9 +212,7 @@ def _chosen(
         )
         return [(i, 1.0) for i in order[:k]]
     wait = {i: _waiting(int(c["noise"][i]), float(importance[i])) for i in among}
-    order = sorted(
-        among, key=lambda i: (wait[i], c["noise"][i], c["rollout"][i], c["position"][i])
-    )
+    order = sorted(among, key=lambda i: (wait[i], c["noise"][i], c["rollout"][i], c["position"][i]))
     tau = wait[order[k]] if len(order) > k else math.inf
     exact = not corrected or math.isinf(tau)
     return [

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -198,7 +197,9 @@ def test_extreme_logits_and_teacher_log_probs_give_the_reference(
     # relative to each row's own size: losses reach 60,000 nats and more
     torch.testing.assert_close(loss.double(), expected.detach(), rtol=1e-5, atol=1e-5)
     scale = logits.grad.abs().amax(1, keepdim=True).clamp(min=1)
-    torch.testing.assert_close(gradient / scale, logits.grad / scale, rtol=0, atol=1e-5, check_dtype=False)
+    torch.testing.assert_close(
+        gradient / scale, logits.grad / scale, rtol=0, atol=1e-5, check_dtype=False
+    )
 
 
 def test_a_teacher_tail_of_1e_30_is_a_bucket_like_any_other() -> None:
@@ -219,7 +220,10 @@ def test_logits_of_1e4_lose_no_digits_near_the_top() -> None:
     shifted = logits - 10000
     ids = torch.tensor([[0, 1]])
     support = Support(
-        ids, torch.ones_like(ids, dtype=torch.bool), torch.tensor([[-0.7, -1.2]]), torch.tensor([-1.6])
+        ids,
+        torch.ones_like(ids, dtype=torch.bool),
+        torch.tensor([[-0.7, -1.2]]),
+        torch.tensor([-1.6]),
     )
     for divergence in DIVERGENCES:
         a, b = logits.clone(), shifted.clone()
@@ -388,7 +392,9 @@ def test_the_head_multiplies_half_precision_in_float32() -> None:
 def test_the_support_can_be_cut_into_rows() -> None:
     support = Case().sparse()
     part = support.rows(3, 9)
-    whole = replace(support, **{n: getattr(support, n)[3:9] for n in ("ids", "valid", "logprobs", "tail")})
+    whole = replace(
+        support, **{n: getattr(support, n)[3:9] for n in ("ids", "valid", "logprobs", "tail")}
+    )
     assert all(torch.equal(getattr(part, n), getattr(whole, n)) for n in ("ids", "valid", "tail"))
 
 

@@ -29,7 +29,9 @@ def test_neighbours_in_rollout_position_and_seed_are_uncorrelated() -> None:
 
 def test_a_number_depends_on_its_own_rollout_and_position_only() -> None:
     whole = uniforms(3, ROLLOUTS, POSITIONS)
-    assert uniforms(3, ROLLOUTS[[70, 5]], POSITIONS[[9]]).tolist() == whole[[70, 5]][:, [9]].tolist()
+    assert (
+        uniforms(3, ROLLOUTS[[70, 5]], POSITIONS[[9]]).tolist() == whole[[70, 5]][:, [9]].tolist()
+    )
 
 
 def test_no_number_repeats() -> None:

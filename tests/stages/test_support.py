@@ -88,12 +88,12 @@ def test_the_id_that_crosses_the_mass_is_kept() -> None:
 def test_a_tail_of_1e_30_keeps_its_digits(dtype: torch.dtype) -> None:
     # 1 - sum of the rest would be exactly 0 here.
     logits = torch.tensor([[0.0, -70.0, -71.0, -72.0]], dtype=dtype)
-    support = teacher_support(
-        logits.log_softmax(1), torch.tensor([[0]]), torch.tensor([[True]])
-    )
+    support = teacher_support(logits.log_softmax(1), torch.tensor([[0]]), torch.tensor([[True]]))
     expected = math.log(math.exp(-70) + math.exp(-71) + math.exp(-72))
     # rounding of a log-prob near -70 in float32 is 4e-6
-    assert support.tail.item() == pytest.approx(expected, abs=1e-5 if dtype == torch.float32 else 1e-12)
+    assert support.tail.item() == pytest.approx(
+        expected, abs=1e-5 if dtype == torch.float32 else 1e-12
+    )
 
 
 def test_the_tail_and_the_support_add_up_to_one() -> None:

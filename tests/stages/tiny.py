@@ -4,12 +4,25 @@ A reference here is written the long way: float64, whole vocabulary, one rollout
 batch, no chunk, no cache.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
+from tip.stages.engines import Sampling
+from tip.stages.engines.local import LocalEngine
 from tip.stages.models import LanguageModel, load_model
-from tip.stages.settings import ModelSettings
+from tip.stages.prompts import Prompt
+from tip.stages.rollout import roll_out
+from tip.stages.settings import ModelSettings, ScoreSettings
+from tip.stages.training_data import TrainingData, load_training_data
+from tip.storage.columns import ROLLOUTS, SELECTION, TEACHER, schema
+from tip.storage.keys import ids_hash
+from tip.storage.tables import write_table
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -24,6 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": {"head_dim": 8},  # norms of queries and keys
     "mistral": {"sliding_window": 5},
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 30.0},
+    "cohere": {"logit_scale": 0.5},
 }
 
 
@@ -69,9 +83,11 @@ def shake(model: torch.nn.Module, seed: int, spread: float) -> None:
     """Give every parameter seeded random values, biases and norms included."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(noise * spread if parameter.ndim > 1 else 1 + 0.2 * noise)
+        for name, parameter in model.named_parameters():
+            # Embeddings stand out, so that what comes next depends on what came last.
+            wide = 3 * spread if "embed" in name else spread
+            noise = wide * torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1 + noise if "norm" in name else noise)
 
 
 def tokenizer(words: int) -> PreTrainedTokenizerFast:
@@ -87,3 +103,101 @@ def tokenizer(words: int) -> PreTrainedTokenizerFast:
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
     """Load a model folder for the CPU."""
     return load_model(ModelSettings(model=str(folder)), CPU, dtype)
+
+
+def prompt(ids: Sequence[int], teacher_ids: Sequence[int] | None = None) -> Prompt:
+    """Return a rendered prompt; the teacher is shown the same unless told otherwise."""
+    shown = tuple(ids if teacher_ids is None else teacher_ids)
+    return Prompt(tuple(ids), ids_hash(list(ids)), shown, None, 0)
+
+
+def prompts(*lengths: int, vocabulary: int = 60, seed: int = 0) -> list[Prompt]:
+    """Return random prompts of given lengths, without the stop token."""
+    random = np.random.default_rng(seed)
+    return [prompt(random.integers(2, vocabulary, length).tolist()) for length in lengths]
+
+
+def sampling(**changes: Any) -> Sampling:
+    """Return terms of sampling: temperature 1, 12 tokens, the student's ids up to 90 %."""
+    usual = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_tokens": 12, "stop_ids": (STOP,)}
+    return Sampling(**usual | {"seed": 0, "top_mass": 0.9, "top_most": 8} | changes)
+
+
+def log_probs(folder: Path, ids: Sequence[int], response: Sequence[int]) -> np.ndarray:
+    """Return the log-probs [T, V] that predict a response, float64, through the whole model."""
+    model = reference_model(folder)
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([[*ids, *response]]), use_cache=False).logits[0]
+    return logits[len(ids) - 1 : -1].log_softmax(1).numpy()
+
+
+@cache
+def reference_model(folder: Path) -> Any:
+    """Return transformers' own model in float64, eager attention."""
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float64, attn_implementation="eager"
+    )
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A student's rollouts of some prompts with all that the teacher says of them."""
+
+    student: Path
+    teacher: Path
+    prompts: list[Prompt]
+    rollouts: pa.Table
+
+    def rows(self) -> list[tuple[str, list[int], list[int]]]:
+        """Return prompt hash, prompt ids and response ids of each rollout."""
+        columns = ("prompt_hash", "prompt_ids", "response_ids")
+        return list(zip(*(self.rollouts[c].to_pylist() for c in columns), strict=True))
+
+
+def shard(
+    student: Path, teacher: Path, asked: list[Prompt], *, samples: int = 2, **terms: Any
+) -> Shard:
+    """Let a student answer prompts."""
+    engine = LocalEngine(load(student), 64)
+    return Shard(student, teacher, asked, roll_out(engine, asked, samples, sampling(**terms)))
+
+
+def score_settings(**changes: Any) -> ScoreSettings:
+    """Return settings of scoring: teacher ids up to 90 %, at most 8."""
+    return ScoreSettings(**{"teacher_top_p": 0.9, "teacher_top_max": 8} | changes)
+
+
+def select(rollouts: pa.Table, *, share: float = 0.4, seed: int = 0) -> pa.Table:
+    """Select tokens at random with random weights, in no order; every fourth rollout has none."""
+    random = np.random.default_rng(seed)
+    rows = [
+        (rollout, position)
+        for number, (rollout, response) in enumerate(
+            zip(rollouts["rollout"].to_pylist(), rollouts["response_ids"].to_pylist(), strict=True)
+        )
+        for position in np.flatnonzero(random.random(len(response)) < share)
+        if number % 4 != 3
+    ]
+    picked = [rows[i] for i in random.permutation(len(rows))]
+    columns = {
+        "rollout": [rollout for rollout, _ in picked],
+        "position": [position for _, position in picked],
+        "weight": random.uniform(0.5, 2, len(picked)),
+        "type": ["Q1"] * len(picked),
+        "importance": random.random(len(picked)),
+    }
+    return pa.table(columns, schema=schema(SELECTION))
+
+
+def training_data(
+    folder: Path, tables: Sequence[tuple[pa.Table, pa.Table]], selection: pa.Table
+) -> TrainingData:
+    """Write shards (rollouts, teacher) and a selection as Parquet, and read them as a round."""
+    paths: dict[str, list[Path]] = {"rollouts": [], "teacher": []}
+    for number, pair in enumerate(tables):
+        for name, table, columns in zip(paths, pair, (ROLLOUTS, TEACHER), strict=True):
+            paths[name].append(folder / f"{name}-{number}.parquet")
+            write_table(paths[name][-1], table, columns)
+    write_table(folder / "selection.parquet", selection, SELECTION)
+    return load_training_data(paths["rollouts"], paths["teacher"], folder / "selection.parquet")

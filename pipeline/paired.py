@@ -1,0 +1,85 @@
+"""Paired comparison over seeds: what may be concluded of a difference, and what may not.
+
+The unit is the seed: runs of one seed share prompts, noise and the first rollouts, so their
+difference is free of what they share; different seeds share nothing but the models. Differences
+are in points of accuracy (0..100).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+EQUAL_WITHIN = 2.0  # points: a difference that matters to nobody
+
+Verdict = Literal["equal", "better", "worse", "unsettled", "itself"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference: its mean over seeds, t interval, Holm-adjusted p-value and verdict."""
+
+    seeds: int
+    mean: float
+    low: float
+    high: float
+    p: float
+    verdict: Verdict
+
+
+def compare_to(
+    baseline: str, values: Mapping[str, Sequence[float]], *, within: float = EQUAL_WITHIN
+) -> dict[str, Difference]:
+    """Compare every row with a baseline, seed by seed.
+
+    values: row -> accuracy of each seed in points, all in the same order of seeds. The p-values of
+    all rows but the baseline are adjusted together (Holm, 1979). `equal` only where the whole
+    interval lies within +-`within` points; `better` or `worse` only where the adjusted p-value is
+    below 5 %; otherwise `unsettled`. With fewer than two seeds nothing is settled.
+    """
+    rows = {name: _paired(values[name], values[baseline]) for name in values if name != baseline}
+    adjusted = holm({name: p for name, (_, _, _, p) in rows.items()})
+    seeds = len(values[baseline])
+    out = {baseline: Difference(seeds, 0.0, 0.0, 0.0, 1.0, "itself")}
+    for name, (mean, low, high, _) in rows.items():
+        verdict = _verdict(mean, low, high, adjusted[name], within)
+        out[name] = Difference(seeds, mean, low, high, adjusted[name], verdict)
+    return out
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return p-values adjusted for their number: Holm's step-down method.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    ordered = sorted(p_values.items(), key=lambda item: item[1])
+    adjusted, largest = {}, 0.0
+    for rank, (name, p) in enumerate(ordered):
+        largest = max(largest, min(1.0, p * (len(ordered) - rank)))
+        adjusted[name] = largest
+    return adjusted
+
+
+def _paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return mean, t interval and two-sided p-value of a paired difference."""
+    differences = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    mean = float(differences.mean())
+    if len(differences) < 2:
+        return mean, -np.inf, np.inf, 1.0
+    error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
+    if error == 0:
+        return mean, mean, mean, 1.0 if mean == 0 else 0.0
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, len(differences) - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, len(differences) - 1))
+    return mean, mean - half, mean + half, p
+
+
+def _verdict(mean: float, low: float, high: float, p: float, within: float) -> Verdict:
+    if -within < low and high < within:
+        return "equal"
+    if p < 1 - LEVEL:
+        return "better" if mean > 0 else "worse"
+    return "unsettled"
