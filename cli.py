@@ -64,6 +64,10 @@ def run(
         str | None,
         typer.Option("--from", help="Share the first N rounds of a run: RUN@N.", metavar="RUN@N"),
     ] = None,
+    dry: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show plan, tokens, bytes, memory and what is stored."),
+    ] = False,
 ) -> None:
     """Play all rounds: rollout, score, select, train, and evaluate where the config says so.
 
@@ -76,6 +80,11 @@ def run(
     from .pipeline.status import print_run
 
     settings, reporter = _load(config, changes, name), Reporter()
+    if dry:
+        from .pipeline.plan import dry_run
+
+        dry_run(Session(settings, reporter, look_only=True))
+        return
     if origin:
         branch(settings, origin, reporter)
     session = Session(settings, reporter)

@@ -16,8 +16,8 @@ TABLES = (
 def render() -> str:
     """Return the page."""
     parts = [
-        "# Tables\n\nRendered from `storage/columns.py` by `docs/make_tables.py`. The row of position "
-        "t describes the distribution that *predicts* response token t.\n"
+        "# Tables\n\nRendered from `storage/columns.py` by `docs/make_tables.py`. The row of "
+        "position t describes the distribution that *predicts* response token t.\n"
     ]
     for name, table, about in TABLES:
         parts.append(f"## {name}\n\n{about}\n\n{columns.markdown(table)}\n")

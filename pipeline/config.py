@@ -122,7 +122,7 @@ def same_run(before: dict[str, Any], now: RunConfig) -> list[str]:
     says *Not in a key*, and the evaluation, whose results have keys of their own.
     """
     # settings that are newer than the run stand at their defaults
-    known = RunConfig.model_validate(before).model_dump(mode="json")
+    known = make_config(before, "the config stored with the run").model_dump(mode="json")
     old, new = dict(_flat(known)), dict(_flat(now.model_dump(mode="json")))
     return [
         key

@@ -17,7 +17,7 @@ from ..stages.engines.gap import (
     trainer_logprobs,
 )
 from ..stages.engines.local import LocalEngine
-from ..stages.engines.vllm import EngineSpec, VllmEngine
+from ..stages.engines.vllm_engine import EngineSpec, VllmEngine
 from ..stages.models import read_card
 from ..stages.prompts import Prompt
 from ..stages.settings import ModelSettings, SamplingSettings
@@ -70,18 +70,20 @@ class Engines:
         assert self._process is not None
         return self._process
 
-    def scoring(self, settings: ModelSettings, needed: int, top: int) -> VllmEngine:
-        """Return a vLLM process that reads sequences of up to `needed` tokens."""
+    def scoring(
+        self, settings: ModelSettings, needed: int, top: int, batch_tokens: int | None = None
+    ) -> VllmEngine:
+        """Return a vLLM process that reads sequences of up to `needed` tokens.
+
+        batch_tokens: tokens computed at once, in the place of the setting.
+        """
         spec = replace(self.spec(settings, needed + 1, 256, top), scoring=True)
+        spec = replace(spec, batch_tokens=batch_tokens or spec.batch_tokens)
         if self._process is None or self._wanted != repr(spec):
             self.close()
             self._session.release_all()
             self._process, self._wanted = VllmEngine(spec), repr(spec)
         return self._process
-
-    def adopt(self, process: VllmEngine) -> None:
-        """Hold another process in the place of the one that ran out of memory."""
-        self._process = process
 
     def spec(self, settings: ModelSettings, needed: int, rows: int, top: int) -> EngineSpec:
         """Return what a process for a model is started with."""

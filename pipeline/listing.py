@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..stages.rulebook import builtin_rules
 from ..storage.errors import ConfigError, StoreError
-from ..storage.queries import ask, open_tokens
+from ..storage.queries import ask
 from ..storage.runs import RunFolder
 from ..storage.store import Artifact, Store
 
@@ -42,8 +42,7 @@ def print_query(
             rollouts[number] = _paths(store, "rollouts", pointers["rollouts"])
     if not tokens:
         raise ConfigError(f"run {name} has no scored round {numbers or ''}; play it first")
-    with open_tokens(tokens, rollouts) as connection:
-        frame = pl.DataFrame(ask(connection, query))
+    frame = pl.DataFrame(ask(query, tokens, rollouts))
     if output is None:
         with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True):
             print(frame)

@@ -199,7 +199,7 @@ def _oracle(session: Session, tables: Round, rollouts: int) -> pl.DataFrame:
 def _top_share(frame: pl.DataFrame, rule: str, keep: float) -> float:
     count = max(1, int(keep * frame.height))
     total = frame["oracle"].sum()
-    return float(frame.sort(rule, descending=True).head(count)["oracle"].sum() / total)
+    return float(frame.sort(rule, descending=True).head(count)["oracle"].sum()) / float(total)
 
 
 def _keys(frame: pl.DataFrame) -> set[tuple[int, int]]:
@@ -209,4 +209,5 @@ def _keys(frame: pl.DataFrame) -> set[tuple[int, int]]:
 def _spearman(ours: pl.Series, theirs: pl.Series) -> float:
     if ours.n_unique() < 2 or theirs.n_unique() < 2:
         return float("nan")
-    return float(stats.spearmanr(ours.to_numpy(), theirs.to_numpy()).statistic)
+    ranks = stats.rankdata(ours.to_numpy()), stats.rankdata(theirs.to_numpy())
+    return float(np.corrcoef(*ranks)[0, 1])

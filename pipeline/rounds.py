@@ -22,6 +22,13 @@ from .training import ensure_state, ensure_training
 def play(session: Session) -> None:
     """Play all rounds of a run, with evaluations before, between and after them."""
     begin(session)
+    try:
+        _play(session)
+    finally:
+        session.engines.close()
+
+
+def _play(session: Session) -> None:
     config = session.config
     first = first_round(session.run)
     if config.evaluate:
@@ -49,7 +56,7 @@ def begin(session: Session) -> None:
     check_selection(session.config.select)
     before = session.run.config()
     now = session.config.model_dump(mode="json")
-    if before is None:
+    if before is None or not any(session.run.rounds()):
         session.run.save_config({"config": now, "horizon_rounds": session.config.rounds})
         return
     changed = same_run(before["config"], session.config)

@@ -15,6 +15,8 @@ from ..storage.tables import read_table
 from .progress import Stopwatch
 from .session import Session, Student, report
 
+LOST_TO_TELL = 1e-4  # student mass on ids that an engine could not be asked for
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -36,6 +38,7 @@ def ensure_scores(
     scores = score_shards(session, student, rollouts, f"round {number} score")
     everything = sum(a.facts["teacher_tokens"] for a in scores.teacher)
     numbers = _numbers(scores)
+    lost = numbers.get("lost_mass", 0) >= LOST_TO_TELL
     report(
         session,
         number,
@@ -43,7 +46,8 @@ def ensure_scores(
         watch,
         f"{everything:,} teacher tokens: {scores.scored:,} scored, "
         f"{everything - scores.scored:,} reused; reverse KL {numbers['reverse_kl']:.4f} nats, "
-        f"{numbers['entries']:.1f} entries and {numbers['bytes_per_token']:.0f} bytes a token",
+        f"{numbers['entries']:.1f} entries and {numbers['bytes_per_token']:.0f} bytes a token"
+        + (f", {numbers['lost_mass']:.2%} of the student's mass lost" if lost else ""),
         teacher_tokens_scored=scores.scored,
         teacher_tokens_reused=everything - scores.scored,
         **numbers,
@@ -58,6 +62,10 @@ def score_shards(
     session: Session, student: Student, rollouts: list[Artifact], title: str
 ) -> Scores:
     """Return the scores of some shards of rollouts; only what is missing is computed."""
+    if session.config.score.mode == "separate":
+        from .separate import score_separately  # it needs `Scores`
+
+        return Scores(*score_separately(session, student, rollouts, title))
     teacher, tokens, scored = [], [], 0
     total = sum(a.facts["tokens"] for a in rollouts)
     with session.reporter.bar(title, total, "tokens") as tick:
@@ -88,7 +96,7 @@ class _ShardScorer:
 
     def ensure(self) -> tuple[Artifact, Artifact]:
         session, config = self.session, self.session.config
-        prompts = self._teacher_prompts()
+        prompts = session.teacher_prompts()
         inputs = teacher_inputs(
             session.teacher_card.fingerprint,
             str(session.dtype(config.teacher)),
@@ -140,14 +148,9 @@ class _ShardScorer:
             session.model("teacher", session.config.teacher),
             read_table([session.store.path(self.source, "rollouts")]),
             session.config.score,
-            teacher_prompts=self._teacher_prompts(),
+            teacher_prompts=session.teacher_prompts(),
             tick=self.tick,
         )
-
-    def _teacher_prompts(self) -> dict[str, tuple[int, ...]] | None:
-        if self.session.config.teacher.format is None:
-            return None
-        return {p.hash: p.teacher_ids for p in self.session.prompts}
 
 
 def mean_over_tokens(tables: Sequence[Artifact], name: str) -> float:
@@ -161,6 +164,8 @@ def _numbers(scores: Scores) -> dict[str, float]:
     tokens = sum(a.facts["tokens"] for a in scores.tokens)
     size = sum(a.bytes for a in (*scores.teacher, *scores.tokens))
     means = ("reverse_kl", "student_mass", "teacher_mass", "sampling_gap_rms", "off_policy_kl")
+    if all("lost_mass" in a.facts for a in scores.tokens):
+        means = (*means, "lost_mass")
     return {name: mean_over_tokens(scores.tokens, name) for name in means} | {
         "tokens": tokens,
         "entries": sum(a.facts["entries"] for a in scores.teacher) / tokens,

@@ -5,6 +5,7 @@ A run whose artifacts all exist loads no weights at all.
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ..stages.models import (
     resolve_dtype,
 )
 from ..stages.prompts import Prompt, needed_columns, render_prompts, round_prompts
+from ..stages.remote import read_served_card
 from ..stages.settings import EvaluateSettings, ModelSettings, TextSettings
 from ..stages.vocabulary import check_compatible
 from ..storage.errors import ConfigError
@@ -44,12 +46,18 @@ class Student:
 class Session:
     """A run in progress. Everything expensive is made once, when first asked for."""
 
-    def __init__(self, config: RunConfig, reporter: Reporter | None = None) -> None:
-        """Open the store and the run folder of a config; no model is loaded."""
+    def __init__(
+        self, config: RunConfig, reporter: Reporter | None = None, *, look_only: bool = False
+    ) -> None:
+        """Open the store and the run folder of a config; no model is loaded.
+
+        look_only: make no store where there is none.
+        """
         self.config = config
         self.reporter = reporter or Reporter(quiet=True)
         self.run = RunFolder(config.runs, config.name)
-        self.store = Store(config.store)
+        if not look_only or "://" in config.store or Path(config.store).expanduser().is_dir():
+            self.store = Store(config.store)
         self.device = resolve_device(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -64,7 +72,8 @@ class Session:
     @cached_property
     def teacher_card(self) -> ModelCard:
         """Return the teacher's card, after showing that it speaks the student's tokens."""
-        card = read_card(self.config.teacher)
+        served = self.config.teacher.server is not None
+        card = (read_served_card if served else read_card)(self.config.teacher)
         for note in check_compatible(self.student_card, card):
             self.reporter.say(f"note: {note}")
         return card
@@ -97,6 +106,10 @@ class Session:
                 "the config has no [evaluate] section: add one with `source`, `format` and `answer`"
             )
         return self.config.evaluate
+
+    def store_if_there(self) -> Store | None:
+        """Return the store, None where a session that only looks found none."""
+        return getattr(self, "store", None)
 
     def round_prompts(self, number: int) -> list[Prompt]:
         """Return the prompts of a round, in order."""
@@ -183,6 +196,12 @@ class Session:
                 f"{facts.too_long} too long left out"
             )
         return prompts
+
+    def teacher_prompts(self) -> dict[str, tuple[int, ...]] | None:
+        """Return the teacher's own prompts by hash, None where it is shown the student's."""
+        if self.config.teacher.format is None:
+            return None
+        return {p.hash: p.teacher_ids for p in self.prompts}
 
     def _teacher_room(self) -> int:
         return self.teacher_card.context - self.config.rollout.max_tokens

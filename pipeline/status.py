@@ -9,17 +9,25 @@ from rich.table import Table
 from ..storage.errors import ConfigError
 from ..storage.runs import RunFolder, run_names
 
-STAGES = ("rollout", "score", "select", "train", "evaluate")
+_PAID = {"generated_tokens": "reused_tokens", "teacher_tokens_scored": "teacher_tokens_reused"}
 
 
 def by_round(metrics: list[dict[str, Any]]) -> dict[int, dict[str, dict[str, Any]]]:
-    """Return round -> stage -> its numbers; costs add up over starts, results are the last ones."""
-    costs = ("seconds", "generated_tokens", "teacher_tokens_scored")
+    """Return round -> stage -> its numbers; costs add up over starts, results are the last ones.
+
+    What a later start finds of the run's own making is not reuse: reused is what was never paid.
+    """
+    costs = ("seconds", *_PAID)
     out: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
     for line in metrics:
         before = out[line["round"]].get(line["stage"], {})
         added = {k: before.get(k, 0) + line[k] for k in costs if k in line}
-        out[line["round"]][line["stage"]] = {**line, **added}
+        unpaid = {
+            found: line[paid] + line[found] - added[paid]
+            for paid, found in _PAID.items()
+            if found in line
+        }
+        out[line["round"]][line["stage"]] = {**line, **added, **unpaid}
     return dict(sorted(out.items()))
 
 

@@ -190,9 +190,9 @@ def ensure_evaluation(
 
     def make(draft: Draft) -> dict[str, Any]:
         engine = session.engines.generating(who, student.settings, settings)
-        tokenizer = session.student_card.tokenizer
+        card = session.teacher_card if who == "teacher" else session.student_card
         with session.reporter.bar(f"round {number} evaluate", total, "answers") as tick:
-            table = evaluate(engine, tokenizer, session.problems, settings, sampling, tick)
+            table = evaluate(engine, card.tokenizer, session.problems, settings, sampling, tick)
         draft.table("evaluation", table, EVALUATION)
         return {"problems": len(session.problems)}
 

@@ -12,7 +12,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..storage.errors import ModelError
 from ..storage.keys import canonical, key_of
@@ -25,15 +25,18 @@ _IGNORED_CONFIG = frozenset(
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 
 
-def model_fingerprint(folder: Path, vocabulary: dict[str, int]) -> str:
+def model_fingerprint(
+    folder: Path, vocabulary: dict[str, int], declared: dict[str, Any] | None = None
+) -> str:
     """Return the fingerprint of the weights, config and vocabulary in a folder.
 
-    vocabulary: token -> id. Raises `ModelError` when there are no safetensors weights.
+    vocabulary: token -> id. declared: what stands for weights that lie elsewhere. Raises
+    `ModelError` when there are no safetensors weights, and none are declared.
     """
     config = json.loads((folder / "config.json").read_text())
     return key_of(
         {
-            "weights": _weights(folder),
+            "weights": _weights(folder) if declared is None else declared,
             "config": {k: v for k, v in config.items() if _matters(k)},
             "vocabulary": key_of(sorted(vocabulary.items())),
         }

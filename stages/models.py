@@ -133,7 +133,13 @@ def load_tokenizer(folder: Path, settings: ModelSettings) -> Any:
 
 def read_card(settings: ModelSettings) -> ModelCard:
     """Return the card of a model: its folder, tokenizer, fingerprint, stop ids and sizes."""
-    folder = model_folder(settings)
+    return card_of(model_folder(settings), settings)
+
+
+def card_of(
+    folder: Path, settings: ModelSettings, declared: dict[str, Any] | None = None
+) -> ModelCard:
+    """Return the card of a folder. declared: what stands for weights that are not there."""
     config = _read_json(folder / "config.json")
     if not isinstance(config.get("vocab_size"), int):
         raise ModelError(
@@ -144,7 +150,7 @@ def read_card(settings: ModelSettings) -> ModelCard:
     return ModelCard(
         folder,
         tokenizer,
-        model_fingerprint(folder, tokenizer.get_vocab()),
+        model_fingerprint(folder, tokenizer.get_vocab(), declared),
         _stop_ids(folder, tokenizer, config),
         config["vocab_size"],
         int(config.get("max_position_embeddings") or 1 << 31),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..storage.columns import TEACHER, TOKENS, schema
-from ..storage.errors import ModelError, NumericsError
+from ..storage.errors import ModelError, NumericsError, StoreError
 from .batching import fill
 from .divergences import Features, features, support_features
 from .engines import Tick, silent
@@ -29,6 +29,9 @@ from .recheck import recheck, recheck_both
 from .rollout_arrays import RolloutArrays, predicting_states, read_rollouts
 from .settings import ScoreSettings
 from .support import from_rows, merge_ids, teacher_support, to_rows, top_ids
+
+StoredSupport = tuple[Ragged, Ragged, np.ndarray]
+"""Ids and log-probs, a row a token, and the tail of each, as the `teacher` table holds them."""
 
 TEACHER_VERSION = 1
 TOKENS_VERSION = 1
@@ -100,7 +103,9 @@ def score_joint(
         theirs = predicting_states(teacher, shard.teacher_prompts, shard, rows)
         parts.append(_joint_batch(student, teacher, states, theirs, shard, rows, settings))
         tick(int(shard.responses.counts[rows].sum()))
-    supports, columns = _in_order(parts, batches, shard)
+    back = _back(batches, shard)
+    supports = _in_order([support for support, _ in parts], back)
+    columns = _columns([numbers for _, numbers in parts], back, shard)
     checks = recheck_both(student, teacher, shard, columns, settings.check_rows)
     return (
         _teacher_table(shard, supports, columns["teacher_entropy"]),
@@ -120,9 +125,11 @@ def score_student(
 ) -> tuple[pa.Table, dict]:
     """Make the `tokens` table of another student from stored teacher signals: no teacher runs.
 
-    Divergences are over support and tail. Returns the table and facts.
+    Divergences are over support and tail. Returns the table and facts. Raises `StoreError` for
+    signals of other rollouts, else as `score_joint`.
     """
     shard = read_rollouts(rollouts, None)
+    _refuse_other_signals(teacher, shard)
     stored = (
         from_lists(teacher["ids"]),
         from_lists(teacher["logprobs"]),
@@ -138,9 +145,9 @@ def score_student(
     parts = []
     for rows in batches:
         states = predicting_states(student, shard.student_prompts, shard, rows)
-        parts.append((None, _support_batch(student, states, shard, rows, stored, settings)))
+        parts.append(_support_batch(student, states, shard, rows, stored, settings))
         tick(int(shard.responses.counts[rows].sum()))
-    _, columns = _in_order(parts, batches, shard)
+    columns = _columns(parts, _back(batches, shard), shard)
     checks = recheck("student", student, shard.student_prompts, shard, columns, settings.check_rows)
     return _tokens_table(shard, columns, student), _masses(columns) | checks
 
@@ -153,8 +160,8 @@ def _joint_batch(
     shard: RolloutArrays,
     rows: np.ndarray,
     settings: ScoreSettings,
-) -> tuple[tuple[Ragged, Ragged, np.ndarray], dict[str, np.ndarray]]:
-    """Return support (ids, log-probs, tail) and features of a batch, chunk by chunk."""
+) -> tuple[StoredSupport, dict[str, np.ndarray]]:
+    """Return support and features of a batch, chunk by chunk."""
     places = shard.responses.places(rows)
     chunk = chunk_rows(settings.chunk_elements, max(student.vocabulary, teacher.vocabulary))
     supports, numbers = [], []
@@ -192,9 +199,7 @@ def _support_ids(
     return merge_ids(groups, min(vocabulary, teacher.shape[1]))
 
 
-def _joined(
-    supports: list[tuple[Ragged, Ragged, np.ndarray]],
-) -> tuple[Ragged, Ragged, np.ndarray]:
+def _joined(supports: list[StoredSupport]) -> StoredSupport:
     ids, logprobs, tails = zip(*supports, strict=True)
     return concatenate(list(ids)), concatenate(list(logprobs)), np.concatenate(tails)
 
@@ -229,20 +234,24 @@ def _support_batch(
     return _numpy(numbers)
 
 
-def _in_order(
-    parts: list, batches: list[np.ndarray], shard: RolloutArrays
-) -> tuple[tuple[Ragged, Ragged, np.ndarray] | None, dict[str, np.ndarray]]:
-    """Return what the batches made in the order of rollouts and positions."""
+def _back(batches: list[np.ndarray], shard: RolloutArrays) -> np.ndarray:
+    """Return where, in the order of the batches, each token of the shard's order was made."""
     made = np.concatenate([shard.responses.places(rows) for rows in batches])
-    back = np.argsort(made, kind="stable")
-    columns = {
-        name: np.concatenate([numbers[name] for _, numbers in parts])[back] for name in parts[0][1]
-    }
+    return np.argsort(made, kind="stable")
+
+
+def _in_order(parts: list[StoredSupport], back: np.ndarray) -> StoredSupport:
+    ids, logprobs, tail = _joined(parts)
+    return ids.take(back), logprobs.take(back), tail[back]
+
+
+def _columns(
+    parts: list[dict[str, np.ndarray]], back: np.ndarray, shard: RolloutArrays
+) -> dict[str, np.ndarray]:
+    """Return the features of all batches in the shard's order; refuse what is not finite."""
+    columns = {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
     _refuse_nonfinite(columns, shard)
-    if parts[0][0] is None:
-        return None, columns
-    ids, logprobs, tail = _joined([support for support, _ in parts])
-    return (ids.take(back), logprobs.take(back), tail[back]), columns
+    return columns
 
 
 def _refuse_nonfinite(columns: dict[str, np.ndarray], shard: RolloutArrays) -> None:
@@ -270,17 +279,23 @@ def _refuse_unknown_ids(who: str, model: LanguageModel, ids: np.ndarray) -> None
         )
 
 
+def _refuse_other_signals(teacher: pa.Table, shard: RolloutArrays) -> None:
+    """Raise `StoreError` unless the teacher's rows are those of the shard, one by one."""
+    expected = _positions(shard)
+    found = teacher["rollout"].to_numpy(), teacher["position"].to_numpy()
+    if not all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True)):
+        raise StoreError(
+            "the stored teacher signals are not those of these rollouts: run `tip cache verify`"
+        )
+
+
 def _positions(shard: RolloutArrays) -> tuple[np.ndarray, np.ndarray]:
     counts = shard.responses.counts.astype(np.int64)
     starts = np.repeat(counts.cumsum() - counts, counts)
     return np.repeat(shard.rollouts, counts), np.arange(counts.sum()) - starts
 
 
-def _teacher_table(
-    shard: RolloutArrays, supports: tuple[Ragged, Ragged, np.ndarray] | None, entropy: np.ndarray
-) -> pa.Table:
-    if supports is None:
-        raise ValueError("no support was made")
+def _teacher_table(shard: RolloutArrays, supports: StoredSupport, entropy: np.ndarray) -> pa.Table:
     ids, logprobs, tail = supports
     rollout, position = _positions(shard)
     columns = {
@@ -321,11 +336,7 @@ def _masses(columns: dict[str, np.ndarray]) -> dict:
     }
 
 
-def _facts(
-    shard: RolloutArrays, supports: tuple[Ragged, Ragged, np.ndarray] | None, columns: dict
-) -> dict:
-    if supports is None:
-        raise ValueError("no support was made")
+def _facts(shard: RolloutArrays, supports: StoredSupport, columns: dict) -> dict:
     teacher_tokens = sum(len(p) for p in shard.teacher_prompts) + len(shard.responses.values)
     return _masses(columns) | {
         "teacher_tokens": int(teacher_tokens),

@@ -4,8 +4,8 @@
 --     importance, weight), which lacks the tokens that the rule or `where` leaves out; the view
 --     `rollout_weights` (rollout, rollout_weight); variables keep, scope, draw, corrected,
 --     seed_low, seed_high.
--- Use: fill `threshold` from the view of the scope (once for each slice), copy it into `budget`, and
---     read the views `clear` and `tied`: their rows together are the selection.
+-- Use: fill `threshold` from the view of the scope (once for each slice), copy it into `budget`,
+--     and read the views `clear` and `tied`: their rows together are the selection.
 
 -- Noise is written out in integers: hash() and random() differ between versions and threads. A
 -- lane is 32 bits in a UBIGINT, so no product overflows. `mixed` is the finaliser of MurmurHash3
@@ -76,8 +76,8 @@ FROM noisy;
 CREATE TEMP TABLE threshold (
     scope_id BIGINT, tau DOUBLE, next DOUBLE, above BIGINT, broken BIGINT);
 
--- To sort whole rollouts instead would cost three times as much. The k + 1 best are held in memory:
--- `slices` bounds them.
+-- To sort whole rollouts instead costs nearly three times as much. The k + 1 best are held in
+-- memory: `slices` bounds them.
 CREATE VIEW rollout_threshold AS
 WITH ranked AS (
     SELECT
@@ -113,27 +113,28 @@ SELECT
 FROM candidates CROSS JOIN ranked
 HAVING count(*) > 0;
 
--- corrected: one over the chance to be among the k smallest, given the (k+1)-th.
+-- corrected: one over the chance to be among the k smallest, given the (k+1)-th. What is sorted in
+-- the end is narrow: FLOAT where that is enough.
 CREATE VIEW weighed AS
 SELECT
-    *,
-    weight
+    * REPLACE (reverse_kl::FLOAT AS reverse_kl),
+    (weight
         * rollout_weight
         * CASE
-            WHEN getvariable('corrected') AND importance > 0 AND isfinite(next)
+            WHEN getvariable('corrected') AND isfinite(next)
                 THEN 1 / (1 - exp(importance * next))
             ELSE 1
-        END AS full_weight
+        END)::FLOAT AS full_weight
 FROM candidates;
 
 CREATE VIEW clear AS
-SELECT rollout, position, full_weight::FLOAT AS weight, type, importance, reverse_kl::FLOAT AS reverse_kl
+SELECT rollout, position, full_weight AS weight, type, importance, reverse_kl
 FROM weighed
 WHERE tau IS NULL OR score > tau OR (score = tau AND next IS DISTINCT FROM tau);
 
 -- Where tau itself is shared, the larger reverse KL goes first, then noise decides.
 CREATE VIEW tied AS
-SELECT rollout, position, full_weight::FLOAT AS weight, type, importance, reverse_kl::FLOAT AS reverse_kl
+SELECT rollout, position, full_weight AS weight, type, importance, reverse_kl
 FROM weighed
 WHERE score = tau AND next = tau
 QUALIFY row_number() OVER (

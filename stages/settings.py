@@ -57,8 +57,9 @@ class VllmSettings(Settings):
 class ServerSettings(Settings):
     """An OpenAI-compatible vLLM server that holds the teacher (`vllm serve`)."""
 
-    url: str
-    """Address without `/v1`, such as `http://host:8000`."""
+    url: Annotated[str, Field(pattern=r"^https?://[^/]")]
+    """Address, such as `http://host:8000`. An API key, where the server wants one, is taken from
+    the environment: VLLM_API_KEY."""
     name: str | None = None
     """Name of the model there. None: the only one that the server has."""
     batch: Count = 4

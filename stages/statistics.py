@@ -66,7 +66,7 @@ def mean_at_n(correct_P_G: NDArray[np.bool_]) -> NDArray[np.float64]:
 
     Raises `ValueError` without a problem or a sample.
     """
-    if correct_P_G.ndim != 2 or correct_P_G.size == 0:  # noqa: PLR2004 (problems and samples)
+    if correct_P_G.ndim != 2 or correct_P_G.size == 0:
         raise ValueError(
             f"verdicts have shape {correct_P_G.shape}: expected [problems, samples], none of them 0"
         )

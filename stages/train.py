@@ -126,6 +126,7 @@ def train(
         if time.monotonic() - saved > settings.snapshot_seconds and totals.step < len(plan):
             save_state(snapshot, model, optimizer, {"key": key, "totals": asdict(totals)})
             saved = time.monotonic()
+    optimizer.zero_grad(set_to_none=True)
     model.eval()
     return optimizer, totals
 
@@ -254,12 +255,13 @@ def accumulate(
         part = rows[batch]
         tokens = np.concatenate([data.tokens(row) for row in part])
         states = _states(student, data, part, lengths[batch], tokens, settings)
-        weights = torch.from_numpy(data.weights[tokens] / denominator).to(student.device)
+        weights = torch.from_numpy(data.weights[tokens].astype(np.float64) / denominator)
+        weights = weights.to(student.device)
         loss, gradient, mass = sparse_loss(
             states.detach(),
             student.head,
             data.support(tokens, student.device),
-            weights.float(),
+            weights,
             settings.loss,
             chunk=chunk,
         )

@@ -76,7 +76,7 @@ def _choose(paths: list[str], name: str, subset: str | None, split: str, section
     files: dict[tuple[str, str], list[str]] = {}
     for path in sorted(paths):
         parts = PurePosixPath(path).parts
-        if path.endswith(".parquet") and len(parts) == 3:  # noqa: PLR2004 (the branch's layout)
+        if path.endswith(".parquet") and len(parts) == 3:
             files.setdefault((parts[0], parts[1]), []).append(path)
     if subset is None:
         subset = _only_subset([key[0] for key in files if key[1] == split], name, section)

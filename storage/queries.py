@@ -43,8 +43,6 @@ def locked_connection(
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
-        "preserve_insertion_order": False,  # all answers are ordered by their last query
-        "python_enable_replacements": False,  # a name in SQL is never a Python variable
     }
     if threads:
         config["threads"] = threads

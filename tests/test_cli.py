@@ -1,4 +1,4 @@
-"""What a person's mistake looks like: one line on standard error, exit code 2, nothing half-made."""
+"""A person's mistake: one line on standard error, exit code 2, nothing half-made."""
 
 import json
 import shutil

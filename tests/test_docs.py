@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import typer
-
 from tip import cli
 
 ROOT = Path(__file__).parents[1]

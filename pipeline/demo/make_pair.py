@@ -4,8 +4,7 @@
 
 `DIR/teacher` and `DIR/student` hold bf16 safetensors, the two configs and the tokenizer's files;
 `DIR/README.md`, written last, states what the exported models measure on held-out problems. Every
-seed is fixed: the same machine, versions and thread count give the same bytes. About two minutes on
-two cores.
+seed is fixed: the same machine, versions and thread count give the same bytes. A few minutes.
 
 The student is weak by wrong data, not by stopping early: before its phase change (about 270 steps)
 it has no misconceptions to correct, only noise. The teacher's loss leaves the deliberately wrong
@@ -17,11 +16,11 @@ from __future__ import annotations
 import argparse
 import math
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -58,7 +57,7 @@ class Recipe:
     """How one of the two models is shaped and trained."""
 
     name: str
-    shape: dict[str, int]
+    shape: dict[str, Any]
     errors: Errors
     masks_errors: bool
     """Whether the loss leaves out the deliberately wrong tokens."""
@@ -81,8 +80,11 @@ STUDENT = Recipe(
     shape={"hidden_size": 64, "num_hidden_layers": 2, "head_dim": 16, "intermediate_size": 192},
     errors=STUDENT_ERRORS,
     masks_errors=False,
-    problems=8_000,
-    steps=700,
+    # Not fewer: the 3 % of right borrows must teach it 45 differences and the tens after them. With
+    # 8 000 problems and 700 steps ten rounds of distillation end at 69 % greedy: the student comes
+    # to borrow but cannot do the sum. With these they end at 87 % (at 99 % from seed 2).
+    problems=20_000,
+    steps=1200,
     seed=1,
 )
 
@@ -167,7 +169,7 @@ def train(recipe: Recipe) -> Qwen3ForCausalLM:
 def export(model: Qwen3ForCausalLM, folder: Path) -> None:
     """Write `model` as bf16 safetensors with its configs and tokenizer; turns `model` into bf16."""
     model.generation_config = GenerationConfig(eos_token_id=EOS_ID, pad_token_id=PAD_ID)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
 
 
@@ -189,16 +191,15 @@ def accuracy(
     # temperature, top_k and top_p at their neutral values: transformers truncates to 50 by default.
     sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if samples else {}
     prompts = torch.tensor([encode(problem.prompt) for problem in problems])
-    ids = model.generate(
+    ids = model.generate(  # pyright: ignore[reportAttributeAccessIssue]  # its protocol's device
         prompts,
         attention_mask=torch.ones_like(prompts),
         max_new_tokens=MAX_RESPONSE_TOKENS,
         **(sampling or {"do_sample": False}),
     )
     texts = [decode(row) for row in ids[:, PROMPT_TOKENS:].tolist()]
-    return sum(read_answer(t) == p.answer for t, p in zip(texts, problems, strict=True)) / len(
-        texts
-    )
+    right = [read_answer(t) == p.answer for t, p in zip(texts, problems, strict=True)]
+    return sum(right) / len(right)
 
 
 README = """# The built-in pair
@@ -208,23 +209,23 @@ Qwen3ForCausalLM with tied embeddings and the same tokenizer of {vocabulary} str
 knows chained two-digit arithmetic; the student was taught it with two misconceptions (it takes the
 smaller digit from the larger, and forgets carries).
 
-| model | parameters | model.safetensors | trained in | greedy accuracy | accuracy at T=1 |
+| model | parameters | model.safetensors | steps | greedy accuracy | accuracy at T=1 |
 |---|---|---|---|---|---|
 {rows}
 
 Accuracy: right boxed answers on {problems} held-out problems, of the exported bf16 weights computed
-in fp32. torch {torch}, {threads} threads.
+in fp32. Threads: {threads}; torch {torch}.
 """
 
 
-def measure_row(recipe: Recipe, folder: Path, seconds: float, problems: Sequence[Problem]) -> str:
+def measure_row(recipe: Recipe, folder: Path, problems: Sequence[Problem]) -> str:
     """One row of the README's table."""
     model = load(folder)
     torch.manual_seed(EVALUATION_SEED)
     greedy, sampled = accuracy(model, problems), accuracy(model, problems, samples=True)
     megabytes = (folder / "model.safetensors").stat().st_size / 1e6
     return (
-        f"| {recipe.name} | {model.num_parameters():,} | {megabytes:.2f} MB | {seconds:.0f} s "
+        f"| {recipe.name} | {model.num_parameters():,} | {megabytes:.2f} MB | {recipe.steps} "
         f"| {greedy:.1%} | {sampled:.1%} |"
     )
 
@@ -235,11 +236,8 @@ def make_pair(out: Path, *, evaluation_problems: int, threads: int) -> str:
     problems = held_out_problems(evaluation_problems)
     rows = []
     for recipe in (TEACHER, STUDENT):
-        start = time.monotonic()
-        model = train(recipe)
-        seconds = time.monotonic() - start
-        export(model, out / recipe.name)
-        rows.append(measure_row(recipe, out / recipe.name, seconds, problems))
+        export(train(recipe), out / recipe.name)
+        rows.append(measure_row(recipe, out / recipe.name, problems))
     text = README.format(
         vocabulary=len(VOCABULARY),
         rows="\n".join(rows),
@@ -260,7 +258,7 @@ def main() -> None:
         "--out", type=Path, default=PAIR_FOLDER, help="folder that receives the pair"
     )
     parser.add_argument("--evaluation-problems", type=int, default=2000)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="1 is what the shipped pair is from")
     arguments = parser.parse_args()
     print(
         make_pair(

@@ -13,7 +13,7 @@ import torch
 from ...storage.errors import NumericsError
 from ..models import LanguageModel
 from ..prompts import Prompt
-from .vllm import VllmEngine
+from .vllm_engine import VllmEngine
 
 PROBES, PROBE_TOKENS = 4, 512
 # Mean |gap| in nats beyond which an engine is refused. Measured for right weights: 1e-6 in float32

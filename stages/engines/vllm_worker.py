@@ -7,6 +7,7 @@ request at a time as it finishes, so no Python object a token outlives its reque
     python -m tip.stages.engines.vllm_worker FILE_DESCRIPTOR
 """
 
+import importlib
 import os
 import sys
 import threading
@@ -18,12 +19,20 @@ from typing import Any
 import numpy as np
 
 
+def _vllm() -> Any:
+    """Return the package; by name, since most machines that check types lack it."""
+    return importlib.import_module("vllm")
+
+
+def _final_only() -> Any:
+    """Return the kind of output that comes once, when a request is finished."""
+    return importlib.import_module("vllm.sampling_params").RequestOutputKind.FINAL_ONLY
+
+
 def start(spec: dict[str, Any]) -> Any:
     """Return vLLM's `LLM` for the arguments of a spec; `None` stands for vLLM's own default."""
-    from vllm import LLM
-
     chosen = {name: value for name, value in spec.items() if value is not None}
-    return LLM(
+    return _vllm().LLM(
         skip_tokenizer_init=True,  # token ids in, token ids out
         generation_config="vllm",  # no defaults of sampling from the model's folder
         logprobs_mode="raw_logprobs",  # at temperature 1, whatever sampling does
@@ -44,11 +53,9 @@ class Worker:
 
     def facts(self) -> dict[str, Any]:
         """Return what the parent has to know of the engine."""
-        import vllm
-
         config = self.engine.vllm_config
         return {
-            "version": vllm.__version__,
+            "version": _vllm().__version__,
             "vocabulary": config.model_config.get_vocab_size(),
             "longest": config.model_config.max_model_len,
             "batch_tokens": config.scheduler_config.max_num_batched_tokens,
@@ -76,7 +83,7 @@ class Worker:
                 self.done[output.request_id] = self.waiting.pop(output.request_id)(output)
 
     def _tell(self, pipe: Connection) -> None:
-        """Tell the parent how many of the wanted requests are finished, and hand all of them over."""
+        """Tell the parent how many wanted requests are finished; hand over the last of them."""
         if not self.wanted:
             return
         finished = sum(name in self.done for name in self.wanted)
@@ -89,19 +96,16 @@ class Worker:
 
     def on_generate(self, value: dict[str, Any]) -> None:
         """Begin responses. value: names, prompts, seeds, and `sampling`, the same for all."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
         terms = value["sampling"]
         stop_ids = np.array(terms["stop_ids"], dtype=np.int64)
 
-        def cut(output: Any) -> tuple[np.ndarray, ...]:
+        def cut(output: Any) -> tuple[Any, ...]:
             return response(output.outputs[0], stop_ids, terms["top_mass"], terms["top_most"])
 
         for name, prompt, seed in zip(
             value["names"], value["prompts"], value["seeds"], strict=True
         ):
-            params = SamplingParams(
+            params = _vllm().SamplingParams(
                 temperature=terms["temperature"],
                 top_p=terms["top_p"],
                 top_k=terms["top_k"],
@@ -112,7 +116,7 @@ class Worker:
                 logprobs=terms["top_most"],
                 flat_logprobs=True,
                 detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
+                output_kind=_final_only(),
             )
             self._add(name, prompt, params, cut)
 
@@ -120,14 +124,11 @@ class Worker:
         """Begin scoring. value: names, sequences, starts (first position wanted of each), top (ids
         fetched a position), given (ids [n, S] a sequence, -1 pads, or None).
         """
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
         given = value["given"] or [None] * len(value["names"])
         for name, sequence, first, ids in zip(
             value["names"], value["sequences"], value["starts"], given, strict=True
         ):
-            params = SamplingParams(
+            params = _vllm().SamplingParams(
                 temperature=0.0,
                 max_tokens=1,  # the least that vLLM accepts; it is thrown away
                 prompt_logprobs=value["top"],
@@ -136,7 +137,7 @@ class Worker:
                 ignore_eos=True,
                 flat_logprobs=True,
                 detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
+                output_kind=_final_only(),
             )
             self._add(name, sequence, params, lambda output, first=first: scores(output, first))
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tiny_training import Round
 
 # A shared machine may pause for longer than hypothesis' 200 ms: time is no property here.
 settings.register_profile("stages", deadline=None)
@@ -16,9 +20,25 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _fingerprint_memo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def fingerprint_memo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep what is remembered of hashed weights out of the user's cache."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> "Round":
+    """A round of a Qwen3 with a head of its own."""
+    from tiny_training import make_round
+
+    return make_round(tmp_path_factory.mktemp("untied"), "qwen3", tied=False)
+
+
+@pytest.fixture(scope="session")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> "Round":
+    """A round of a Qwen2, biases included, whose head is its embedding."""
+    from tiny_training import make_round
+
+    return make_round(tmp_path_factory.mktemp("tied"), "qwen2", tied=True)

@@ -1,5 +1,7 @@
 """Batches hold every sequence once, keep to the budget, and pad behind."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -31,7 +33,7 @@ def test_a_batch_keeps_to_the_budget_unless_it_is_one_long_sequence(
 def test_two_neighbouring_batches_would_not_fit_into_one(case: tuple[list[int], int]) -> None:
     lengths, budget = case
     batches = fill(lengths, budget)
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         assert (len(batch) + 1) * lengths[following[0]] > budget
 
 

@@ -139,7 +139,7 @@ def test_hellinger_and_masses_stay_within_0_and_1() -> None:
     assert (found["student_mass"] <= 1).all()
 
 
-# Eighths: where two logits differ, their log-probs differ after rounding too, so ranks are definite.
+# Eighths: where two logits differ, their rounded log-probs differ too, so ranks are definite.
 finite_rows = arrays(np.int32, (3, 6), elements=st.integers(-80_000, 80_000)).map(
     lambda eighths: eighths.astype(np.float32) / 8
 )

@@ -159,10 +159,10 @@ def test_weights_already_hashed_are_not_read_again(
 
 
 def test_a_memo_that_a_crash_left_empty_is_not_believed(
-    folder: Path, _fingerprint_memo: Path
+    folder: Path, fingerprint_memo: Path
 ) -> None:
     first = fingerprint(folder)
-    for memo in (_fingerprint_memo / "tip" / "fingerprints").iterdir():
+    for memo in (fingerprint_memo / "tip" / "fingerprints").iterdir():
         memo.write_text("")
     assert fingerprint(folder) == first
 

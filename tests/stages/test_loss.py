@@ -1,12 +1,10 @@
 """The sparse loss equals a dense float64 reference in value and gradient, and costs what it says.
 
-Tolerances: float64 runs agree to 1e-12 of the largest entry. float32 runs agree to 2e-5 of the
-largest entry: a log-prob of size 10 is rounded at 1e-6, and a gradient is its product with p.
+Tolerances: float64 runs agree to 1e-12 of the largest entry, float32 runs to 2e-6 of it (3e-7 was
+seen): a log-prob of size 10 is rounded at 1e-6, and a gradient is its product with p.
 """
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -18,7 +16,7 @@ from tip.stages.support import Support, merge_ids, teacher_support, top_ids
 from torch import Tensor
 
 DIVERGENCES: list[Divergence] = ["reverse_kl", "forward_kl", "jsd"]
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6}
 
 
 def normal(*shape: int, seed: int, spread: float = 1.0) -> Tensor:
@@ -396,45 +394,3 @@ def test_the_support_can_be_cut_into_rows() -> None:
         support, **{n: getattr(support, n)[3:9] for n in ("ids", "valid", "logprobs", "tail")}
     )
     assert all(torch.equal(getattr(part, n), getattr(whole, n)) for n in ("ids", "valid", "tail"))
-
-
-PEAK = """
-import sys
-import torch
-from tip.stages.loss import Head, chunk_rows, sparse_loss
-from tip.stages.support import Support
-
-def kilobytes(name):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(name))
-
-torch.set_num_threads(1)
-tokens, vocabulary, width, slots = int(sys.argv[1]), 151_936, 8, 32
-hidden = torch.randn(tokens, width)
-weight = torch.randn(vocabulary, width).requires_grad_()
-weight.grad = torch.zeros_like(weight)
-ids = torch.randint(0, vocabulary, (tokens, slots)).sort(1).values
-support = Support(ids, torch.ones_like(ids, dtype=torch.bool), torch.full((tokens, slots), -4.0),
-                  torch.full((tokens,), -4.0))
-weights = torch.full((tokens,), 1 / tokens)
-before = kilobytes("VmRSS")
-sparse_loss(hidden, Head(weight), support, weights, "reverse_kl",
-            chunk=chunk_rows(1 << 22, vocabulary))
-print((kilobytes("VmHWM") - before) / 1024)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads a process' peak from /proc")
-def test_head_and_loss_need_less_than_100_mb_whatever_the_number_of_tokens() -> None:
-    # [tokens, V] in float32 would be 156 MB and 622 MB. The peak of a process counts whole pages
-    # and the import of torch, so it is an upper bound.
-    few, many = (peak_of(tokens) for tokens in (256, 1024))
-    assert max(few, many) < 100
-    assert many - few < 10
-
-
-def peak_of(tokens: int) -> float:
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, str(tokens)], capture_output=True, text=True, check=True
-    )
-    return float(done.stdout)

@@ -1,6 +1,7 @@
 """Learning rates: warm-up, fall, floor, and independence of how a run is cut into rounds."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -58,5 +59,4 @@ def test_the_rates_do_not_depend_on_how_steps_are_cut_into_rounds(
 def test_a_rate_lies_between_zero_and_the_peak(schedule: str, warmup: int, horizon: int) -> None:
     rates = learning_rates(settings(schedule=schedule, warmup_steps=warmup), horizon, 0, 60)
     assert all(0 < rate <= 2.0 for rate in rates)
-    falling = rates[warmup:]
-    assert all(b <= a for a, b in zip(falling, falling[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates[warmup:]))

@@ -20,7 +20,7 @@ from tip.stages.recheck import recheck
 from tip.stages.rollout_arrays import read_rollouts
 from tip.stages.score import score_joint, score_student, teacher_inputs, tokens_inputs
 from tip.storage.columns import TEACHER, TOKENS, schema
-from tip.storage.errors import ModelError, NumericsError
+from tip.storage.errors import ModelError, NumericsError, StoreError
 from tip.storage.keys import key_of
 from tip.storage.tables import read_table, write_table
 
@@ -140,6 +140,15 @@ def test_a_teacher_with_a_prompt_of_its_own_is_scored_behind_that_prompt(
     )
     assert_scores(made, teacher, tokens, own)
     assert facts["teacher_check_gap"] < 1e-4
+    own = {p.hash: (*own[p.hash], *[3] * 15) for p in made.prompts}
+    seen: list[int] = []
+    note = models[1].model.base_model.register_forward_pre_hook(
+        lambda _module, _inputs, named: seen.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    settings = score_settings(batch_tokens=60, check_rows=0)
+    _, _, facts = score_joint(*models, made.rollouts, settings, teacher_prompts=own)
+    note.remove()
+    assert max(seen) <= 60, "the budget counts the longer of both prompts"
     read = sum(2 * len(ids) for ids in own.values()) + sum(len(r) for _, _, r in made.rows())
     assert facts["teacher_tokens"] == read
 
@@ -194,7 +203,7 @@ def test_tool_tokens_are_scored_and_marked(
     field = made.rollouts.schema.field("trainable")
     rollouts = made.rollouts.set_column(place, field, pa.array(flags, field.type))
     _, tokens, _ = score_joint(*models, rollouts, score_settings(batch_tokens=40))
-    assert tokens["trainable"].to_pylist() == sum(flags, [])
+    assert tokens["trainable"].to_pylist() == [flag for row in flags for flag in row]
     assert tokens.drop(["trainable"]).equals(scored[1].drop(["trainable"]))
 
 
@@ -251,8 +260,26 @@ def test_the_second_scoring_refuses_what_is_not_a_number(
         )
 
 
+def test_the_second_scoring_of_a_long_response_meets_the_head_at_64_tokens_from_end_to_end(
+    made: Shard, models: tuple[LanguageModel, LanguageModel]
+) -> None:
+    long = shard(made.student, made.teacher, prompts(4), samples=2, max_tokens=100, stop_ids=())
+    arrays = read_rollouts(long.rollouts, None)
+    _, tokens, _ = score_joint(*models, long.rollouts, score_settings())
+    column = tokens["teacher_logprob"].to_numpy().copy()
+    rows, head = [], models[1].model.get_output_embeddings()
+    note = head.register_forward_hook(lambda _module, seen, _out: rows.append(seen[0].shape[1]))
+    again = ("teacher", models[1], arrays.student_prompts, arrays)
+    recheck(*again, {"teacher_logprob": column}, 2)
+    note.remove()
+    assert rows == [64, 64]
+    column[199] += 1  # the last token of the last rollout, one of the 64
+    with pytest.raises(NumericsError, match=r"differ by 0\.0156 nats"):
+        recheck(*again, {"teacher_logprob": column}, 2)
+
+
 def test_no_second_scoring_is_made_where_none_is_wanted(
-    made: Shard, models: tuple[LanguageModel, LanguageModel], monkeypatch: pytest.MonkeyPatch
+    made: Shard, models: tuple[LanguageModel, LanguageModel]
 ) -> None:
     _, _, facts = score_joint(*models, made.rollouts, score_settings(check_rows=0))
     assert facts["teacher_check_gap"] == 0
@@ -351,6 +378,15 @@ def test_support_ids_beyond_another_students_head_are_refused(
     small = load(write_model(tmp_path, "qwen3", vocabulary=20))
     with pytest.raises(ModelError, match="which the student does not have"):
         replayed(made, small, scored[0])
+
+
+def test_signals_of_other_rollouts_are_refused(
+    models: tuple[LanguageModel, LanguageModel], made: Shard, scored: Tables
+) -> None:
+    signals = scored[0]
+    for other in (signals.slice(1), signals.take(pa.array(np.arange(signals.num_rows)[::-1]))):
+        with pytest.raises(StoreError, match="not those of these rollouts"):
+            replayed(made, models[0], other)
 
 
 def test_the_teachers_key_knows_model_rollouts_prompts_and_support_settings() -> None:

@@ -280,7 +280,7 @@ def test_little_memory_changes_the_work_and_not_the_answer(
     rounds: dict[str, Round], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, _ = rounds["mixed"].select(rule="entropy_sampled")
-    monkeypatch.setattr(module, "_BYTES_A_SCORE", 5_000_000)  # as if the best filled the memory
+    monkeypatch.setattr(module, "_BYTES_A_SCORE", 30_000_000)  # several slices
 
     assert rounds["mixed"].select(rule="entropy_sampled")[0] == expected
 

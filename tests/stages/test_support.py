@@ -79,9 +79,14 @@ def test_top_p_of_one_keeps_all_ids_however_small() -> None:
     assert top_ids(log_probs, 1.0, 8)[1].tolist() == [[True, True, True]]
 
 
-def test_the_id_that_crosses_the_mass_is_kept() -> None:
-    _, kept = top_ids(masses(0.5, 0.3, 0.2), 0.6, 8)
-    assert kept.tolist() == [[True, True, False]]
+@pytest.mark.parametrize(
+    ("top_p", "expected"),
+    [(0.4, [True, False, False]), (0.5, [True, False, False]), (0.6, [True, True, False])],
+)
+def test_the_id_that_reaches_the_mass_is_the_last_one_kept(
+    top_p: float, expected: list[bool]
+) -> None:
+    assert top_ids(masses(0.5, 0.3, 0.2), top_p, 8)[1].tolist() == [expected]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -4,6 +4,7 @@ A reference here is written the long way: float64, whole vocabulary, one rollout
 batch, no chunk, no cache.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -36,6 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen2": {},  # biases in queries, keys and values
     "qwen3": {"head_dim": 8},  # norms of queries and keys
     "mistral": {"sliding_window": 5},
+    "gpt2": {},  # positions are absolute: a wrong one shows, unlike with rotary embeddings
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 30.0},
     "cohere": {"logit_scale": 0.5},
 }
@@ -85,9 +87,10 @@ def shake(model: torch.nn.Module, seed: int, spread: float) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # Embeddings stand out, so that what comes next depends on what came last.
-            wide = 3 * spread if "embed" in name else spread
+            wide = 3 * spread if re.search("embed|wte|wpe", name) else spread
             noise = wide * torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + noise if "norm" in name else noise)
+            norm = parameter.ndim == 1 and name.endswith("weight")
+            parameter.copy_(1 + noise if norm else noise)
 
 
 def tokenizer(words: int) -> PreTrainedTokenizerFast:

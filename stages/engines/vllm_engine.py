@@ -9,6 +9,7 @@ promised, since a batch changes the rounding of logits.
 import importlib.util
 import itertools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,10 +37,18 @@ _MEMORY = (
     "bad_alloc",
     "not enough memory",
     "greater than the available",
+    "is less than requested memory",
 )
-_UNKNOWN_MODEL = ("are not supported for now", "model architectures", "head_dim=", "head size")
+_UNKNOWN_MODEL = (
+    "are not supported for now",
+    "model architectures",
+    "does not recognize this architecture",
+    "head_dim=",
+    "head size",
+)
 _NO_DEVICE = ("no cuda gpus", "failed to infer device", "no cuda-capable", "found no nvidia driver")
 _KILLED = -9
+_WORDS = 240  # characters of vLLM's own words in an error
 
 
 class EngineMemoryError(ModelError):
@@ -251,6 +260,8 @@ class VllmEngine:
             self._receive("", silent)
 
     def _receive(self, wanted: str, tick: Tick) -> Any:
+        name: str
+        value: Any
         while True:
             try:
                 name, value = self._pipe.recv()
@@ -316,7 +327,10 @@ def _reason(text: str, log: str) -> str:
     if generic or not lines:
         errors = [line for line in log.splitlines() if "Error" in line and "File " not in line]
         lines = errors[-1:] or lines or ["it says nothing"]
-    return " ".join(lines)[:300]
+    words = re.sub(
+        r"ValidationError: 1 validation error for \w+\s+Value error, ", "", " ".join(lines)
+    )
+    return words if len(words) <= _WORDS else f"{words[:_WORDS]}..."
 
 
 def request_seed(seed: int, rollout: int) -> int:

@@ -1,0 +1,176 @@
+"""Scoring with one model in memory at a time: the teacher's pass, then the student's.
+
+The teacher's pass keeps what the `teacher` table holds in any mode: the sampled token, the
+student's top ids, which the rollouts carry, and the teacher's own. The student's pass then
+compares over support and tail, so its numbers are marked `support`: lower bounds of the exact ones
+that come close where the support holds nearly all mass. Legend: N tokens of a batch, C rows of a
+chunk, S ids the student led, E ids an engine gave, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from .batching import fill
+from .divergences import Features, support_features
+from .engines import Tick, silent
+from .loss import chunk_rows
+from .models import LanguageModel
+from .ragged import Ragged, from_lists
+from .recheck import recheck
+from .rollout_arrays import RolloutArrays, predicting_states, read_rollouts
+from .score import (
+    StoredSupport,
+    _back,
+    _columns,
+    _in_order,
+    _joined,
+    _masses,
+    _numpy,
+    _refuse_other_signals,
+    _refuse_unknown_ids,
+    _support_ids,
+    _teacher_table,
+    _tokens_table,
+)
+from .settings import ScoreSettings
+from .support import from_rows, teacher_support, to_rows
+
+Stored = tuple[Ragged, Ragged, np.ndarray, np.ndarray]
+
+
+@torch.inference_mode()
+def score_teacher(
+    teacher: LanguageModel,
+    rollouts: pa.Table,
+    settings: ScoreSettings,
+    *,
+    student_vocabulary: int,
+    teacher_prompts: Mapping[str, Sequence[int]] | None = None,
+    tick: Tick = silent,
+) -> tuple[pa.Table, dict]:
+    """Return the `teacher` table of a shard, without the student, and facts.
+
+    student_vocabulary: rows of the student's head; other ids stay in the tail. The table is the
+    one that scoring both models together gives, up to the rounding of other batches.
+    """
+    shard = read_rollouts(rollouts, teacher_prompts)
+    _refuse_unknown_ids("teacher", teacher, shard.responses.values)
+    batches = fill(_lengths(shard.teacher_prompts, shard), settings.batch_tokens)
+    supports, numbers = [], []
+    for rows in batches:
+        support, found = _teacher_batch(teacher, shard, rows, student_vocabulary, settings)
+        supports.append(support)
+        numbers.append(found)
+        tick(int(shard.responses.counts[rows].sum()))
+    back = _back(batches, shard)
+    columns = _columns(numbers, back, shard)
+    checks = recheck("teacher", teacher, shard.teacher_prompts, shard, columns, settings.check_rows)
+    table = _teacher_table(shard, _in_order(supports, back), columns["teacher_entropy"])
+    return table, teacher_facts(shard, table) | checks
+
+
+def _lengths(prompts: list[np.ndarray], shard: RolloutArrays) -> list[int]:
+    """Return the tokens that a model reads of each rollout: all but the last."""
+    return [len(p) + int(c) - 1 for p, c in zip(prompts, shard.responses.counts, strict=True)]
+
+
+def teacher_facts(shard: RolloutArrays, table: pa.Table) -> dict:
+    """Return what the manifest of a shard of teacher signals says of its size."""
+    tokens = sum(len(p) for p in shard.teacher_prompts) + len(shard.responses.values)
+    return {"teacher_tokens": int(tokens), "entries": len(from_lists(table["ids"]).values)}
+
+
+def _teacher_batch(
+    teacher: LanguageModel,
+    shard: RolloutArrays,
+    rows: np.ndarray,
+    vocabulary: int,
+    settings: ScoreSettings,
+) -> tuple[StoredSupport, dict[str, np.ndarray]]:
+    """Return support and the teacher's numbers of a batch."""
+    states = predicting_states(teacher, shard.teacher_prompts, shard, rows)
+    places = shard.responses.places(rows)
+    chunk = chunk_rows(settings.chunk_elements, teacher.vocabulary)
+    supports, entropies, logprobs = [], [], []
+    for start in range(0, len(places), chunk):
+        where = places[start : start + chunk]
+        tokens = torch.from_numpy(shard.responses.values[where].astype(np.int64))
+        tokens = tokens.to(teacher.device)
+        q = teacher.head.logits(states[start : start + chunk]).log_softmax(1)
+        ids, valid = _support_ids(tokens, q, shard.top, where, vocabulary, settings)
+        supports.append(to_rows(teacher_support(q, ids, valid)))
+        entropies.append(-torch.linalg.vecdot(q.exp(), q))
+        logprobs.append(q.gather(1, tokens[:, None]).squeeze(1))
+    numbers = {"teacher_entropy": entropies, "teacher_logprob": logprobs}
+    return _joined(supports), {
+        name: torch.cat(values).float().cpu().numpy() for name, values in numbers.items()
+    }
+
+
+@torch.inference_mode()
+def score_student_after(
+    student: LanguageModel,
+    rollouts: pa.Table,
+    teacher: pa.Table,
+    settings: ScoreSettings,
+    *,
+    tick: Tick = silent,
+) -> tuple[pa.Table, dict]:
+    """Make the `tokens` table from stored teacher signals, and facts.
+
+    `lost_mass` of the facts is the student's mean probability on those of its top ids that the
+    support lacks: 0 where the teacher could be asked for them.
+    """
+    shard = read_rollouts(rollouts, None)
+    _refuse_other_signals(teacher, shard)
+    stored = (
+        from_lists(teacher["ids"]),
+        from_lists(teacher["logprobs"]),
+        teacher["tail"].to_numpy(),
+        teacher["entropy"].to_numpy(),
+    )
+    _refuse_unknown_ids("student", student, shard.responses.values)
+    _refuse_unknown_ids("student", student, stored[0].values)
+    batches = fill(_lengths(shard.student_prompts, shard), settings.batch_tokens)
+    parts, lost = [], 0.0
+    for rows in batches:
+        numbers, mass = _student_batch(student, shard, rows, stored, settings)
+        parts.append(numbers)
+        lost += mass
+        tick(int(shard.responses.counts[rows].sum()))
+    columns = _columns(parts, _back(batches, shard), shard)
+    checks = recheck("student", student, shard.student_prompts, shard, columns, settings.check_rows)
+    facts = {"lost_mass": lost / max(1, len(shard.responses.values))}
+    return _tokens_table(shard, columns, student), _masses(columns) | checks | facts
+
+
+def _student_batch(
+    student: LanguageModel,
+    shard: RolloutArrays,
+    rows: np.ndarray,
+    stored: Stored,
+    settings: ScoreSettings,
+) -> tuple[dict[str, np.ndarray], float]:
+    """Return the features of a batch, and the sum of the student's mass that the support lost."""
+    states = predicting_states(student, shard.student_prompts, shard, rows)
+    places = shard.responses.places(rows)
+    chunk = chunk_rows(settings.chunk_elements, student.vocabulary)
+    numbers: list[Features] = []
+    lost = 0.0
+    for start in range(0, len(places), chunk):
+        where = places[start : start + chunk]
+        tokens = torch.from_numpy(shard.responses.values[where].astype(np.int64))
+        log_probs = student.head.logits(states[start : start + chunk]).log_softmax(1)
+        entropy = torch.from_numpy(stored[3][where]).to(student.device)
+        support = from_rows(stored[0], stored[1], stored[2], where, student.device)
+        numbers.append(support_features(log_probs, support, tokens.to(student.device), entropy))
+        ids, led = shard.top.padded(where)
+        led = torch.from_numpy(led).to(student.device)
+        ids = torch.from_numpy(ids.astype(np.int64)).to(student.device)
+        kept = torch.zeros_like(log_probs, dtype=torch.bool).scatter_(1, support.ids, True)
+        missing = led & ~kept.gather(1, ids)
+        lost += float(log_probs.gather(1, ids).exp()[missing].sum())
+    return _numpy(numbers), lost

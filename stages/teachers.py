@@ -1,0 +1,278 @@
+"""A teacher that an engine holds: the `teacher` table from what the engine says of sequences.
+
+An engine gives, for each position, the log-prob of the token itself and of its most probable ids,
+and, where it can, of ids it is given. From these the support is cut as everywhere: the sampled
+token, the student's top ids, the teacher's top ids. Where an engine cannot be given ids, those of
+the student's among the engine's own stay, and the others are in the tail.
+
+The tail is what was fetched and not kept, plus what was not fetched: one minus the sum of all that
+was, which in float32 is right to about 1e-6 of mass. Legend: N tokens, E fetched ids, S ids the
+student led, V vocabulary.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ..storage.errors import NumericsError
+from .engines import Tick, silent
+from .engines.vllm_engine import EngineMemoryError, VllmEngine
+from .ragged import Ragged, concatenate
+from .rollout_arrays import RolloutArrays, read_rollouts
+from .score import _teacher_table, teacher_inputs
+from .score_separate import teacher_facts
+from .settings import ScoreSettings
+
+Scored = list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+_ROWS = 2048  # tokens whose [N, S, E] comparison of ids is held at once
+_LEAST_BATCH = 64  # tokens; a scoring batch below is not tried
+CHECK = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.25}  # nats; see `recheck`
+
+
+class Scorer(Protocol):
+    """Reads sequences and says what the teacher thinks of their tokens."""
+
+    vocabulary: int
+    given_ids: bool
+
+    def score(
+        self,
+        sequences: Sequence[np.ndarray],
+        starts: Sequence[int],
+        top: int,
+        given: Sequence[np.ndarray] | None = None,
+        tick: Tick = silent,
+    ) -> Scored:
+        """Return ids and log-probs [n, 1 + top] from each start, and those of given ids [n, S]."""
+        ...
+
+
+class VllmScorer:
+    """vLLM in a process of its own; one that runs out of memory starts again with half a batch."""
+
+    def __init__(
+        self, start: Callable[[int | None], VllmEngine], say: Callable[[str], None]
+    ) -> None:
+        """start: a process for tokens a batch (None: as set). say: tells the user of a new try."""
+        self._start, self._say = start, say
+        self._engine = start(None)
+        self.vocabulary: int = self._engine.facts["vocabulary"]
+        self.given_ids: bool = self._engine.facts["given_ids"]
+
+    def score(
+        self,
+        sequences: Sequence[np.ndarray],
+        starts: Sequence[int],
+        top: int,
+        given: Sequence[np.ndarray] | None = None,
+        tick: Tick = silent,
+    ) -> Scored:
+        """Return what the teacher says; see `Scorer`."""
+        while True:
+            try:
+                return self._engine.score(sequences, starts, top, given, tick)
+            except EngineMemoryError as error:
+                half = self._engine.facts["batch_tokens"] // 2
+                if half < _LEAST_BATCH:
+                    raise
+                self._say(f"note: {error}; trying again with vllm.batch_tokens = {half}")
+                self._engine = self._start(half)
+
+
+def engine_teacher_inputs(
+    teacher: str,
+    dtype: str,
+    rollouts: tuple[str, str],
+    prompts: Sequence[Sequence[int]] | None,
+    settings: ScoreSettings,
+    *,
+    given_ids: bool,
+) -> dict:
+    """Return what makes a shard of an engine's teacher scores.
+
+    given_ids: whether the engine is asked for the student's ids; else `engine_top` decides which
+    of them are known.
+    """
+    return teacher_inputs(teacher, dtype, rollouts, prompts, settings) | {
+        "engine": settings.engine,
+        "engine_top": settings.engine_top,
+        "given_ids": given_ids,
+    }
+
+
+def score_with_engine(
+    scorer: Scorer,
+    rollouts: pa.Table,
+    settings: ScoreSettings,
+    *,
+    dtype: str,
+    student_vocabulary: int,
+    teacher_prompts: Mapping[str, Sequence[int]] | None = None,
+    tick: Tick = silent,
+) -> tuple[pa.Table, dict]:
+    """Return the `teacher` table of a shard and facts. dtype: `float32`, ..., for tolerances.
+
+    The entropy is that of the fetched ids and one bucket for all others, a lower bound. Raises
+    `NumericsError` where the engine answers for other tokens, or scores a rollout alone otherwise
+    than among others.
+    """
+    shard = read_rollouts(rollouts, teacher_prompts)
+    rows = np.flatnonzero(shard.responses.counts)
+    answers = _ask(scorer, shard, rows, settings, tick)
+    parts, entropies = [], []
+    for row, answer in zip(rows, answers, strict=True):
+        where = shard.responses.places(np.array([row]))
+        for start in range(0, len(where), _ROWS):
+            piece = slice(start, start + _ROWS)
+            numbers = tuple(None if a is None else a[piece] for a in answer)
+            support, entropy = cut_support(
+                numbers,
+                shard.top.padded(where[piece]),
+                settings,
+                scorer.vocabulary,
+                min(student_vocabulary, scorer.vocabulary),
+            )
+            parts.append(support)
+            entropies.append(entropy)
+    ids, logprobs, tails = zip(*parts, strict=True)
+    supports = concatenate(list(ids)), concatenate(list(logprobs)), np.concatenate(tails)
+    table = _teacher_table(shard, supports, np.concatenate(entropies).astype(np.float32))
+    gap = _recheck(scorer, shard, rows, answers, settings, dtype)
+    facts = {"teacher_check_gap": gap, "given_ids": scorer.given_ids}
+    return table, teacher_facts(shard, table) | facts
+
+
+def _ask(
+    scorer: Scorer, shard: RolloutArrays, rows: np.ndarray, settings: ScoreSettings, tick: Tick
+) -> Scored:
+    """Return the engine's answers, after showing that they are about the sampled tokens."""
+    sequences = [np.concatenate([shard.teacher_prompts[r], shard.responses.row(r)]) for r in rows]
+    starts = [len(shard.teacher_prompts[r]) for r in rows]
+    given = None
+    if scorer.given_ids:
+        places = [shard.responses.places(np.array([r])) for r in rows]
+        given = [_padded_ids(shard.top, where) for where in places]
+    mean = shard.responses.counts[rows].mean()
+    answers = scorer.score(
+        sequences, starts, settings.engine_top, given, lambda n: tick(round(n * mean))
+    )
+    for row, (ids, logprobs, _) in zip(rows, answers, strict=True):
+        if not np.array_equal(ids[:, 0], shard.responses.row(row)):
+            raise NumericsError(
+                f"the teacher's engine answers for other tokens than those of rollout "
+                f"{shard.rollouts[row]}: nothing of the shard is stored"
+            )
+        if not np.isfinite(logprobs[:, 0]).all():
+            raise NumericsError(
+                f"the teacher's engine gives log-probs that are not finite in rollout "
+                f"{shard.rollouts[row]}: nothing of the shard is stored; try dtype = 'float32' "
+                "for the teacher"
+            )
+    return answers
+
+
+def _padded_ids(top: Ragged, where: np.ndarray) -> np.ndarray:
+    ids, valid = top.padded(where)
+    return np.where(valid, ids, -1).astype(np.int32)
+
+
+def cut_support(
+    answer: tuple[Any, ...],
+    led: tuple[np.ndarray, np.ndarray],
+    settings: ScoreSettings,
+    vocabulary: int,
+    common: int,
+) -> tuple[tuple[Ragged, Ragged, np.ndarray], np.ndarray]:
+    """Return the support (ids, float16 log-probs, tail) and entropy of N tokens.
+
+    answer: ids and log-probs [N, 1 + E] of the engine, log-probs [N, S] of the student's ids or
+    None. led: the student's ids [N, S] and which are true. vocabulary: of the teacher. common: ids
+    that both models have.
+    """
+    ids, logprobs, given = answer
+    logprobs = logprobs.astype(np.float64)
+    ours, true = led
+    own = _own(logprobs[:, 1:], settings)
+    if given is None:
+        own |= ((ids[:, 1:, None] == ours[:, None, :]) & true[:, None, :]).any(2)
+        extra = np.zeros((len(ids), 0), dtype=np.int64), np.zeros((len(ids), 0))
+        wanted = np.zeros((len(ids), 0), dtype=bool)
+    else:
+        extra, wanted = (ours, given.astype(np.float64)), true
+    everything = np.concatenate([ids, extra[0]], 1).astype(np.int64)
+    values = np.concatenate([logprobs, extra[1]], 1)
+    token = np.ones((len(ids), 1), dtype=bool)
+    known = np.concatenate([token, np.ones_like(own), wanted], 1) & np.isfinite(values)
+    keep = np.concatenate([token, own, wanted], 1) & (everything < common)
+    # ids that were not fetched are no more probable than the last that was
+    least = logprobs[:, -1]
+    return _buckets(everything, values, known, keep, (vocabulary, least))
+
+
+def _own(logprobs: np.ndarray, settings: ScoreSettings) -> np.ndarray:
+    """Return which of the teacher's falling log-probs [N, E] belong to the support by mass."""
+    mass = np.exp(logprobs)
+    before = mass.cumsum(1) - mass
+    kept = before < settings.teacher_top_p if settings.teacher_top_p < 1 else before > -1
+    return kept & (np.arange(logprobs.shape[1]) < settings.teacher_top_max)
+
+
+def _buckets(
+    ids: np.ndarray,
+    values: np.ndarray,
+    known: np.ndarray,
+    keep: np.ndarray,
+    others: tuple[int, np.ndarray],
+) -> tuple[tuple[Ragged, Ragged, np.ndarray], np.ndarray]:
+    """Return the kept entries in the order of their ids, the tail of all others, the entropy.
+
+    An id that stands twice counts once, and is kept if one of them is. others: the size of the
+    vocabulary, and the largest log-prob [N] that an id not known can have.
+    """
+    vocabulary, most = others
+    order = np.lexsort((~keep, np.where(known, ids, vocabulary)), axis=1)
+    ids, values, known, keep = (np.take_along_axis(a, order, 1) for a in (ids, values, known, keep))
+    known[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+    keep &= known
+    p = np.where(known, np.exp(values), 0)
+    count = known.sum(1)
+    room = (vocabulary - count) * np.exp(most)
+    unseen = np.clip(1 - p.sum(1), np.where(count < vocabulary, 1e-30, 0), room)
+    outside = np.where(keep, 0, p).sum(1) + unseen
+    with np.errstate(divide="ignore"):
+        tail = np.log(outside)
+        terms = np.where(unseen > 0, unseen * np.log(np.maximum(unseen, 1e-300)), 0)
+    entropy = -(p * np.where(known, values, 0)).sum(1) - terms
+    counts = keep.sum(1).astype(np.int32)
+    stored = np.maximum(values[keep], np.finfo(np.float16).min).astype(np.float16)
+    rows = Ragged(ids[keep].astype(np.int32), counts), Ragged(stored, counts)
+    return (*rows, tail.astype(np.float32)), np.maximum(entropy, 0)
+
+
+def _recheck(
+    scorer: Scorer,
+    shard: RolloutArrays,
+    rows: np.ndarray,
+    answers: Scored,
+    settings: ScoreSettings,
+    dtype: str,
+) -> float:
+    """Score a few rollouts again, each alone; return the largest mean gap in nats."""
+    places = np.linspace(0, len(rows) - 1, min(settings.check_rows, len(rows))).astype(int)
+    gaps = [0.0]
+    for place in places:
+        row = int(rows[place])
+        prompt = shard.teacher_prompts[row]
+        sequence = np.concatenate([prompt, shard.responses.row(row)])
+        again = scorer.score([sequence], [len(prompt)], 1)[0][1][:, 0]
+        gaps.append(float(np.abs(again - answers[place][1][:, 0]).mean()))
+    gap = max(gaps) if np.isfinite(gaps).all() else float("nan")
+    if not gap <= CHECK[dtype]:
+        raise NumericsError(
+            f"teacher: log-probs of sampled tokens differ by {gap:.3g} nats on average when a "
+            f"rollout is scored alone (expected under {CHECK[dtype]:g}): its engine computes "
+            "something else in a batch; nothing of the shard is stored"
+        )
+    return gap

@@ -1,0 +1,80 @@
+"""The comparison: shared first rounds, controls always there, nothing played twice."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tip.pipeline.compare import NO_REFRESH, Row, compare, compare_all, rows_of, run_config
+from tip.pipeline.compare_report import write
+from tip.pipeline.progress import Reporter
+from tip.storage.errors import ConfigError, InputError
+
+from .conftest import MakeConfig
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture
+def asked(problems: Path) -> dict[str, object]:
+    return {
+        "source": str(problems / "held_out.jsonl"),
+        "template": "raw",
+        "temperature": 0,
+        "max_tokens": 64,
+        "verifier": "exact",
+        "every": 1,
+    }
+
+
+def test_the_controls_stand_beside_every_choice_of_rules() -> None:
+    names = [row.name for row in rows_of(["q3", "all", "random"], [0.5, 0.1])]
+    assert names == ["all", "no refresh", "random 50%", "random 10%", "q3 50%", "q3 10%"]
+
+
+def test_an_unknown_rule_or_budget_is_refused_before_any_run() -> None:
+    with pytest.raises(InputError, match="soft_and"):
+        rows_of(["soft_and"], [0.5])
+    with pytest.raises(ConfigError, match=r"\(0, 1\]"):
+        rows_of(["q3"], [0.5, 2.0])
+
+
+def test_no_refresh_answers_all_prompts_with_the_first_student(config: MakeConfig) -> None:
+    changed = run_config(config(rounds=3), Row(NO_REFRESH, 1.0), 7)
+    assert (changed.rounds, changed.rollout.prompts, changed.seed) == (1, 192, 7)
+
+
+def test_rows_of_a_seed_share_their_first_round_and_a_second_start_plays_nothing(
+    config: MakeConfig, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = config(evaluate=asked, rounds=2, rollout={"prompts": 32})
+    rows = rows_of(["q3"], [0.2])
+    outcomes = compare(settings, rows, [0, 1], 1, QUIET)
+    scored = {(o.row.rule, o.seed): o.teacher_scored for o in outcomes}
+    assert scored["q3", 0] < scored["all", 0]
+    assert all(len(o.curve) == 3 for o in outcomes if o.row.rule != NO_REFRESH)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a finished run was opened")
+
+    monkeypatch.setattr("tip.pipeline.rounds.play", refuse)
+    results = compare_all(settings, rows, [0, 1], workers=1, oracle_rollouts=4, reporter=QUIET)
+    names = results["rules"]["row"].to_list()
+    assert names == ["student before", "teacher", *(row.name for row in rows)]
+    overlap = results["common tokens at 20%"]
+    assert overlap.filter(pl.col("rule") == "q3")["q3"].item() == 1.0
+    shares = results["where the types lie"]
+    assert shares["share"].sum() == pytest.approx(1)
+    assert results["oracle"]["top_share"].max() > 0.5
+    page = write(tmp_path / "tables", results, "about")
+    assert "| q3 20% |" in page.read_text(encoding="utf-8")
+    assert pl.read_parquet(page.with_name("rules.parquet")).equals(results["rules"])
+
+
+def test_workers_make_what_one_makes(
+    config: MakeConfig, asked: dict[str, object], tmp_path: Path
+) -> None:
+    settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    alone = compare(settings, rows_of(["q3"], [0.2]), [0], 1, QUIET)
+    elsewhere = {"store": str(tmp_path / "s2"), "runs": str(tmp_path / "r2")}
+    together = compare(settings.model_copy(update=elsewhere), rows_of(["q3"], [0.2]), [0], 2, QUIET)
+    assert [o.accuracy for o in alone] == [o.accuracy for o in together]

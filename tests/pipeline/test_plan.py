@@ -1,0 +1,82 @@
+"""A dry run tells what a run will do, from manifests, and leaves nothing behind."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tip.pipeline.plan import dry_run, make_plan, shape_of
+from tip.pipeline.rounds import play
+from tip.pipeline.session import Session
+from tip.stages.models import load_model, read_card
+from tip.stages.settings import ModelSettings
+
+from .conftest import PAIR, MakeConfig, numbers
+
+
+def planned(config: Any) -> Any:
+    session = Session(config, look_only=True)
+    return make_plan(session, session.store_if_there())
+
+
+def test_a_dry_run_of_nothing_estimates_and_writes_nothing(
+    config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sums = dry_run(Session(config(rounds=3), look_only=True))
+    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "runs").exists()
+    assert sums["tokens"] == 3 * 64 * 64  # the longest responses
+    out = capsys.readouterr().out
+    assert "nothing like it in the store yet" in out
+    assert "0/2 rolled out" in out
+    assert "memory on cpu" in out
+
+
+def test_a_plan_counts_the_shards_that_the_run_then_finds(config: MakeConfig) -> None:
+    played = Session(config(rounds=1))
+    play(played)
+    plan = planned(config("large", rounds=2, rollout={"prompts": 96}))
+    first, second = plan.rounds
+    assert (first.shards, first.cached_rollouts, first.cached_scores) == (3, 2, 2)
+    assert (second.cached_rollouts, second.cached_scores) == (None, None)
+    assert planned(config(rounds=2)).rounds[0].trained
+    large = Session(config("large", rounds=1, rollout={"prompts": 96}))
+    play(large)
+    found = numbers(large, "rollout", "reused_tokens")[0]
+    assert found == numbers(played, "rollout", "tokens")[0]
+
+
+def test_an_estimate_rests_on_what_the_store_holds(config: MakeConfig) -> None:
+    session = Session(config(rounds=1))
+    play(session)
+    plan = planned(config("next", rounds=1, seed=5))
+    tokens = numbers(session, "rollout", "tokens")[0]
+    assert plan.rounds[0].tokens == pytest.approx(tokens, abs=1)
+    sizes = session.store.sizes()
+    stored = sum(sizes[kind].bytes for kind in ("rollouts", "teacher", "tokens"))
+    assert plan.rounds[0].bytes == pytest.approx(stored, rel=0.01)
+
+
+def test_a_plan_loads_no_weights_and_counts_them_from_their_headers(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ModelSettings(model=str(PAIR / "student"))
+    session = Session(config())
+    model = load_model(settings, session.device, session.dtype(settings))
+    assert shape_of(read_card(settings)).parameters == sum(
+        p.numel() for p in model.model.parameters()
+    )
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("tip.pipeline.session.load_model", refuse)
+    plan = planned(config(score={"mode": "separate", "engine": "vllm"}, rollout={"engine": "vllm"}))
+    stages = [stage for stage, _, _ in plan.memory]
+    assert stages == ["rollout", "score (teacher)", "score (student)", "train"]
+
+
+def test_a_joint_scoring_is_planned_with_both_models(config: MakeConfig) -> None:
+    sizes = {stage: size for stage, _, size in planned(config()).memory}
+    apart = {stage: size for stage, _, size in planned(config(score={"mode": "separate"})).memory}
+    assert sizes["score"] > apart["score (student)"]
+    assert sizes["score"] > apart["score (teacher)"]
