@@ -14,7 +14,7 @@ test: $(VENV)/.dev lint
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright -p . --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 soak: $(VENV)/.dev models

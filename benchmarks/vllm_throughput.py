@@ -4,19 +4,23 @@
 
 Both sides get the same requests and give the same numbers: rollouts with seeds and the top 64
 log-probs a token, scoring with the top 128 of the prompt. vLLM alone stops at its Python objects;
-the engine's time goes on to arrays, and that of scoring to the finished `teacher` table.
+the engine's time goes on until its arrays are in the process that asked.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 RUNS, REQUESTS, PROMPT, RESPONSE, TOP, SCORED_TOP = 3, 128, 48, 64, 64, 128
+
+SIDES, WORK = ("vllm", "engine"), ("rollout", "score")
 
 
 def main() -> None:
@@ -24,20 +28,20 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--side", choices=["vllm", "engine"])
+    parser.add_argument("--part", choices=[f"{s}-{w}" for s in SIDES for w in WORK])
     options = parser.parse_args()
-    if options.side:
-        side = {"vllm": raw, "engine": engine}[options.side]
-        print("RESULT", json.dumps(side(options)))
+    if options.part:
+        side, work = options.part.split("-")
+        print("RESULT", {"vllm": raw, "engine": engine}[side](options, work == "score"))
         return
-    results = {}
-    for side in ("vllm", "engine"):  # one after the other: each takes the memory it likes
-        command = [sys.executable, "-P", *sys.argv, "--side", side]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        results[side] = json.loads(text.split("RESULT", 1)[1])
-    for name, rate in results["vllm"].items():
-        ours = results["engine"][name]
-        print(f"{name:<10} vLLM {rate:8.0f}  engine {ours:8.0f} tokens/s  ratio {ours / rate:.3f}")
+    for work in WORK:
+        rates = []
+        for side in SIDES:  # a process each, one after the other: nothing is left of the last
+            command = [sys.executable, "-P", *sys.argv, "--part", f"{side}-{work}"]
+            text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            rates.append(float(text.split("RESULT", 1)[1]))
+        alone, ours = rates
+        print(f"{work:<8} vLLM {alone:7.0f}, engine {ours:7.0f} tokens/s, ratio {ours / alone:.3f}")
 
 
 def requests(vocabulary: int) -> list[list[int]]:
@@ -61,64 +65,61 @@ def spec(options: argparse.Namespace, scoring: bool):
     )
 
 
-def raw(options: argparse.Namespace) -> dict[str, float]:
-    import os
-
-    os.environ |= spec(options, False).environment()
+def raw(options: argparse.Namespace, scoring: bool) -> float:
+    terms = spec(options, scoring)
+    os.environ |= terms.environment()
     from vllm import LLM, SamplingParams
 
-    out = {}
-    for name, scoring in (("rollout", False), ("score", True)):
-        arguments = {k: v for k, v in spec(options, scoring).arguments().items() if v is not None}
-        llm = LLM(**arguments, skip_tokenizer_init=True, generation_config="vllm")
-        prompts = requests(spec(options, False).vocabulary)
-        shared = {"ignore_eos": True, "flat_logprobs": True, "detokenize": False}
-        rates = []
-        for run in range(RUNS):
-            if scoring:
-                asked = [p + p[: RESPONSE - 1] for p in prompts]
-                params = [SamplingParams(max_tokens=1, prompt_logprobs=SCORED_TOP, **shared)]
-                params = params * REQUESTS
-            else:
-                asked = prompts
-                params = [
-                    SamplingParams(
-                        max_tokens=RESPONSE, seed=run * REQUESTS + i, logprobs=TOP, **shared
-                    )
-                    for i in range(REQUESTS)
-                ]
-            begin = time.perf_counter()
-            llm.generate([{"prompt_token_ids": p} for p in asked], params, use_tqdm=False)
-            tokens = sum(len(p) for p in asked) if scoring else REQUESTS * RESPONSE
-            rates.append(tokens / (time.perf_counter() - begin))
-        out[name] = max(rates)
-        del llm
-    return out
+    arguments = {k: v for k, v in terms.arguments().items() if v is not None}
+    llm = LLM(**arguments, skip_tokenizer_init=True, generation_config="vllm")
+    prompts = requests(terms.vocabulary)
+    asked = [p + p[: RESPONSE - 1] for p in prompts] if scoring else prompts
+    shared = {"ignore_eos": True, "flat_logprobs": True, "detokenize": False}
+
+    def once(run: int) -> int:
+        if scoring:
+            params = [SamplingParams(max_tokens=1, prompt_logprobs=SCORED_TOP, **shared)]
+            params *= REQUESTS
+        else:
+            seeds = range(run * REQUESTS, (run + 1) * REQUESTS)
+            params = [
+                SamplingParams(max_tokens=RESPONSE, seed=seed, logprobs=TOP, **shared)
+                for seed in seeds
+            ]
+        llm.generate([{"prompt_token_ids": p} for p in asked], params, use_tqdm=False)
+        return sum(map(len, asked)) if scoring else REQUESTS * RESPONSE
+
+    return fastest(once)
 
 
-def engine(options: argparse.Namespace) -> dict[str, float]:
+def engine(options: argparse.Namespace, scoring: bool) -> float:
     from tip.stages.engines import Request, Sampling
     from tip.stages.engines.vllm_engine import VllmEngine
 
-    prompts = requests(spec(options, False).vocabulary)
-    out = {}
-    with VllmEngine(spec(options, False)) as made:
-        rates = []
-        for run in range(RUNS):
-            asked = [Request(tuple(p), run * REQUESTS + i) for i, p in enumerate(prompts)]
-            begin = time.perf_counter()
-            made.generate(asked, Sampling(1.0, 1.0, 0, RESPONSE, (), run, 0.99, TOP))
-            rates.append(REQUESTS * RESPONSE / (time.perf_counter() - begin))
-        out["rollout"] = max(rates)
-    with VllmEngine(spec(options, True)) as made:
-        rates = []
-        for _ in range(RUNS):
-            sequences = [np.array(p + p[: RESPONSE - 1]) for p in prompts]
-            begin = time.perf_counter()
+    terms = spec(options, scoring)
+    prompts = requests(terms.vocabulary)
+    sequences = [np.array(p + p[: RESPONSE - 1]) for p in prompts]
+
+    def once(run: int) -> int:
+        if scoring:
             made.score(sequences, [PROMPT] * REQUESTS, SCORED_TOP)
-            rates.append(sum(map(len, sequences)) / (time.perf_counter() - begin))
-        out["score"] = max(rates)
-    return out
+            return sum(map(len, sequences))
+        asked = [Request(tuple(p), run * REQUESTS + i) for i, p in enumerate(prompts)]
+        made.generate(asked, Sampling(1.0, 1.0, 0, RESPONSE, (), run, 0.99, TOP))
+        return REQUESTS * RESPONSE
+
+    with VllmEngine(terms) as made:
+        return fastest(once)
+
+
+def fastest(once: Callable[[int], int]) -> float:
+    """Return tokens a second of the fastest of some runs."""
+    rates = []
+    for run in range(RUNS):
+        begin = time.perf_counter()
+        tokens = once(run)
+        rates.append(tokens / (time.perf_counter() - begin))
+    return max(rates)
 
 
 if __name__ == "__main__":

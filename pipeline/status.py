@@ -3,6 +3,7 @@
 from collections import defaultdict
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -36,23 +37,29 @@ def print_run(run: RunFolder, console: Console | None = None) -> None:
     rounds = by_round(run.metrics())
     if not rounds:
         raise ConfigError(f"no run {run.name} with finished stages under {run.path.parent}")
-    table = Table(title=f"run {run.name}", title_justify="left")
+    table = Table(
+        title=f"run {run.name}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for name in (
         "round",
-        "accuracy",
-        "reverse KL",
+        "right",
+        "KL",
         "loss",
-        "trained tokens",
+        "trained",
         "generated",
-        "teacher scored",
-        "teacher reused",
-        "staleness",
-        "seconds",
+        "scored",
+        "reused",
+        "stale",
+        "s",
     ):
         table.add_column(name, justify="right")
     for number, stages in rounds.items():
         table.add_row(*_row(number, stages))
     (console or Console()).print(table)
+    (console or Console()).print(
+        "right: answers after so many rounds; KL: to the teacher, on the round's rollouts;\n"
+        "trained, generated, scored, reused: tokens; stale: KL of the student before to after."
+    )
 
 
 def print_runs(runs: str, console: Console | None = None) -> None:

@@ -9,6 +9,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -124,7 +125,12 @@ def _play(folder: Path, choice: Choice, rounds: int, pair: Path, console: Consol
 
 
 def _print_table(sessions: list[Session], teacher: dict[str, Any], console: Console) -> None:
-    table = Table(title="\nHeld-out problems answered right (greedy)", title_justify="left")
+    table = Table(
+        title="\nHeld-out problems answered right (greedy)",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("who", no_wrap=True)
     for name in ("accuracy, 95 %", "trained", "generated", "scored", "reused", "B/token", "s"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -135,13 +141,13 @@ def _print_table(sessions: list[Session], teacher: dict[str, Any], console: Cons
     table.add_row("teacher", _accuracy(teacher))
     console.print(table)
     console.print(
-        "trained: tokens that met the loss; generated: by the student; scored, reused: tokens read "
-        "by the teacher,\nor found in the store."
+        "trained: tokens that met the loss; generated: tokens the student wrote; scored, reused:\n"
+        "tokens the teacher read, or found in the store; B/token: bytes stored a token."
     )
 
 
 def _accuracy(numbers: dict[str, Any]) -> str:
-    return f"{numbers['accuracy']:.1%} ({numbers['low']:.1%}-{numbers['high']:.1%})"
+    return f"{numbers['accuracy']:.1%} ({numbers['low']:.0%}-{numbers['high']:.0%})"
 
 
 def _costs(run: RunFolder) -> tuple[str, ...]:
