@@ -46,7 +46,7 @@ def print_run(run: RunFolder, console: Console | None = None) -> None:
         "KL",
         "loss",
         "trained",
-        "generated",
+        "made",
         "scored",
         "reused",
         "stale",
@@ -58,7 +58,8 @@ def print_run(run: RunFolder, console: Console | None = None) -> None:
     (console or Console()).print(table)
     (console or Console()).print(
         "right: answers after so many rounds; KL: to the teacher, on the round's rollouts;\n"
-        "trained, generated, scored, reused: tokens; stale: KL of the student before to after."
+        "trained, made (by the student), scored, reused: tokens; stale: KL of before to after.",
+        soft_wrap=True,
     )
 
 

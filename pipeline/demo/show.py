@@ -132,7 +132,7 @@ def _print_table(sessions: list[Session], teacher: dict[str, Any], console: Cons
         padding=(0, 1, 0, 0),
     )
     table.add_column("who", no_wrap=True)
-    for name in ("accuracy, 95 %", "trained", "generated", "scored", "reused", "B/token", "s"):
+    for name in ("accuracy, 95 %", "trained", "scored", "reused", "B/token", "s"):
         table.add_column(name, justify="right", no_wrap=True)
     first = by_round(sessions[0].run.metrics())[0]["evaluate"]
     table.add_row("student before", _accuracy(first))
@@ -141,8 +141,9 @@ def _print_table(sessions: list[Session], teacher: dict[str, Any], console: Cons
     table.add_row("teacher", _accuracy(teacher))
     console.print(table)
     console.print(
-        "trained: tokens that met the loss; generated: tokens the student wrote; scored, reused:\n"
-        "tokens the teacher read, or found in the store; B/token: bytes stored a token."
+        "trained: tokens that met the loss; scored, reused: tokens that the teacher read, or\n"
+        "that were found in the store; B/token: bytes stored a token.",
+        soft_wrap=True,
     )
 
 
@@ -169,7 +170,6 @@ def _costs(run: RunFolder) -> tuple[str, ...]:
     return (
         _accuracy(rounds[max(rounds)]["evaluate"]),
         f"{int(total('train', 'trained_tokens')):,}",
-        f"{int(total('rollout', 'generated_tokens')):,}",
         f"{scored:,}",
         f"{every - scored:,}",
         f"{size / tokens:.0f}",
