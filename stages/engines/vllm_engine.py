@@ -48,6 +48,7 @@ _UNKNOWN_MODEL = (
 )
 _NO_DEVICE = ("no cuda gpus", "failed to infer device", "no cuda-capable", "found no nvidia driver")
 _KILLED = -9
+_CPU_BATCH = 4096  # tokens computed at once on a CPU: vLLM's own default there
 _WORDS = 240  # characters of vLLM's own words in an error
 
 
@@ -93,6 +94,11 @@ class EngineSpec:
         batch = self.batch_tokens
         if batch is None and self.scoring:
             batch = scoring_batch(self.vocabulary)
+        chunked = True if batch else None
+        if self.on_cpu and not self.scoring:
+            # vLLM 0.32 dies where a seeded request's prompt is cut in two: it rewinds the noise of
+            # the token it drops, which generators of a CPU cannot ("does not use offset")
+            chunked, batch = False, max(batch or _CPU_BATCH, self.longest)
         return {
             "model": str(self.folder),
             "dtype": self.dtype,
@@ -107,7 +113,7 @@ class EngineSpec:
             "kv_cache_dtype": self.kv_cache_dtype,
             # prompt log-probs of a cached prefix are not computed
             "enable_prefix_caching": False if self.scoring else None,
-            "enable_chunked_prefill": True if batch else None,
+            "enable_chunked_prefill": chunked,
             "trust_remote_code": self.trust_remote_code,
         }
 

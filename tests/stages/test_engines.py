@@ -238,7 +238,7 @@ def test_pairs_of_tokens_that_the_engine_samples_follow_the_models_joint_distrib
 
 
 def test_a_token_of_probability_1e_9_is_drawn_by_the_noise_that_means_it() -> None:
-    logits = torch.tensor([[0.0, np.log(1e-9), -40.0]])
+    logits = torch.tensor([[0.0, np.log(1e-9), -40.0]], dtype=torch.float32)
     noise = torch.tensor([1 - 2e-9, 1 - 0.5e-9, 1 - 2.0**-53], dtype=torch.float64)
     drawn = draw(logits.expand(3, -1), noise, 1.0, 1.0, 0)
     assert drawn.tolist() == [0, 1, 1]

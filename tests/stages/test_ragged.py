@@ -69,6 +69,8 @@ def test_a_slice_of_a_chunked_column_gives_the_rows_of_the_slice(
     type_ = pa.list_(pa.int32())
     column = pa.chunked_array([pa.array(rows, type_), pa.array(other, type_)])
     assert lists(from_lists(column.slice(start, length))) == (rows + other)[start : start + length]
+    whole = pa.array(rows, type_)
+    assert lists(from_lists(whole.slice(start, length))) == rows[start : start + length]
 
 
 @pytest.mark.parametrize("type_", [pa.bool_(), pa.float16(), pa.float32(), pa.int32()], ids=str)

@@ -133,10 +133,12 @@ def test_a_step_is_adamw_with_the_rate_of_its_place(untied: Round, tmp_path: Pat
 
 
 def test_totals_add_up_what_was_trained(untied: Round, tmp_path: Path) -> None:
-    totals, data = run(untied, tmp_path).totals, untied.data
+    result, data = run(untied, tmp_path), untied.data
+    student, totals = result.student, result.totals
     assert totals.step == 3
     assert totals.trained_tokens == len(data.positions)
     assert totals.body_tokens == data.lengths.sum()
+    assert all(p.grad is None for p in student.model.parameters()), "their memory is given back"
     assert totals.weight == pytest.approx(data.weights.sum(dtype=np.float64), rel=1e-6)
     assert 0 < totals.mass / totals.trained_tokens <= 1
     assert totals.loss / totals.weight == pytest.approx(

@@ -209,8 +209,12 @@ def test_a_gap_that_is_no_number_is_refused(engine: VllmEngine) -> None:
 
 
 @needs_vllm
-def test_a_killed_engine_is_one_line_and_a_closed_one_leaves_no_process(student: Path) -> None:
-    engine = VllmEngine(spec(student))
+def test_more_prompts_than_a_batch_holds_are_answered_and_a_killed_engine_is_one_line(
+    student: Path,
+) -> None:
+    engine = VllmEngine(spec(student, batch_tokens=128))  # 64 prompts of 6 tokens are more
+    made = engine.generate(requests(64), SAMPLING)
+    assert len(made.ids.counts) == 64
     process = engine._process
     engine.prefetch(requests(64), SAMPLING)
     os.kill(process.pid, signal.SIGKILL)
