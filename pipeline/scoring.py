@@ -16,6 +16,7 @@ from .progress import Stopwatch
 from .session import Session, Student, report
 
 LOST_TO_TELL = 1e-4  # student mass on ids that an engine could not be asked for
+LOST_TO_WARN = 0.05
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ def ensure_scores(
         teacher_tokens_reused=everything - scores.scored,
         **numbers,
     )
+    if numbers.get("lost_mass", 0) >= LOST_TO_WARN:
+        session.reporter.say(
+            f"note: the support lacks {numbers['lost_mass']:.0%} of the student's mass, since the "
+            "teacher's engine cannot be asked for the student's ids: divergences, selection and "
+            "loss see little of the student; use score.engine = 'transformers', or vLLM on a GPU"
+        )
     session.run.update_round(
         number, teacher=[a.key for a in scores.teacher], tokens=[a.key for a in scores.tokens]
     )

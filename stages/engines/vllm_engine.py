@@ -158,18 +158,17 @@ class VllmEngine:
         self.spec = spec
         self._submitted: set[str] = set()
         self._numbers = itertools.count()
-        self._log = Path(tempfile.mkstemp(prefix="tip-vllm-", suffix=".log")[1])
+        self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115  # closed with the process
         self._pipe, far = Pipe()
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", f"{__package__}.vllm_worker", str(far.fileno())],
-                pass_fds=[far.fileno()],
-                env=spec.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C reaches the parent, which then closes it
-            )
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", f"{__package__}.vllm_worker", str(far.fileno())],
+            pass_fds=[far.fileno()],
+            env=spec.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,  # Ctrl-C reaches the parent, which then closes it
+        )
         far.close()
         self._send("start", spec.arguments())
         self.facts: dict[str, Any] = self._receive("ready", silent)
@@ -192,7 +191,7 @@ class VllmEngine:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._log.unlink(missing_ok=True)
+        self._log.close()
 
     def prefetch(self, requests: Sequence[Request], sampling: Sampling) -> None:
         """Begin responses that `generate` will be asked for: the engine's batch stays full."""
@@ -284,8 +283,9 @@ class VllmEngine:
         """Return the error for what the process said, or for how it ended."""
         self._pipe.close()
         code = self._process.wait()
-        log = self._log.read_text(errors="replace")
-        self._log.unlink(missing_ok=True)
+        self._log.seek(0)
+        log = self._log.read().decode(errors="replace")
+        self._log.close()
         if not text and code == _KILLED:
             return EngineMemoryError(
                 f"{self.spec.folder}: the vLLM process was killed, as a system short of memory "

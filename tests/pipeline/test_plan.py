@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tip.cli import app
 from tip.pipeline.plan import dry_run, make_plan, shape_of
 from tip.pipeline.rounds import play
 from tip.pipeline.session import Session
 from tip.stages.models import load_model, read_card
 from tip.stages.settings import ModelSettings
+from typer.testing import CliRunner
 
 from .conftest import PAIR, MakeConfig, numbers
 
@@ -73,6 +75,28 @@ def test_a_plan_loads_no_weights_and_counts_them_from_their_headers(
     plan = planned(config(score={"mode": "separate", "engine": "vllm"}, rollout={"engine": "vllm"}))
     stages = [stage for stage, _, _ in plan.memory]
     assert stages == ["rollout", "score (teacher)", "score (student)", "train"]
+
+
+def test_the_command_line_shows_the_plan_and_plays_nothing(
+    config: MakeConfig, tmp_path: Path
+) -> None:
+    settings = config()
+    text = "\n".join(
+        [
+            f'store = "{settings.store}"',
+            f'runs = "{settings.runs}"',
+            f'student.model = "{settings.student.model}"',
+            f'teacher.model = "{settings.teacher.model}"',
+            f'prompts = {{ source = "{settings.prompts.source}", template = "raw" }}',
+            "rollout = { prompts = 64, max_tokens = 64 }",
+        ]
+    )
+    (tmp_path / "c.toml").write_text(text)
+    result = CliRunner().invoke(app, ["run", str(tmp_path / "c.toml"), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert "run c: 10 rounds" in result.output
+    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_joint_scoring_is_planned_with_both_models(config: MakeConfig) -> None:
