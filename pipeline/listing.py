@@ -34,7 +34,7 @@ def print_query(
     config = run.config()
     if config is None:
         raise ConfigError(f"no run {name} under {runs}; `tip status --runs {runs}` lists them")
-    store = Store(config["config"]["store"])
+    store = existing_store(config["config"]["store"])
     tokens, rollouts = {}, {}
     for number, pointers in run.rounds():
         if "tokens" in pointers and (numbers is None or number in numbers):
@@ -59,7 +59,7 @@ def print_artifacts(root: str, kind: str | None) -> None:
     table = Table()
     for name in ("kind", "key", "bytes", "rows", "made from"):
         table.add_column(name, justify="right" if name in ("bytes", "rows") else "left")
-    for artifact in Store(root).list(kind):
+    for artifact in existing_store(root).list(kind):
         table.add_row(
             artifact.kind,
             artifact.key,
@@ -72,7 +72,7 @@ def print_artifacts(root: str, kind: str | None) -> None:
 
 def print_sizes(root: str) -> None:
     """Print what each kind takes, and the bytes a token of the tables that have one row a token."""
-    sizes = Store(root).sizes()
+    sizes = existing_store(root).sizes()
     table = Table()
     for name in ("kind", "artifacts", "bytes", "rows", "bytes a row"):
         table.add_column(name, justify="left" if name == "kind" else "right")
@@ -86,7 +86,7 @@ def print_sizes(root: str) -> None:
 
 def verify_store(root: str) -> None:
     """Read everything; raise `StoreError` when something is damaged."""
-    store, wrong, count = Store(root), [], 0
+    store, wrong, count = existing_store(root), [], 0
     for artifact in store.list(damaged=wrong):
         wrong += store.verify(artifact)
         count += 1
@@ -102,8 +102,15 @@ def verify_store(root: str) -> None:
 
 def sweep_store(root: str, hours: float) -> None:
     """Remove unfinished work of dead processes."""
-    removed = Store(root).sweep(hours * 3600)
+    removed = existing_store(root).sweep(hours * 3600)
     print(f"removed {len(removed)} unfinished drafts")
+
+
+def existing_store(root: str) -> Store:
+    """Open a store to look at it; one that is not there is named, not made."""
+    if "://" not in root and not Path(root).expanduser().is_dir():
+        raise StoreError(f"{root}: no such store; name one with --store (runs make theirs)")
+    return Store(root)
 
 
 def _paths(store: Store, kind: str, keys: list[str]) -> list[Path]:

@@ -54,6 +54,7 @@ def begin(session: Session) -> None:
     Raises `ConfigError` when the run was started with other settings that change results.
     """
     check_selection(session.config.select)
+    session.check_inputs()
     before = session.run.config()
     now = session.config.model_dump(mode="json")
     if before is None or not any(session.run.rounds()):

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..stages.engines import Tick
-from ..stages.score import score_joint, score_student, teacher_inputs, tokens_inputs
+from ..stages.score import score_joint, teacher_inputs, tokens_inputs
+from ..stages.score_separate import score_student
 from ..storage.columns import TEACHER, TOKENS
 from ..storage.store import Artifact, Draft
 from ..storage.tables import read_table

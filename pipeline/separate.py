@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..stages.engines import Tick
+from ..stages.recheck import CHECK_TOLERANCE
 from ..stages.remote import PROBE_TOKENS, ServerScorer
 from ..stages.score import teacher_inputs, tokens_inputs
-from ..stages.score_separate import score_student_after, score_teacher
+from ..stages.score_separate import score_student, score_teacher
 from ..stages.teachers import (
-    CHECK,
     Scorer,
     VllmScorer,
     engine_teacher_inputs,
@@ -61,7 +61,9 @@ class Teacher:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._settings = session.config.score
-        self._dtype = str(session.dtype(session.config.teacher)).removeprefix("torch.")
+        dtype = session.dtype(session.config.teacher)
+        self._dtype = str(dtype).removeprefix("torch.")
+        self._tolerance = CHECK_TOLERANCE[dtype]
 
     def ensure(self, source: Artifact, tick: Tick) -> tuple[Artifact, bool]:
         """Return the teacher signals of a shard, and whether they were made now."""
@@ -138,7 +140,7 @@ class Teacher:
             session.teacher_card,
             needed=needed,
             top=self._settings.engine_top,
-            tolerance=CHECK[self._dtype],
+            tolerance=self._tolerance,
             say=session.reporter.say,
         )
         self._refuse_other_model(scorer)
@@ -157,7 +159,7 @@ class Teacher:
         facts = {"logprobs": [float(x) for x in scorer.probe], "server": scorer.settings.url}
         known, _ = session.store.ensure("probe", inputs, lambda _: facts)
         gap = float(np.abs(scorer.probe - np.asarray(known.facts["logprobs"])).mean())
-        if not gap <= CHECK[self._dtype]:
+        if not gap <= self._tolerance:
             raise ModelError(
                 f"{scorer.settings.url}: {scorer.name!r} is not the model that made the scores "
                 f"stored for teacher.model = {session.config.teacher.model!r} (log-probs of "
@@ -185,7 +187,7 @@ def _tokens(
 
     def make(draft: Draft) -> dict[str, Any]:
         store = session.store
-        table, facts = score_student_after(
+        table, facts = score_student(
             session.model("student", student.settings),
             read_table([store.path(source, "rollouts")]),
             read_table([store.path(teacher, "teacher")]),

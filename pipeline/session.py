@@ -107,6 +107,16 @@ class Session:
             )
         return self.config.evaluate
 
+    def check_inputs(self) -> None:
+        """Meet a user's mistakes before any work: in vocabularies, prompts and problems."""
+        names = ["teacher_card"]
+        if self.config.evaluate is not None:
+            names.append("problems")
+        for name in names:
+            getattr(self, name)
+        if self.config.rollout.replay is None:
+            self.round_prompts(0)
+
     def store_if_there(self) -> Store | None:
         """Return the store, None where a session that only looks found none."""
         return getattr(self, "store", None)

@@ -21,19 +21,21 @@ from .models import LanguageModel
 from .ragged import Ragged, from_lists
 from .recheck import recheck
 from .rollout_arrays import RolloutArrays, predicting_states, read_rollouts
-from .score import (
+from .score_tables import (
     StoredSupport,
-    _back,
-    _columns,
-    _in_order,
-    _joined,
-    _masses,
-    _numpy,
-    _refuse_other_signals,
-    _refuse_unknown_ids,
-    _support_ids,
-    _teacher_table,
-    _tokens_table,
+    columns_in_order,
+    feature_arrays,
+    joined,
+    lengths,
+    masses,
+    places_back,
+    refuse_other_signals,
+    refuse_unknown_ids,
+    support_ids,
+    supports_in_order,
+    teacher_facts,
+    teacher_table,
+    tokens_table,
 )
 from .settings import ScoreSettings
 from .support import from_rows, teacher_support, to_rows
@@ -57,30 +59,19 @@ def score_teacher(
     one that scoring both models together gives, up to the rounding of other batches.
     """
     shard = read_rollouts(rollouts, teacher_prompts)
-    _refuse_unknown_ids("teacher", teacher, shard.responses.values)
-    batches = fill(_lengths(shard.teacher_prompts, shard), settings.batch_tokens)
+    refuse_unknown_ids("teacher", teacher, shard.responses.values)
+    batches = fill(lengths(shard.teacher_prompts, shard), settings.batch_tokens)
     supports, numbers = [], []
     for rows in batches:
         support, found = _teacher_batch(teacher, shard, rows, student_vocabulary, settings)
         supports.append(support)
         numbers.append(found)
         tick(int(shard.responses.counts[rows].sum()))
-    back = _back(batches, shard)
-    columns = _columns(numbers, back, shard)
+    back = places_back(batches, shard)
+    columns = columns_in_order(numbers, back, shard)
     checks = recheck("teacher", teacher, shard.teacher_prompts, shard, columns, settings.check_rows)
-    table = _teacher_table(shard, _in_order(supports, back), columns["teacher_entropy"])
+    table = teacher_table(shard, supports_in_order(supports, back), columns["teacher_entropy"])
     return table, teacher_facts(shard, table) | checks
-
-
-def _lengths(prompts: list[np.ndarray], shard: RolloutArrays) -> list[int]:
-    """Return the tokens that a model reads of each rollout: all but the last."""
-    return [len(p) + int(c) - 1 for p, c in zip(prompts, shard.responses.counts, strict=True)]
-
-
-def teacher_facts(shard: RolloutArrays, table: pa.Table) -> dict:
-    """Return what the manifest of a shard of teacher signals says of its size."""
-    tokens = sum(len(p) for p in shard.teacher_prompts) + len(shard.responses.values)
-    return {"teacher_tokens": int(tokens), "entries": len(from_lists(table["ids"]).values)}
 
 
 def _teacher_batch(
@@ -100,18 +91,18 @@ def _teacher_batch(
         tokens = torch.from_numpy(shard.responses.values[where].astype(np.int64))
         tokens = tokens.to(teacher.device)
         q = teacher.head.logits(states[start : start + chunk]).log_softmax(1)
-        ids, valid = _support_ids(tokens, q, shard.top, where, vocabulary, settings)
+        ids, valid = support_ids(tokens, q, shard.top, where, vocabulary, settings)
         supports.append(to_rows(teacher_support(q, ids, valid)))
         entropies.append(-torch.linalg.vecdot(q.exp(), q))
         logprobs.append(q.gather(1, tokens[:, None]).squeeze(1))
     numbers = {"teacher_entropy": entropies, "teacher_logprob": logprobs}
-    return _joined(supports), {
+    return joined(supports), {
         name: torch.cat(values).float().cpu().numpy() for name, values in numbers.items()
     }
 
 
 @torch.inference_mode()
-def score_student_after(
+def score_student(
     student: LanguageModel,
     rollouts: pa.Table,
     teacher: pa.Table,
@@ -119,32 +110,34 @@ def score_student_after(
     *,
     tick: Tick = silent,
 ) -> tuple[pa.Table, dict]:
-    """Make the `tokens` table from stored teacher signals, and facts.
+    """Make the `tokens` table from stored teacher signals, and facts: no teacher runs.
+
+    The student need not be the one that made the rollouts (a replay).
 
     `lost_mass` of the facts is the student's mean probability on those of its top ids that the
     support lacks: 0 where the teacher could be asked for them.
     """
     shard = read_rollouts(rollouts, None)
-    _refuse_other_signals(teacher, shard)
+    refuse_other_signals(teacher, shard)
     stored = (
         from_lists(teacher["ids"]),
         from_lists(teacher["logprobs"]),
         teacher["tail"].to_numpy(),
         teacher["entropy"].to_numpy(),
     )
-    _refuse_unknown_ids("student", student, shard.responses.values)
-    _refuse_unknown_ids("student", student, stored[0].values)
-    batches = fill(_lengths(shard.student_prompts, shard), settings.batch_tokens)
+    refuse_unknown_ids("student", student, shard.responses.values)
+    refuse_unknown_ids("student", student, stored[0].values)
+    batches = fill(lengths(shard.student_prompts, shard), settings.batch_tokens)
     parts, lost = [], 0.0
     for rows in batches:
         numbers, mass = _student_batch(student, shard, rows, stored, settings)
         parts.append(numbers)
         lost += mass
         tick(int(shard.responses.counts[rows].sum()))
-    columns = _columns(parts, _back(batches, shard), shard)
+    columns = columns_in_order(parts, places_back(batches, shard), shard)
     checks = recheck("student", student, shard.student_prompts, shard, columns, settings.check_rows)
     facts = {"lost_mass": lost / max(1, len(shard.responses.values))}
-    return _tokens_table(shard, columns, student), _masses(columns) | checks | facts
+    return tokens_table(shard, columns, student), masses(columns) | checks | facts
 
 
 def _student_batch(
@@ -173,4 +166,4 @@ def _student_batch(
         kept = torch.zeros_like(log_probs, dtype=torch.bool).scatter_(1, support.ids, True)
         missing = led & ~kept.gather(1, ids)
         lost += float(log_probs.gather(1, ids).exp()[missing].sum())
-    return _numpy(numbers), lost
+    return feature_arrays(numbers), lost

@@ -15,20 +15,21 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from ..storage.errors import NumericsError
 from .engines import Tick, silent
 from .engines.vllm_engine import EngineMemoryError, VllmEngine
 from .ragged import Ragged, concatenate
+from .recheck import CHECK_TOLERANCE
 from .rollout_arrays import RolloutArrays, read_rollouts
-from .score import _teacher_table, teacher_inputs
-from .score_separate import teacher_facts
+from .score import teacher_inputs
+from .score_tables import teacher_facts, teacher_table
 from .settings import ScoreSettings
 
 Scored = list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 _ROWS = 2048  # tokens whose [N, S, E] comparison of ids is held at once
 _LEAST_BATCH = 64  # tokens; a scoring batch below is not tried
-CHECK = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.25}  # nats; see `recheck`
 
 
 class Scorer(Protocol):
@@ -138,7 +139,7 @@ def score_with_engine(
             entropies.append(entropy)
     ids, logprobs, tails = zip(*parts, strict=True)
     supports = concatenate(list(ids)), concatenate(list(logprobs)), np.concatenate(tails)
-    table = _teacher_table(shard, supports, np.concatenate(entropies).astype(np.float32))
+    table = teacher_table(shard, supports, np.concatenate(entropies).astype(np.float32))
     gap = _recheck(scorer, shard, rows, answers, settings, dtype)
     facts = {"teacher_check_gap": gap, "given_ids": scorer.given_ids}
     return table, teacher_facts(shard, table) | facts
@@ -269,10 +270,11 @@ def _recheck(
         again = scorer.score([sequence], [len(prompt)], 1)[0][1][:, 0]
         gaps.append(float(np.abs(again - answers[place][1][:, 0]).mean()))
     gap = max(gaps) if np.isfinite(gaps).all() else float("nan")
-    if not gap <= CHECK[dtype]:
+    limit = CHECK_TOLERANCE[getattr(torch, dtype)]
+    if not gap <= limit:
         raise NumericsError(
             f"teacher: log-probs of sampled tokens differ by {gap:.3g} nats on average when a "
-            f"rollout is scored alone (expected under {CHECK[dtype]:g}): its engine computes "
+            f"rollout is scored alone (expected under {limit:g}): its engine computes "
             "something else in a batch; nothing of the shard is stored"
         )
     return gap

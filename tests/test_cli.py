@@ -55,14 +55,14 @@ def tip(folder: Path) -> Tip:
 
 
 def refused(tip: Tip, folder: Path, *changes: str) -> str:
-    """Return the error line of a run that must be refused before anything is committed."""
+    """Return the error line of a run that must be refused before any work is done."""
     sets = [part for change in changes for part in ("--set", change)]
     code, error = tip("run", "x.toml", *sets)
     assert code == 2, error
     lines = [line for line in error.splitlines() if not line.startswith(("note:", "round"))]
     assert len(lines) == 1, error
     assert lines[0].startswith("error: ")
-    assert not list((folder / "store").glob("teacher/*/*/manifest.json"))
+    assert not list((folder / "store").glob("*/*/*/manifest.json"))
     return lines[0]
 
 
@@ -132,6 +132,14 @@ def test_weights_that_are_not_numbers_are_refused(tip: Tip, folder: Path) -> Non
     path.unlink()
     save_file(weights, path, metadata={"format": "pt"})
     assert "NaN" in refused(tip, folder)
+
+
+def test_looking_at_a_store_that_is_not_there_makes_none(tip: Tip, folder: Path) -> None:
+    for command in ("ls", "du", "verify", "sweep"):
+        code, error = tip("cache", command, "--store", "nowhere")
+        assert (code, len(error.splitlines())) == (2, 1)
+        assert "nowhere: no such store" in error
+    assert not (folder / "nowhere").exists()
 
 
 def test_an_unknown_run_is_named(tip: Tip) -> None:

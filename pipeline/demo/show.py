@@ -4,6 +4,8 @@ Nothing is shortened: config files are written and read, stages run and commit, 
 third run find the first one's rollouts and teacher signals of round 0.
 """
 
+import shutil
+import sys
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -102,11 +104,12 @@ def show(folder: Path, rounds: int) -> None:
         teacher = evaluate_teacher(sessions[0])
     _print_table(sessions, teacher, console)
     path = folder / "soft-or.toml"
+    tip = "tip" if shutil.which("tip") else sys.argv[0]  # as it can be typed here
     console.print(
         f"\n{watch.seconds:.0f} s in all. Next: another rule, for which round 0 is there already, "
         "and a question in SQL:\n"
-        f"  tip run {path} --name q3 --set select.rule=q3 --set select.keep=0.1\n"
-        f'  tip sql "SELECT token, count(*) n, avg(reverse_kl) kl FROM tokens GROUP BY token '
+        f"  {tip} run {path} --name q3 --set select.rule=q3 --set select.keep=0.1\n"
+        f'  {tip} sql "SELECT token, count(*) n, avg(reverse_kl) kl FROM tokens GROUP BY token '
         f'ORDER BY kl DESC LIMIT 5" --run all --runs {folder}/runs --round 0',
         soft_wrap=True,
     )

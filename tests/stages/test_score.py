@@ -18,7 +18,8 @@ from tip.stages import score
 from tip.stages.models import LanguageModel
 from tip.stages.recheck import recheck
 from tip.stages.rollout_arrays import read_rollouts
-from tip.stages.score import score_joint, score_student, teacher_inputs, tokens_inputs
+from tip.stages.score import score_joint, teacher_inputs, tokens_inputs
+from tip.stages.score_separate import score_student
 from tip.storage.columns import TEACHER, TOKENS, schema
 from tip.storage.errors import ModelError, NumericsError, StoreError
 from tip.storage.keys import key_of

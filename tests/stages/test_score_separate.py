@@ -9,7 +9,7 @@ from tiny import Shard, load, prompts, score_settings, shard, write_model
 from tip.stages.models import LanguageModel
 from tip.stages.ragged import from_lists
 from tip.stages.score import score_joint
-from tip.stages.score_separate import score_student_after, score_teacher
+from tip.stages.score_separate import score_student, score_teacher
 from tip.storage.errors import StoreError
 
 DIVERGENCES = ("reverse_kl", "forward_kl", "jsd")
@@ -48,7 +48,7 @@ def separately(
     signals, _ = score_teacher(
         teacher, made.rollouts, settings, student_vocabulary=student.vocabulary
     )
-    tokens, facts = score_student_after(student, made.rollouts, signals, settings)
+    tokens, facts = score_student(student, made.rollouts, signals, settings)
     return signals, tokens, facts
 
 
@@ -121,10 +121,10 @@ def test_mass_that_the_support_lost_is_reported(
         values = pa.array(rows.values[own]).cast(field.type.value_type)
         column = pa.ListArray.from_arrays(counts, values, type=field.type)
         bare = bare.set_column(place, field, column)
-    tokens, facts = score_student_after(student, made.rollouts, bare, settings)
+    tokens, facts = score_student(student, made.rollouts, bare, settings)
     led = from_lists(made.rollouts["top_ids"]).values
     top = from_lists(made.rollouts["top_counts"]).values
-    whole, _ = score_student_after(student, made.rollouts, signals, settings)
+    whole, _ = score_student(student, made.rollouts, signals, settings)
     assert len(led) == top.sum()
     # all led ids but the sampled token are gone: what they weighed is what the support lost, if
     # the teacher's own ids, which the student did not lead, are left out
@@ -142,4 +142,4 @@ def test_signals_of_other_rollouts_are_refused(
 ) -> None:
     signals, _, _ = separately(made, models)
     with pytest.raises(StoreError, match="not those of these rollouts"):
-        score_student_after(models[0], made.rollouts, signals.slice(1), score_settings())
+        score_student(models[0], made.rollouts, signals.slice(1), score_settings())

@@ -15,7 +15,7 @@ from tiny import Shard, load, log_probs, prompts, score_settings, shard, write_m
 from tip.stages.engines import Tick, silent
 from tip.stages.engines.vllm_engine import EngineMemoryError
 from tip.stages.ragged import from_lists
-from tip.stages.score_separate import score_student_after, score_teacher
+from tip.stages.score_separate import score_student, score_teacher
 from tip.stages.teachers import (
     VllmScorer,
     cut_support,
@@ -107,7 +107,7 @@ def test_ids_that_the_engine_did_not_give_are_in_the_tail_and_reported(made: Sha
             for lp in [np.array(lp, dtype=float)]
         ]
         np.testing.assert_allclose(total, 1, atol=2e-3)  # float16 log-probs
-        _, facts = score_student_after(student, made.rollouts, table, settings)
+        _, facts = score_student(student, made.rollouts, table, settings)
         lost.append(facts["lost_mass"])
         masses.append(facts["student_mass"])
     assert lost[0] > lost[1] > lost[2] == 0
