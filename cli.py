@@ -151,6 +151,12 @@ def compare(
         str, typer.Option("--rules", help="Comma-separated names or .sql files (see tip rules).")
     ] = "soft_or,q3,entropy_top,entropy_sampled,divergence",
     keep: Annotated[str, typer.Option("--keep", help="Comma-separated budgets.")] = "0.5,0.2,0.1",
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            "--vary", metavar="KEY=VALUE,...", help="A line for each value, too. Repeatable."
+        ),
+    ] = [],  # noqa: B006
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds 0 to N - 1.")] = 5,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Runs at a time.")] = 1,
     oracle: Annotated[
@@ -166,6 +172,8 @@ def compare(
 
     All tokens, random tokens at each budget and no refresh are always among the rows. Within a
     seed all rows share prompts, noise and the first round. A finished run is not played again.
+
+    Other settings compare the same way: --rules all --vary train.loss=reverse_kl,forward_kl,jsd
     """
     from .pipeline.compare_command import compare_and_show
 
@@ -173,6 +181,7 @@ def compare(
         _load(config, changes, name),
         rules=rules.split(","),
         keeps=keep.split(","),
+        vary=vary,
         seeds=seeds,
         workers=workers,
         oracle_rollouts=oracle,

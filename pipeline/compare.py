@@ -9,44 +9,30 @@ student). Runs are ordinary runs: they resume, and what exists is not played aga
 import multiprocessing
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from ..stages.rulebook import load_rule
 from ..storage.errors import ConfigError
 from ..storage.runs import RunFolder
-from .config import RunConfig, make_config
+from .compare_rows import ALL, NO_REFRESH, RANDOM, UNRANKED, Row, run_config
+from .config import RunConfig
 from .paired import Difference, compare_to
 from .progress import Reporter
+from .stability import rounds_that_lost_ground
 from .status import by_round
 
-ALL, RANDOM, NO_REFRESH = "all", "random", "no refresh"
-_UNRANKED = (ALL, NO_REFRESH, RANDOM)  # they prefer no token to another
 REACHED = 0.9  # share of the all-token gain for which the steps are counted
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the comparison: a rule at a budget, or a control."""
-
-    rule: str
-    keep: float
-
-    @property
-    def name(self) -> str:
-        """Return the line's name, such as `soft_or 20%`."""
-        return self.rule if self.rule in (ALL, NO_REFRESH) else f"{self.rule} {self.keep:.0%}"
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run came to; accuracies in points, tokens and seconds summed over its rounds.
 
-    steps: optimiser steps until an evaluation reached `REACHED` of the all-token gain, or None.
+    lost_ground: whether the student lost, in a round, what it was not trained on. curve: accuracy
+    by optimiser steps.
     """
 
     row: Row
@@ -58,33 +44,8 @@ class Outcome:
     teacher_reused: int
     seconds: float
     peak_memory_mb: int
+    lost_ground: bool
     curve: tuple[tuple[int, float], ...]
-
-
-def rows_of(rules: Sequence[str], keeps: Sequence[float]) -> list[Row]:
-    """Return the lines to compare: the controls first, then each rule at each budget."""
-    for rule in rules:
-        load_rule(rule)
-    if not all(0 < keep <= 1 for keep in keeps):
-        raise ConfigError(f"--keep {', '.join(map(str, keeps))}: expected shares in (0, 1]")
-    rows = [Row(ALL, 1.0), Row(NO_REFRESH, 1.0)]
-    rows += [Row(RANDOM, keep) for keep in keeps]
-    for rule in rules:
-        fixed = load_rule(rule).keep
-        rows += [Row(rule, keep) for keep in ([fixed] if fixed else keeps)]
-    return list(dict.fromkeys(rows))
-
-
-def run_config(config: RunConfig, row: Row, seed: int) -> RunConfig:
-    """Return the config of one run of the comparison."""
-    values = config.model_dump(mode="json")
-    label = f"{Path(row.rule).stem}-{row.keep:g}" if row.rule != NO_REFRESH else "no-refresh"
-    values |= {"name": f"{config.name}-{label}-s{seed}", "seed": seed, "data_seed": seed}
-    values["select"] |= {"rule": ALL if row.rule == NO_REFRESH else row.rule, "keep": row.keep}
-    if row.rule == NO_REFRESH:  # as many prompts and steps, all answered by the first student
-        values["rollout"] |= {"prompts": config.rollout.prompts * config.rounds}
-        values |= {"rounds": 1}
-    return make_config(values, f"compare {row.name}")
 
 
 def compare(
@@ -160,6 +121,7 @@ def _outcome(row: Row, seed: int, run: RunFolder) -> Outcome:
         int(total("score", "teacher_tokens_reused")),
         sum(s["seconds"] for numbers in stages for s in numbers.values()),
         max(s["peak_memory_mb"] for numbers in stages for s in numbers.values()),
+        bool(rounds_that_lost_ground(rounds)),
         tuple(curve),
     )
 
@@ -172,12 +134,12 @@ def table_of(outcomes: Iterable[Outcome], teacher: float) -> pl.DataFrame:
     by_row: dict[Row, list[Outcome]] = {}
     for outcome in sorted(outcomes, key=lambda o: o.seed):
         by_row.setdefault(outcome.row, []).append(outcome)
-    accuracies = {row.name: [o.accuracy for o in every] for row, every in by_row.items()}
-    to_all = compare_to(ALL, accuracies)
+    accuracies = {row: [o.accuracy for o in every] for row, every in by_row.items()}
+    to_all = compare_to(ALL, {row.name: values for row, values in accuracies.items()})
     before = float(np.mean([o.curve[0][1] for o in by_row[Row(ALL, 1.0)]]))
-    gain = float(np.mean(accuracies[ALL])) - before
+    gain = float(np.mean(accuracies[Row(ALL, 1.0)])) - before
     lines = [
-        {"row": "student before", "accuracy": before, "seeds": len(accuracies[ALL])},
+        {"row": "student before", "accuracy": before, "seeds": len(by_row[Row(ALL, 1.0)])},
         {"row": "teacher", "accuracy": teacher},
     ]
     for row, every in by_row.items():
@@ -185,15 +147,17 @@ def table_of(outcomes: Iterable[Outcome], teacher: float) -> pl.DataFrame:
     return pl.DataFrame(lines, infer_schema_length=None)
 
 
-def _to_random(row: Row, accuracies: dict[str, list[float]]) -> Difference | None:
-    """Compare with random at the same budget, all rules of that budget adjusted together."""
-    baseline = Row(RANDOM, row.keep).name
+def _to_random(row: Row, accuracies: dict[Row, list[float]]) -> Difference | None:
+    """Compare with random at the same budget and settings; such rows are adjusted together."""
+    baseline = replace(row, rule=RANDOM)
     if baseline not in accuracies or row.rule in (ALL, NO_REFRESH):
         return None
-    suffix = f" {row.keep:.0%}"
-    return compare_to(baseline, {n: v for n, v in accuracies.items() if n.endswith(suffix)})[
-        row.name
-    ]
+    alike = {
+        each.name: values
+        for each, values in accuracies.items()
+        if (each.keep, each.changes) == (row.keep, row.changes)
+    }
+    return compare_to(baseline.name, alike)[row.name]
 
 
 def _line(
@@ -212,6 +176,7 @@ def _line(
         "row": row.name,
         "rule": row.rule,
         "keep": row.keep,
+        "changes": " ".join(row.changes),
         "seeds": len(every),
         "accuracy": mean,
         "sd": float(np.std([o.accuracy for o in every], ddof=1)) if len(every) > 1 else None,
@@ -224,6 +189,7 @@ def _line(
         "teacher_reused": sum(o.teacher_reused for o in every),
         "seconds": float(np.mean([o.seconds for o in every])),
         "peak_memory_mb": max(o.peak_memory_mb for o in every),
+        "lost_ground": sum(o.lost_ground for o in every),
     }
     for name, difference in (("all", to_all), ("random", to_random)):
         values = asdict(difference) if difference else {}
@@ -256,7 +222,7 @@ def compare_all(
     teacher = 100 * evaluate_teacher(session)["accuracy"]
     results = {"rules": table_of(outcomes, teacher)}
     tables = round_of(session, 0)
-    ranked = [rule for rule in dict.fromkeys(row.rule for row in rows) if rule not in _UNRANKED]
+    ranked = [rule for rule in dict.fromkeys(row.rule for row in rows) if rule not in UNRANKED]
     keeps = sorted({row.keep for row in rows if row.keep < 1}, reverse=True)
     for keep in keeps:
         names = [RANDOM, *ranked]

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..storage.errors import ConfigError
-from .compare import compare_all, rows_of
+from .compare import compare_all
 from .compare_report import console, show, show_plain, write
+from .compare_rows import rows_of
 from .config import RunConfig
 from .progress import Reporter, Stopwatch
 
@@ -15,6 +16,7 @@ def compare_and_show(
     *,
     rules: Sequence[str],
     keeps: Sequence[str],
+    vary: Sequence[str],
     seeds: int,
     workers: int,
     oracle_rollouts: int,
@@ -22,7 +24,7 @@ def compare_and_show(
 ) -> None:
     """Play a comparison; print its tables and write them beside the runs."""
     reporter, watch = Reporter(), Stopwatch()
-    rows = rows_of([rule.strip() for rule in rules], _shares(keeps))
+    rows = rows_of([rule.strip() for rule in rules], _shares(keeps), vary)
     reporter.say(
         f"compare: {len(rows)} rows x {seeds} seeds = {len(rows) * seeds} runs of {config.rounds} "
         f"rounds, {workers} at a time"

@@ -102,7 +102,7 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     for change in changes:
-        _apply(values, change)
+        apply_change(values, change, "--set")
     values.setdefault("name", path.stem)
     return make_config(values, str(path))
 
@@ -142,10 +142,11 @@ def _outside_keys(key: str) -> bool:
     return field is not None and "*Not in a key*" in (field.description or "")
 
 
-def _apply(values: dict[str, Any], change: str) -> None:
+def apply_change(values: dict[str, Any], change: str, option: str) -> None:
+    """Change plain values in place. change: `key=value`; option: the one that gave it."""
     key, equals, text = change.partition("=")
     if not equals or not re.fullmatch(r"[a-z_]+(\.[A-Za-z_]\w*)*", key.strip()):
-        raise ConfigError(f"--set {change}: expected key=value, such as train.lr=1e-5")
+        raise ConfigError(f"{option} {change}: expected key=value, such as train.lr=1e-5")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -154,7 +155,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {change}: {section} is a value, not a section")
+            raise ConfigError(f"{option} {change}: {section} is a value, not a section")
     values[last] = value
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ..storage.errors import ConfigError
 from ..storage.runs import RunFolder, run_names
+from .stability import rounds_that_lost_ground
 
 _PAID = {"generated_tokens": "reused_tokens", "teacher_tokens_scored": "teacher_tokens_reused"}
 
@@ -61,6 +62,12 @@ def print_run(run: RunFolder, console: Console | None = None) -> None:
         "trained, made (by the student), scored, reused: tokens; stale: KL of before to after.",
         soft_wrap=True,
     )
+    if lost := rounds_that_lost_ground(rounds):
+        (console or Console()).print(
+            f"warning: in {len(lost)} rounds, first in round {lost[0]}, the student had lost what "
+            "it is not trained on: lower train.lr or raise select.keep",
+            soft_wrap=True,
+        )
 
 
 def print_runs(runs: str, console: Console | None = None) -> None:

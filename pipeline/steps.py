@@ -25,6 +25,8 @@ from .engines import compute_of, look_ahead
 from .progress import Stopwatch
 from .scoring import mean_over_tokens, score_shards
 from .session import Session, Student, report
+from .stability import warning
+from .status import by_round
 
 
 def ensure_rollouts(session: Session, number: int, student: Student) -> list[Artifact]:
@@ -165,6 +167,9 @@ def ensure_selection(
         **{k: v for k, v in facts.items() if k not in ("sql", "round")},
     )
     session.run.update_round(number, selection=artifact.key)
+    told = warning(by_round(session.run.metrics()), number, config)
+    if told:
+        session.reporter.say(f"round {number:<3} warning   {told}")
     return artifact
 
 

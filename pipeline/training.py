@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from ..stages.drift import drift
 from ..stages.fingerprint import model_fingerprint
 from ..stages.models import LanguageModel, load_model, resolve_dtype
 from ..stages.schedule import learning_rates
-from ..stages.train import staleness, steps_of, train, train_inputs
+from ..stages.train import steps_of, train, train_inputs
 from ..stages.train_state import save_state
 from ..stages.training_data import TrainingData, load_training_data
 from ..storage.artifacts import artifact_key
@@ -127,7 +128,7 @@ class _Job:
             "largest_gradient": totals.grad_norm,
             "skipped": totals.skipped,
             "learning_rate": self.rates[-1],
-            "staleness": staleness(model, data, config.train),
+            **drift(model, data, config.train),
         }
 
     def _data(self) -> TrainingData:

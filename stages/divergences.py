@@ -16,6 +16,8 @@ from torch import Tensor
 
 from .support import Support
 
+TOP = 16  # the student's ids on which `teacher_mass_top` is taken
+
 
 class Features(NamedTuple):
     """Numbers of C tokens, each [C]; entropies and divergences in nats."""
@@ -31,6 +33,7 @@ class Features(NamedTuple):
     teacher_rank: Tensor
     student_mass: Tensor
     teacher_mass: Tensor
+    teacher_mass_top: Tensor
 
 
 def features(
@@ -67,6 +70,7 @@ def features(
         (teacher > at_token).sum(1),
         _mass(student.gather(1, ids), valid),
         _mass(teacher.gather(1, ids), valid),
+        _mass(*_at_students_top(student[:, :common], teacher)),
     )
 
 
@@ -78,6 +82,15 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def _mass(logprobs: Tensor, valid: Tensor) -> Tensor:
     """Return the probability in the true slots; rounding does not lift it above 1."""
     return logprobs.exp().masked_fill(~valid, 0).sum(1).clamp(max=1)
+
+
+def _at_students_top(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the teacher's log-probs of the student's `TOP` most probable ids, and flags [C, S].
+
+    student: log-probs [C, S'], -inf where there is no id; teacher: in the same places.
+    """
+    values, places = student.topk(min(TOP, student.shape[1]), dim=1, sorted=False)
+    return teacher.gather(1, places), values > -math.inf
 
 
 def _hellinger(p: Tensor, q: Tensor) -> Tensor:
@@ -98,7 +111,8 @@ def support_features(
 
     student: log-probs [C, V]. tokens: sampled ids [C], each in its support. The divergences are
     those of the bucketed distributions: lower bounds of the exact ones (data processing
-    inequality) where both models have the same ids. The teacher's rank counts support ids.
+    inequality) where both models have the same ids. The teacher's rank and its mass on the
+    student's top count support ids.
     """
     picked = student.gather(1, support.ids).masked_fill(~support.valid, -math.inf)
     rest = student.scatter(1, support.ids, -math.inf).logsumexp(1)
@@ -123,4 +137,5 @@ def support_features(
         better.sum(1),
         _mass(picked, support.valid),
         _mass(support.logprobs, support.valid),
+        _mass(*_at_students_top(picked, support.logprobs)),
     )

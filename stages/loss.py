@@ -48,7 +48,9 @@ def _product(hidden: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
     return hidden.float() @ weight.float().T
 
 
-def bucket_loss_(logits: Tensor, support: Support, divergence: Divergence) -> tuple[Tensor, Tensor]:
+def bucket_loss_(
+    logits: Tensor, support: Support, divergence: Divergence, *, tail: bool = True
+) -> tuple[Tensor, Tensor]:
     """Turn logits into the gradient of the loss with respect to them.
 
     Parameters
@@ -58,6 +60,8 @@ def bucket_loss_(logits: Tensor, support: Support, divergence: Divergence) -> tu
         -inf), the student's own further ids (padding of its head) are left out: they get neither
         mass nor gradient.
     divergence: `reverse_kl` KL(student || teacher), `forward_kl` KL(teacher || student), `jsd`.
+    tail: whether the tail's term is part of the sum. Without it the sum is no divergence: it can be
+        negative, and what it leaves out has no teacher.
 
     Returns the loss [C] in nats and the student's log mass in the tail [C], both float64.
     """
@@ -70,14 +74,14 @@ def bucket_loss_(logits: Tensor, support: Support, divergence: Divergence) -> tu
     largest = torch.maximum(picked.amax(1, keepdim=True), shift)
     inside = logits.sub_(shift.masked_fill(shift == -math.inf, 0)).exp_()
     total = inside.sum(1)
-    tail = (shift - largest).squeeze(1) + total.log()
-    tail.masked_fill_(support.tail == -math.inf, -math.inf)
+    rest = (shift - largest).squeeze(1) + total.log()
+    rest.masked_fill_(support.tail == -math.inf, -math.inf)
     # K + 1 numbers a token: float64 costs nothing here, and where all of a student's mass lies on
     # ids of teacher log-prob -60,000 the gradient is a small difference of large losses.
-    log_p = torch.cat([picked.sub_(largest), tail[:, None]], 1).double().log_softmax(1)
+    log_p = torch.cat([picked.sub_(largest), rest[:, None]], 1).double().log_softmax(1)
     log_q = torch.cat([support.logprobs, support.tail[:, None]], 1).double()
-    there = torch.cat([valid, (tail > -math.inf)[:, None]], 1)
-    loss, gradient = _buckets(log_p, log_q, there, divergence)
+    there = torch.cat([valid, (rest > -math.inf)[:, None]], 1)
+    loss, gradient = _buckets(log_p, log_q, there, divergence, tail)
     # A bucket's gradient is shared by its ids in proportion to their probability.
     gradient = gradient.to(logits.dtype)
     share = torch.where(total > 0, gradient[:, -1] / total, 0)
@@ -86,22 +90,28 @@ def bucket_loss_(logits: Tensor, support: Support, divergence: Divergence) -> tu
 
 
 def _buckets(
-    log_p: Tensor, log_q: Tensor, there: Tensor, divergence: Divergence
+    log_p: Tensor, log_q: Tensor, there: Tensor, divergence: Divergence, tail: bool
 ) -> tuple[Tensor, Tensor]:
     """Return the loss [C] and its gradient with respect to each bucket's log mass [C, K + 1]."""
     p = log_p.exp().masked_fill(~there, 0)
     log_p = log_p.masked_fill(~there, 0)  # 0 x inf would be NaN where a slot is empty
     log_q = log_q.masked_fill(~there, 0)
+    counted = there.clone()
+    counted[:, -1] &= tail
     if divergence == "reverse_kl":
-        ratio = log_p - log_q
+        ratio = (log_p - log_q).masked_fill(~counted, 0)
         loss = (p * ratio).sum(1)
-        return loss, p * (ratio - loss[:, None])
-    q = log_q.exp().masked_fill(~there, 0)
+        gradient = p * (ratio - loss[:, None])
+        if not tail:  # what moves into the tail takes its 1 + ratio out of the sum
+            gradient += p * p[:, -1:]
+            gradient[:, -1] -= p[:, -1]
+        return loss, gradient
+    q = log_q.exp().masked_fill(~counted, 0)
     if divergence == "forward_kl":
         return (q * (log_q - log_p)).sum(1), p * q.sum(1, keepdim=True) - q
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    loss = 0.5 * (p * (log_p - log_m) + q * (log_q - log_m)).sum(1)
-    ratio = log_p - log_m
+    ratio = (log_p - log_m).masked_fill(~counted, 0)
+    loss = 0.5 * (p * ratio + q * (log_q - log_m)).sum(1)
     return loss, 0.5 * p * (ratio - (p * ratio).sum(1, keepdim=True))
 
 
@@ -114,6 +124,7 @@ def sparse_loss(
     divergence: Divergence,
     *,
     chunk: int,
+    tail: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return each token's loss and the gradient of the weighted sum, chunk by chunk.
 
@@ -124,6 +135,7 @@ def sparse_loss(
         wanted, so that no second [V, D] tensor is made.
     weights: [N] factor of each token, its share of the step's denominator included.
     chunk: rows that meet the head together; memory is chunk x V numbers.
+    tail: as in `bucket_loss_`.
 
     Returns the loss [N] in nats without weight (float64), d(sum of weight x loss)/d(hidden) [N, D],
     and the student's mass on the support [N].
@@ -134,12 +146,13 @@ def sparse_loss(
         rows = slice(start, start + chunk)
         states = hidden[rows]
         logits = head.logits(states, room=logits)
-        loss, tail = bucket_loss_(logits, support.rows(start, start + chunk), divergence)
+        buckets = support.rows(start, start + chunk)
+        loss, rest = bucket_loss_(logits, buckets, divergence, tail=tail)
         logits.mul_(weights[rows, None].to(logits.dtype))
         gradients[rows] = _back(logits, head.weight).to(hidden.dtype)
         _accumulate(head, logits, states)
         losses.append(loss)
-        masses.append(-torch.expm1(tail))
+        masses.append(-torch.expm1(rest))
     return torch.cat(losses), gradients, torch.cat(masses)
 
 

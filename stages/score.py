@@ -42,7 +42,7 @@ from .settings import ScoreSettings
 from .support import teacher_support, to_rows
 
 TEACHER_VERSION = 1
-TOKENS_VERSION = 1
+TOKENS_VERSION = 2
 
 
 def teacher_inputs(

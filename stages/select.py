@@ -54,9 +54,10 @@ def select(
     as shares of ln V. threads: 0 takes all cores.
 
     Facts: `trainable` and `kept` tokens, `kept_reverse_kl` (the share of all reverse KL that is
-    kept), `types` (each type's share of the trainable and of the kept tokens and of their reverse
-    KL), the `cuts` used, the rule's numbers of the `round`, `keep`, `rule`, `sql` (the rule's
-    file), `seconds`.
+    kept), `selected_reverse_kl` and `unselected_reverse_kl` (nats: its mean over the tokens that
+    are trained on, and over the others), `types` (each type's share of the trainable and of the
+    kept tokens and of their reverse KL), the `cuts` used, the rule's numbers of the `round`,
+    `keep`, `rule`, `sql` (the rule's file), `seconds`.
     Raises `InputError` for a rule or condition that cannot be used, `ConfigError` for settings
     that contradict the rule, `StoreError` for parts that cannot be read.
     """
@@ -271,6 +272,8 @@ def _facts(connection: duckdb.DuckDBPyConnection, kept: np.ndarray) -> dict[str,
         "trainable": int(everything[0].sum()),
         "kept": int(kept[0].sum()),
         "kept_reverse_kl": _ratio(kept[1].sum(), everything[1].sum()),
+        "selected_reverse_kl": _ratio(*kept.sum(1)[::-1]),
+        "unselected_reverse_kl": _ratio(*(everything - kept).sum(1)[::-1]),
         "types": {
             kind: {
                 "tokens": of_all[0],

@@ -165,8 +165,8 @@ class RolloutSettings(SamplingSettings):
     """Prompts a round."""
     student_top_p: Fraction = 0.99
     """Keep the student's most probable ids up to this mass: they lead the stored support."""
-    student_top_max: Count = 64
-    """At most that many of them."""
+    student_top_max: Natural = 64
+    """At most that many of them. 0: the support is the teacher's, with the sampled token."""
     replay: str | None = None
     """Name of a run whose rollouts and teacher signals serve all rounds: nothing is generated."""
 
@@ -237,6 +237,9 @@ class TrainSettings(Settings):
 
     loss: Literal["reverse_kl", "forward_kl", "jsd"] = "reverse_kl"
     """Divergence between the live student and the stored teacher, over support and tail."""
+    tail: bool = True
+    """Count all that lies outside the support as one more bucket. false leaves its term out, as
+    truncated losses do: then the sum is no divergence. For comparison."""
     normalise: Literal["mean", "total"] = "mean"
     """Denominator of a step's loss: the sum of the weights, or all trainable tokens."""
     rollouts_per_step: Count = 16

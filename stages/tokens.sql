@@ -26,7 +26,8 @@ WITH numbers AS (
         student_logprob::DOUBLE AS student_logprob,
         teacher_logprob::DOUBLE AS teacher_logprob,
         student_mass::DOUBLE AS student_mass,
-        teacher_mass::DOUBLE AS teacher_mass)
+        teacher_mass::DOUBLE AS teacher_mass,
+        teacher_mass_top::DOUBLE AS teacher_mass_top)
     FROM token_table
     WHERE trainable)
 SELECT

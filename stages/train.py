@@ -71,6 +71,7 @@ def train_inputs(
         "selection": list(selection),
         "teacher": [list(t) for t in teacher],
         "loss": settings.loss,
+        "tail": settings.tail,
         "normalise": settings.normalise,
         "rollouts_per_step": settings.rollouts_per_step,
         "epochs": settings.epochs,
@@ -264,6 +265,7 @@ def accumulate(
             weights,
             settings.loss,
             chunk=chunk,
+            tail=settings.tail,
         )
         states.backward(gradient)
         losses.append((loss * weights).sum())
@@ -302,40 +304,3 @@ def _autocast(
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
-
-
-@torch.inference_mode()
-def staleness(
-    student: LanguageModel, data: TrainingData, settings: TrainSettings, rollouts: int = 32
-) -> float:
-    """Return an estimate of KL(student before the round || after), nats a token.
-
-    From the log-probs kept while sampling and the trained student's on the same tokens:
-    mean of r - 1 - log r with r = after / before, unbiased under the sampling student.
-    Source: Schulman, "Approximating KL Divergence", 2020 (the estimator k3).
-    """
-    rows = np.linspace(0, len(data.rollouts) - 1, min(rollouts, len(data.rollouts))).astype(int)
-    drifts = []
-    for row in rows:
-        ids = np.concatenate([data.prompts.row(row), data.responses.row(row)])
-        hidden = student.hidden(pad([ids[:-1]], student.device))[0]
-        first = int(data.prompts.counts[row]) - 1
-        drifts.append(_log_ratio(student, hidden[first:], data, row, settings))
-    drift = np.concatenate(drifts)
-    return float(np.mean(np.expm1(drift) - drift))
-
-
-def _log_ratio(
-    student: LanguageModel,
-    hidden: Tensor,
-    data: TrainingData,
-    row: int,
-    settings: TrainSettings,
-) -> np.ndarray:
-    tokens = torch.from_numpy(data.responses.row(row).astype(np.int64)).to(student.device)
-    chunk, after = chunk_rows(settings.chunk_elements, student.vocabulary), []
-    for start in range(0, len(tokens), chunk):
-        logits = student.head.logits(hidden[start : start + chunk])
-        picked = logits.gather(1, tokens[start : start + chunk, None]).squeeze(1)
-        after.append((picked - logits.logsumexp(1)).double().cpu().numpy())
-    return np.concatenate(after) - data.old_logprobs.row(row)

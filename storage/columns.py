@@ -73,6 +73,9 @@ TOKENS = (
     ),
     Column("student_mass", pa.float32(), "0..1", "student probability on the support"),
     Column("teacher_mass", pa.float32(), "0..1", "teacher probability on the support"),
+    Column(
+        "teacher_mass_top", pa.float32(), "0..1", "teacher probability on the student's top 16 ids"
+    ),
 )
 
 SELECTION = (

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tip.pipeline.compare import NO_REFRESH, Row, compare, compare_all, rows_of, run_config
+from tip.pipeline.compare import compare, compare_all
 from tip.pipeline.compare_report import write
+from tip.pipeline.compare_rows import NO_REFRESH, Row, rows_of, run_config
 from tip.pipeline.progress import Reporter
 from tip.storage.errors import ConfigError, InputError
 
@@ -29,6 +30,47 @@ def asked(problems: Path) -> dict[str, object]:
 def test_the_controls_stand_beside_every_choice_of_rules() -> None:
     names = [row.name for row in rows_of(["q3", "all", "random"], [0.5, 0.1])]
     assert names == ["all", "no refresh", "random 50%", "random 10%", "q3 50%", "q3 10%"]
+
+
+def test_a_varied_setting_gives_a_line_for_each_of_its_values() -> None:
+    rows = rows_of(["all", "q3"], [0.1], ["train.loss=reverse_kl,jsd", "train.tail=false"])
+    assert [row.name for row in rows] == [
+        "all",
+        "no refresh",
+        "random 10%",
+        "all loss=reverse_kl tail=false",
+        "q3 10% loss=reverse_kl tail=false",
+        "all loss=jsd tail=false",
+        "q3 10% loss=jsd tail=false",
+    ]
+
+
+def test_an_alternative_may_be_several_settings_and_controls_of_a_budget_need_one() -> None:
+    rows = rows_of(["all"], [0.1], ["rounds=4 rollout.prompts=32, rounds=2 rollout.prompts=64"])
+    assert [row.name for row in rows] == [
+        "all",
+        "no refresh",
+        "all rounds=4 prompts=32",
+        "all rounds=2 prompts=64",
+    ]
+
+
+def test_the_settings_of_a_line_are_those_of_its_run(config: MakeConfig) -> None:
+    changes = ("train.loss=jsd", "rollout.prompts=32")
+    changed = run_config(config("base"), Row("q3", 0.1, changes), 3)
+    assert (changed.train.loss, changed.rollout.prompts, changed.select.rule) == ("jsd", 32, "q3")
+    assert changed.name == "base-q3-0.1-train.loss=jsd-rollout.prompts=32-s3"
+
+
+@pytest.mark.parametrize("vary", ["train.loss", "train.loss=", "jsd,reverse_kl", "=jsd"])
+def test_a_variation_without_key_or_value_is_refused(vary: str) -> None:
+    with pytest.raises(ConfigError, match=r"--vary .*expected"):
+        rows_of(["all"], [0.1], [vary])
+
+
+def test_an_unknown_varied_setting_is_named(config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"train.los: unknown key; did you mean loss\?"):
+        run_config(config(), Row("all", 1.0, ("train.los=jsd",)), 0)
 
 
 def test_an_unknown_rule_or_budget_is_refused_before_any_run() -> None:

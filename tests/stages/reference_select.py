@@ -21,7 +21,7 @@ _CLAMPED = (
     "jsd",
     "hellinger",
 )
-_PLAIN = ("student_logprob", "teacher_logprob", "student_mass", "teacher_mass")
+_PLAIN = ("student_logprob", "teacher_logprob", "student_mass", "teacher_mass", "teacher_mass_top")
 
 SAMPLED = {"random", "entropy_sampled", "soft_or_sampled"}
 WHOLE = {"all", "horizon", "fire_opd"}  # these keep all they rank
@@ -76,7 +76,7 @@ def _of_type(kind: str) -> Callable[[Columns], np.ndarray]:
 
 def _ta_opd(c: Columns) -> np.ndarray:
     score = np.ones(len(c["rollout"]))
-    for name in ("forward_kl", "teacher_mass"):
+    for name in ("forward_kl", "teacher_mass_top"):
         score = score * unit(c[name], quantile(c[name], 0.05), quantile(c[name], 0.95))
     best = {r: score[c["rollout"] == r].max() for r in set(c["rollout"])}
     return score + np.array([s == best[r] for s, r in zip(score, c["rollout"], strict=True)])

@@ -55,6 +55,7 @@ def reference(
                 "teacher_rank": sum(1 for other in log_q if other > log_q[token]),
                 "student_mass": sum(p[i] for i in kept),
                 "teacher_mass": sum(q[i] for i in kept),
+                "teacher_mass_top": q[np.argsort(-log_a)[:16]].sum(),
             }
         )
     return {name: np.array([row[name] for row in rows]) for name in Features._fields}

@@ -52,30 +52,35 @@ class Case:
         divergence: Divergence,
         dtype: torch.dtype = torch.float64,
         chunk: int = 5,
+        tail: bool = True,
     ) -> dict[str, Tensor]:
         """Return loss, masses and all gradients of the stage's loss."""
         weight, bias = (x.to(dtype, copy=True).requires_grad_() for x in (self.weight, self.bias))
         head = Head(weight, bias)
         loss, hidden, mass = sparse_loss(
-            self.hidden.to(dtype), head, support, self.weights, divergence, chunk=chunk
+            self.hidden.to(dtype), head, support, self.weights, divergence, chunk=chunk, tail=tail
         )
         assert weight.grad is not None
         assert bias.grad is not None
         gradients = {"hidden": hidden, "weight": weight.grad, "bias": bias.grad}
         return {"loss": loss, "mass": mass} | gradients
 
-    def reference(self, support: Support, divergence: Divergence) -> dict[str, Tensor]:
+    def reference(
+        self, support: Support, divergence: Divergence, tail: bool = True
+    ) -> dict[str, Tensor]:
         """Return the same by autograd through whole logits in float64."""
         hidden, weight, bias = (
             x.clone().requires_grad_() for x in (self.hidden, self.weight, self.bias)
         )
-        loss, mass = dense(hidden @ weight.T + bias, support, divergence)
+        loss, mass = dense(hidden @ weight.T + bias, support, divergence, tail)
         (loss * self.weights).sum().backward()
         gradients = {"hidden": hidden.grad, "weight": weight.grad, "bias": bias.grad}
         return {"loss": loss.detach(), "mass": mass.detach()} | gradients
 
 
-def dense(logits: Tensor, support: Support, divergence: Divergence) -> tuple[Tensor, Tensor]:
+def dense(
+    logits: Tensor, support: Support, divergence: Divergence, tail: bool = True
+) -> tuple[Tensor, Tensor]:
     """Return loss and student mass by the definition over buckets, one token at a time."""
     losses, masses = [], []
     for row, log_probs in enumerate(logits.double().log_softmax(1)):
@@ -84,7 +89,7 @@ def dense(logits: Tensor, support: Support, divergence: Divergence) -> tuple[Ten
         outside[kept] = False
         log_p, log_q = log_probs[kept], support.logprobs[row][support.valid[row]].double()
         masses.append(log_p.exp().sum())
-        if outside.any():
+        if outside.any() and tail:
             log_p = torch.cat([log_p, log_probs[outside].logsumexp(0)[None]])
             log_q = torch.cat([log_q, support.tail[row].double()[None]])
         losses.append(divergence_of(log_p, log_q, divergence))
@@ -177,6 +182,18 @@ def extreme_support(*, tail: float) -> Support:
     valid = torch.tensor([[True, True], [True, False]] * 3)
     logprobs = torch.tensor([[-60000.0, -0.5], [-1e-3, -65504.0]] * 3)
     return Support(ids, valid, logprobs, torch.full((6,), tail))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_without_the_tail_it_is_the_truncated_sum_in_value_and_gradient(
+    divergence: Divergence, dtype: torch.dtype
+) -> None:
+    case = Case()
+    expected = case.reference(case.sparse(), divergence, tail=False)
+    assert_same(case.run(case.sparse(), divergence, dtype, tail=False), expected, TOLERANCE[dtype])
+    whole = case.run(case.whole(), divergence, dtype, tail=False)
+    assert_same(whole, case.reference(case.whole(), divergence), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("tail", [-0.3, -69.0, -60000.0])

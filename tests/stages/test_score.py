@@ -75,6 +75,7 @@ def expected_features(log_p: np.ndarray, log_q: np.ndarray, token: int, ids: lis
         "teacher_rank": int((log_q > log_q[token]).sum()),
         "student_mass": p[ids].sum(),
         "teacher_mass": q[ids].sum(),
+        "teacher_mass_top": q[np.argsort(-log_p[:common])[:16]].sum(),
     }
 
 
@@ -348,6 +349,7 @@ def test_another_student_is_scored_from_stored_signals_without_a_teacher(
                 "student_entropy": -(np.exp(student[t]) * student[t]).sum(),
                 "teacher_entropy": signals[row]["entropy"],
                 "teacher_rank": int((log_q[:-1] > log_q[here]).sum()),
+                "teacher_mass_top": np.exp(log_q[np.argsort(-log_p[:-1])[:16]]).sum(),
             }
             for name, value in expected.items():
                 np.testing.assert_allclose(found[row][name], value, err_msg=name, **NATS)

@@ -428,6 +428,9 @@ def test_facts_count_tokens_and_share_them_by_type(rounds: dict[str, Round]) -> 
     assert facts["types"]["Q3"]["kept_tokens"] == pytest.approx(kept["Q3"] / len(rows), abs=1e-6)
     of_kept = sum(row["importance"] for row in rows)
     assert facts["kept_reverse_kl"] == pytest.approx(of_kept / kl.sum(), abs=1e-6)
+    assert facts["selected_reverse_kl"] == pytest.approx(of_kept / len(rows), abs=1e-6)
+    others = (kl.sum() - of_kept) / (len(kl) - len(rows))
+    assert facts["unselected_reverse_kl"] == pytest.approx(others, abs=1e-6)
     for name in ("tokens", "reverse_kl", "kept_tokens", "kept_reverse_kl"):
         assert sum(kind[name] for kind in facts["types"].values()) == pytest.approx(1, abs=1e-5)
     assert facts["cuts"] == {"entropy_cut": 0.3, "divergence_cut": 0.1}

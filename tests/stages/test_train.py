@@ -11,7 +11,6 @@ import pytest
 import torch
 from tiny import load
 from tiny_training import (
-    ALL,
     Round,
     denominator,
     dense,
@@ -26,7 +25,7 @@ from tip.stages import train as train_module
 from tip.stages.models import LanguageModel
 from tip.stages.ragged import Ragged
 from tip.stages.settings import TrainSettings
-from tip.stages.train import Totals, accumulate, staleness, steps_of, train, train_inputs
+from tip.stages.train import Totals, accumulate, steps_of, train, train_inputs
 from tip.stages.train_state import save_state, state_about
 from tip.stages.training_data import TrainingData
 from tip.storage.errors import NumericsError
@@ -301,26 +300,6 @@ def test_the_order_of_a_rollout_does_not_depend_on_the_shards_it_came_in() -> No
     again = train_module._plan(rollouts[turned], train_settings(), 5)
     for a, b in zip(plan, again, strict=True):
         assert rollouts[a].tolist() == rollouts[turned][b].tolist()
-
-
-def test_staleness_is_zero_before_training_and_the_estimate_k3_after_it(
-    made: Round, tmp_path: Path
-) -> None:
-    data = made.data
-    assert staleness(load(made.student), data, train_settings()) == pytest.approx(0, abs=1e-9)
-    trained = run(made, tmp_path).student
-    terms = []
-    for row in ALL:
-        ids = np.concatenate([data.prompts.row(row), data.responses.row(row)])
-        with torch.inference_mode():
-            logits = trained.model(input_ids=torch.tensor(ids)[None]).logits[0].double()
-        response = torch.tensor(data.responses.row(row)).long()[:, None]
-        predicting = logits[data.prompts.counts[row] - 1 : -1].log_softmax(1)
-        change = predicting.gather(1, response)[:, 0].numpy() - data.old_logprobs.row(row)
-        terms.append(np.exp(change) - 1 - change)
-    expected = np.concatenate(terms).mean()
-    assert expected > 1e-3
-    assert staleness(trained, data, train_settings()) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_key_knows_what_changes_a_training_and_nothing_else() -> None:

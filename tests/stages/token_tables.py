@@ -29,6 +29,7 @@ def token_table(seed: int, lengths: list[int], *, round_to: int | None = None) -
         "teacher_logprob": -rng.gamma(0.4, 1.0, n),
         "student_mass": 1 - rng.random(n) / 20,
         "teacher_mass": 1 - rng.random(n) / 20,
+        "teacher_mass_top": 1 - rng.random(n) / 10,
     }
     if round_to is not None:
         numbers = {name: np.round(values, round_to) for name, values in numbers.items()}

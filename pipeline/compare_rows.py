@@ -1,0 +1,85 @@
+"""What is compared: a row is a rule at a budget, or a control, with settings that vary.
+
+Controls are always there: all tokens, random tokens at each budget, and no refresh (every rollout
+from the first student).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, product
+from pathlib import Path
+
+from ..stages.rulebook import load_rule
+from ..storage.errors import ConfigError
+from .config import RunConfig, apply_change, make_config
+
+ALL, RANDOM, NO_REFRESH = "all", "random", "no refresh"
+UNRANKED = (ALL, NO_REFRESH, RANDOM)  # they prefer no token to another
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison. changes: `key=value` settings that differ from the config."""
+
+    rule: str
+    keep: float
+    changes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Return the line's name, such as `soft_or 20% loss=jsd`."""
+        budget = [] if self.rule in (ALL, NO_REFRESH) else [f"{self.keep:.0%}"]
+        return " ".join([self.rule, *budget, *(c.rpartition(".")[2] for c in self.changes)])
+
+
+def rows_of(rules: Sequence[str], keeps: Sequence[float], vary: Sequence[str] = ()) -> list[Row]:
+    """Return the lines to compare: the controls first, then each rule at each budget.
+
+    vary: settings with their values, `train.loss=reverse_kl,jsd`; or alternatives of several
+    settings each, `rounds=20 rollout.prompts=64,rounds=40 rollout.prompts=32`. A rule has a line
+    for each combination of them. Controls stand at the config's own settings; name `random` or
+    `all` among the rules to have them vary as well.
+    """
+    fixed = {rule: load_rule(rule).keep for rule in rules}
+    if not all(0 < keep <= 1 for keep in keeps):
+        raise ConfigError(f"--keep {', '.join(map(str, keeps))}: expected shares in (0, 1]")
+    rows = [Row(ALL, 1.0), Row(NO_REFRESH, 1.0)]
+    if any(keep is None for keep in fixed.values()):
+        rows += [Row(RANDOM, keep) for keep in keeps]
+    for chosen in product(*map(_alternatives, vary)):
+        changes = tuple(chain(*chosen))
+        for rule, keep in fixed.items():
+            rows += [Row(rule, budget, changes) for budget in ([keep] if keep else keeps)]
+    return list(dict.fromkeys(rows))
+
+
+def run_config(config: RunConfig, row: Row, seed: int) -> RunConfig:
+    """Return the config of one run of the comparison."""
+    values = config.model_dump(mode="json")
+    for change in row.changes:
+        apply_change(values, change, "--vary")
+    label = f"{Path(row.rule).stem}-{row.keep:g}" if row.rule != NO_REFRESH else "no-refresh"
+    label = "-".join([label, *(re.sub(r"[^\w.=]+", "-", change) for change in row.changes)])
+    values |= {"name": f"{config.name}-{label}-s{seed}", "seed": seed, "data_seed": seed}
+    values["select"] |= {"rule": ALL if row.rule == NO_REFRESH else row.rule, "keep": row.keep}
+    if row.rule == NO_REFRESH:  # as many prompts and steps, all answered by the first student
+        values["rollout"] |= {"prompts": config.rollout.prompts * config.rounds}
+        values |= {"rounds": 1}
+    return make_config(values, f"compare {row.name}")
+
+
+def _alternatives(vary: str) -> list[tuple[str, ...]]:
+    """Return the settings of each alternative; a bare value belongs to the key at the front."""
+    key = vary.partition("=")[0]
+    found = []
+    for part in vary.split(","):
+        words = part.split()
+        if len(words) == 1 and "=" not in part and "=" in vary:
+            words = [f"{key}={words[0]}"]
+        if not words or not all(re.fullmatch(r"[\w.]+=\S+", word) for word in words):
+            raise ConfigError(
+                f"--vary {vary}: expected key=value,value, such as train.loss=reverse_kl,jsd"
+            )
+        found.append(tuple(words))
+    return found

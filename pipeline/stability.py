@@ -1,0 +1,59 @@
+"""Whether training ruins what it does not look at: the tokens that no selection holds in place.
+
+A small budget leaves most tokens without a loss. At a high learning rate the student forgets there
+what it could do, and rollouts, signals and answers follow. Two numbers tell: the reverse KL to the
+teacher on the unselected tokens (of the `select` stage), and the student's drift on them (of the
+`train` stage). Thresholds are those that told ruined runs of the built-in pair from whole ones
+(docs/RESULTS.md).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .config import RunConfig
+
+GROWTH = 1.5  # times the lowest of the rounds so far
+NATS = 0.05  # and by at least that much, so that rounding and small numbers raise no alarm
+
+Rounds = Mapping[int, Mapping[str, Mapping[str, Any]]]
+
+
+def lost_ground(rounds: Rounds, number: int) -> tuple[int, float, float] | None:
+    """Return (best round, its reverse KL, that of round `number`) on unselected tokens, or None.
+
+    None unless it has grown beyond both thresholds since the best round before `number`. rounds:
+    the numbers of each stage by round, as `status.by_round` gives them; KL in nats a token.
+    """
+    known = {
+        n: stages["select"]["unselected_reverse_kl"]
+        for n, stages in rounds.items()
+        if "unselected_reverse_kl" in stages.get("select", {})
+    }
+    before = {n: value for n, value in known.items() if n < number}
+    if number not in known or not before:
+        return None
+    best, now = min(before, key=lambda n: before[n]), known[number]
+    if now <= GROWTH * before[best] or now <= before[best] + NATS:
+        return None
+    return best, before[best], now
+
+
+def warning(rounds: Rounds, number: int, config: RunConfig) -> str | None:
+    """Return what to tell a person whose round `number` lost ground, None where it did not."""
+    lost = lost_ground(rounds, number)
+    if lost is None:
+        return None
+    best, low, now = lost
+    drift = rounds.get(number - 1, {}).get("train", {}).get("drift_unselected")
+    moved = f", and the last training moved it there by {drift:.4f} nats" if drift else ""
+    again = f"; `--from {config.name}@{best}` goes on from where it was best" if best else ""
+    return (
+        "the student loses what it is not trained on: reverse KL on the unselected tokens grew "
+        f"from {low:.4f} (round {best}) to {now:.4f} nats{moved}. If it goes on, lower train.lr = "
+        f"{config.train.lr:g} or raise select.keep = {config.select.keep:g}{again}"
+    )
+
+
+def rounds_that_lost_ground(rounds: Rounds) -> list[int]:
+    """Return the rounds for which a warning is due."""
+    return [number for number in rounds if lost_ground(rounds, number)]

@@ -1,0 +1,76 @@
+"""Ground lost on unselected tokens is noticed, and nothing else is called so."""
+
+from typing import Any
+
+import pytest
+from tip.pipeline.progress import Reporter
+from tip.pipeline.rounds import play
+from tip.pipeline.session import Session
+from tip.pipeline.stability import lost_ground, rounds_that_lost_ground, warning
+from tip.pipeline.status import by_round, print_run
+
+from .conftest import MakeConfig
+
+
+def rounds(*values: float) -> dict[int, dict[str, dict[str, Any]]]:
+    """Return rounds with these reverse KLs on unselected tokens."""
+    return {
+        n: {"select": {"unselected_reverse_kl": value}, "train": {"drift_unselected": n / 100}}
+        for n, value in enumerate(values)
+    }
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0.2,),
+        (0.2, 0.1, 0.12),
+        (0.01, 0.04),  # four times as much, but little
+        (4.0, 4.5),  # much, but a small part of it
+        (0.3, 0.2, 0.3),  # exactly 1.5 times
+    ],
+)
+def test_small_changes_are_none(values: tuple[float, ...]) -> None:
+    assert rounds_that_lost_ground(rounds(*values)) == []
+
+
+def test_growth_is_counted_from_the_best_round_before() -> None:
+    assert lost_ground(rounds(0.5, 0.1, 0.3, 0.2), 2) == (1, 0.1, 0.3)
+    assert rounds_that_lost_ground(rounds(0.5, 0.1, 0.3, 0.2)) == [2, 3]
+
+
+def test_a_round_that_is_not_selected_yet_says_nothing() -> None:
+    assert lost_ground({**rounds(0.1, 0.5), 2: {"evaluate": {"accuracy": 1.0}}}, 2) is None
+
+
+def test_the_warning_names_the_numbers_and_the_ways_out(config: MakeConfig) -> None:
+    settings = config("fast", train={"lr": 1e-3}, select={"keep": 0.1})
+    text = warning(rounds(0.5, 0.1, 0.3), 2, settings)
+    assert text is not None
+    for part in ("0.1000 (round 1) to 0.3000", "0.0100 nats", "0.001", "0.1", "--from fast@1"):
+        assert part in text
+    assert warning(rounds(0.5, 0.1), 1, settings) is None
+
+
+def test_a_run_that_forgets_what_it_is_not_trained_on_says_so(
+    config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = config(
+        rounds=3, select={"rule": "q3", "keep": 0.1}, train={"lr": 2e-3, "warmup_steps": 1}
+    )
+    session = Session(settings, Reporter())
+    play(session)
+    print_run(session.run)
+    output = capsys.readouterr()
+    assert "warning   the student loses what it is not trained on" in output.err
+    assert "lower train.lr" in output.out
+    numbers = by_round(session.run.metrics())
+    assert rounds_that_lost_ground(numbers)
+    drift = [stages["train"]["drift_unselected"] for stages in numbers.values()]
+    assert max(drift) > 0.02
+
+
+def test_a_run_that_keeps_what_it_has_raises_no_alarm(config: MakeConfig) -> None:
+    session = Session(config(rounds=3))
+    play(session)
+    assert rounds_that_lost_ground(by_round(session.run.metrics())) == []
