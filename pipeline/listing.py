@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -17,13 +18,19 @@ _WIDE_TEXT = 60  # characters of a cell before it is cut
 
 
 def print_rules() -> None:
-    """Print the built-in rules: name, what each ranks by, its source."""
-    table = Table()
-    for name in ("rule", "draw", "ranks tokens by", "source"):
-        table.add_column(name)
+    """Print the built-in rules: name, budget, what must be known first, what each ranks by."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("rule", "budget", "needs", "ranks tokens by", "source"):
+        table.add_column(name, no_wrap=name == "rule")
     for rule in builtin_rules().values():
-        table.add_row(rule.name, rule.draw, rule.title, rule.source)
+        budget = "its own" if rule.keep is not None else "keep"
+        drawn = ", drawn" if rule.draw == "sample" else ""
+        table.add_row(rule.name, budget + drawn, rule.needs, rule.title, rule.source.split(" (")[0])
     Console().print(table)
+    print(
+        "budget: `select.keep`, or the rule's own; drawn: by chance, without replacement.\n"
+        "needs: whose pass over the rollouts the ranking costs (training needs the teacher's)."
+    )
 
 
 def print_query(

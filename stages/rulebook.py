@@ -27,6 +27,12 @@ from ..storage.queries import one_expression, one_select
 GIVEN = ("vocabulary", "entropy_cut", "divergence_cut")
 _TAKEN = (*GIVEN, "keep", "scope", "draw", "corrected", "seed_low", "seed_high", "slice", "slices")
 
+# Columns by the model whose pass over the rollouts fills them.
+_FROM_TEACHER = {"reverse_kl", "forward_kl", "jsd", "hellinger", "type", "teacher_mass_top"} | {
+    f"teacher_{name}" for name in ("entropy", "entropy_frac", "logprob", "rank", "mass")
+}
+_FROM_STUDENT = {"student_entropy", "student_entropy_frac", "student_logprob", "student_mass"}
+
 _RULES = Path(__file__).with_name("rules")
 _DIRECTIVE = re.compile(r"(draw|keep|source): *(.*)", re.IGNORECASE)
 _PARAM = re.compile(r"param +([a-z_][a-z0-9_]*) *= *(\S+) *(.*)")
@@ -63,6 +69,14 @@ class Rule:
     round: Mapping[str, str] = field(default_factory=dict)
     """Aggregates over `tokens` that are computed once, by name."""
 
+    @property
+    def needs(self) -> str:
+        """Return what must have run before it can rank: `teacher`, `student` or `nothing`."""
+        words = set(re.findall(r"\w+", " ".join([self.sql, *self.round.values()])))
+        if words & _FROM_TEACHER:
+            return "teacher"
+        return "student" if words & _FROM_STUDENT else "nothing"
+
     def resolved(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return the value of each parameter. Raises `ConfigError` for a name it does not have."""
         for name in values:
@@ -70,16 +84,6 @@ class Rule:
                 has = ", ".join(self.params) or "none"
                 raise ConfigError(f"rule `{self.name}` has no parameter `{name}`; it has: {has}")
         return {name: float(values.get(name, p.default)) for name, p in self.params.items()}
-
-    def described(self) -> str:
-        """Return the rule for reading: title, text, how it draws, parameters, source."""
-        budget = f"all it ranks (keep = {self.keep:g})" if self.keep is not None else "`keep`"
-        lines = [f"{self.name}: {self.title}", *self.text.splitlines()]
-        lines.append(f"draw: {self.draw}; budget: {budget}")
-        lines += [f"{n} = {p.default:g}: {p.meaning}" for n, p in self.params.items()]
-        if self.source:
-            lines.append(f"source: {self.source}")
-        return "\n".join(lines)
 
 
 def builtin_rules() -> dict[str, Rule]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tip.stages import rulebook
 from tip.stages.rulebook import builtin_rules, load_rule, parse_rule
+from tip.storage.columns import TOKENS
 from tip.storage.errors import ConfigError, InputError
 
 FULL = """\
@@ -46,11 +47,27 @@ def test_a_rule_without_a_head_comment_takes_the_top_by_the_setting() -> None:
     assert (rule.title, rule.draw, rule.keep, dict(rule.params)) == ("", "top", None, {})
 
 
-def test_a_description_names_everything_that_a_user_can_set() -> None:
-    text = parse_rule("near", FULL).described()
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("random", "nothing"),
+        ("first", "nothing"),
+        ("entropy_top", "student"),
+        ("low_logprob", "student"),
+        ("soft_or", "teacher"),
+        ("type_q3", "teacher"),
+        ("ta_opd", "teacher"),
+    ],
+)
+def test_a_rule_says_whose_numbers_it_needs(name: str, needs: str) -> None:
+    assert builtin_rules()[name].needs == needs
 
-    for part in ("near: Divergence", "draw: sample", "0.5", "slope = 40: positions", "a paper"):
-        assert part in text
+
+def test_every_number_of_the_token_table_belongs_to_student_or_teacher() -> None:
+    sources = rulebook._FROM_STUDENT | rulebook._FROM_TEACHER
+    given = {"rollout", "position", "token", "trainable", "special"}
+
+    assert {column.name for column in TOKENS} <= sources | given
 
 
 @pytest.mark.parametrize("name", builtin_rules())

