@@ -31,7 +31,9 @@ def line(
 ) -> dict[str, object]:
     """Return one line of results, and print it. ratio: of value to baseline, as `target` means."""
     shown = "" if ratio is None else f"  {ratio:.3f} x"
-    print(f"{what:<58} {value:>12,.4g} {unit:<10}{shown:>10}  of {baseline}  [{target}]", flush=True)
+    print(
+        f"{what:<58} {value:>12,.4g} {unit:<10}{shown:>10}  of {baseline}  [{target}]", flush=True
+    )
     return {
         "what": what,
         "value": value,

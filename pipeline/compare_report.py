@@ -58,12 +58,17 @@ def show(frame: pl.DataFrame, console: Console) -> None:
 
 
 def show_plain(title: str, frame: pl.DataFrame, console: Console) -> None:
-    """Print a table of numbers as it is."""
-    table = Table(title=title, box=SIMPLE_HEAD)
-    for column in frame.columns:
-        table.add_column(column, justify="right" if frame[column].dtype.is_numeric() else "left")
-    for line in frame.iter_rows():
-        table.add_row(*[_plain(value) for value in line])
+    """Print a table of numbers as it is; one of rules against rules with numbers for headings."""
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    names = frame.columns[1:]
+    square = len(names) > 1 and frame.to_series(0).to_list() == names
+    for place, column in enumerate(frame.columns):
+        heading = str(place) if square and place else column
+        numeric = frame[column].dtype.is_numeric()
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=square)
+    for place, (name, *values) in enumerate(frame.iter_rows(), 1):
+        cells = [f"{v:.2f}" for v in values] if square else [_plain(v) for v in values]
+        table.add_row(f"{place} {name}" if square else _plain(name), *cells)
     console.print(table)
 
 

@@ -12,10 +12,14 @@ from tip.pipeline.status import by_round, print_run
 from .conftest import MakeConfig
 
 
-def rounds(*values: float) -> dict[int, dict[str, dict[str, Any]]]:
-    """Return rounds with these reverse KLs on unselected tokens."""
+def rounds(*values: float, all_tokens: float = 0.2) -> dict[int, dict[str, dict[str, Any]]]:
+    """Return rounds with these reverse KLs on unselected tokens; all_tokens: of the first round."""
     return {
-        n: {"select": {"unselected_reverse_kl": value}, "train": {"drift_unselected": n / 100}}
+        n: {
+            "score": {"reverse_kl": all_tokens if n == 0 else 9.0},
+            "select": {"unselected_reverse_kl": value},
+            "train": {"drift_unselected": n / 100},
+        }
         for n, value in enumerate(values)
     }
 
@@ -25,8 +29,8 @@ def rounds(*values: float) -> dict[int, dict[str, dict[str, Any]]]:
     [
         (0.2,),
         (0.2, 0.1, 0.12),
-        (0.01, 0.04),  # four times as much, but little
-        (4.0, 4.5),  # much, but a small part of it
+        (0.001, 0.29),  # much more than before, but less than all tokens had
+        (0.4, 0.5),  # more than all tokens had, but so it was before
         (0.3, 0.2, 0.3),  # exactly 1.5 times
     ],
 )
@@ -35,19 +39,19 @@ def test_small_changes_are_none(values: tuple[float, ...]) -> None:
 
 
 def test_growth_is_counted_from_the_best_round_before() -> None:
-    assert lost_ground(rounds(0.5, 0.1, 0.3, 0.2), 2) == (1, 0.1, 0.3)
-    assert rounds_that_lost_ground(rounds(0.5, 0.1, 0.3, 0.2)) == [2, 3]
+    assert lost_ground(rounds(0.5, 0.1, 0.31, 0.2), 2) == (1, 0.1, 0.31)
+    assert rounds_that_lost_ground(rounds(0.5, 0.1, 0.31, 0.2, 0.4)) == [2, 4]
 
 
 def test_a_round_that_is_not_selected_yet_says_nothing() -> None:
-    assert lost_ground({**rounds(0.1, 0.5), 2: {"evaluate": {"accuracy": 1.0}}}, 2) is None
+    assert lost_ground({**rounds(0.1, 0.1), 2: {"evaluate": {"accuracy": 1.0}}}, 2) is None
 
 
 def test_the_warning_names_the_numbers_and_the_ways_out(config: MakeConfig) -> None:
     settings = config("fast", train={"lr": 1e-3}, select={"keep": 0.1})
-    text = warning(rounds(0.5, 0.1, 0.3), 2, settings)
+    text = warning(rounds(0.5, 0.1, 0.4), 2, settings)
     assert text is not None
-    for part in ("0.1000 (round 1) to 0.3000", "0.0100 nats", "0.001", "0.1", "--from fast@1"):
+    for part in ("0.1000 (round 1) to 0.4000", "0.0100 nats", "0.001", "0.1", "--from fast@1"):
         assert part in text
     assert warning(rounds(0.5, 0.1), 1, settings) is None
 
