@@ -60,7 +60,7 @@ def run_config(config: RunConfig, row: Row, seed: int) -> RunConfig:
     for change in row.changes:
         apply_change(values, change, "--vary")
     label = f"{Path(row.rule).stem}-{row.keep:g}" if row.rule != NO_REFRESH else "no-refresh"
-    label = "-".join([label, *(re.sub(r"[^\w.=]+", "-", change) for change in row.changes)])
+    label = "-".join([label, *(re.sub(r"[^\w.]+", "-", change) for change in row.changes)])
     values |= {"name": f"{config.name}-{label}-s{seed}", "seed": seed, "data_seed": seed}
     values["select"] |= {"rule": ALL if row.rule == NO_REFRESH else row.rule, "keep": row.keep}
     if row.rule == NO_REFRESH:  # as many prompts and steps, all answered by the first student

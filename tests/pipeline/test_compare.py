@@ -59,7 +59,7 @@ def test_the_settings_of_a_line_are_those_of_its_run(config: MakeConfig) -> None
     changes = ("train.loss=jsd", "rollout.prompts=32")
     changed = run_config(config("base"), Row("q3", 0.1, changes), 3)
     assert (changed.train.loss, changed.rollout.prompts, changed.select.rule) == ("jsd", 32, "q3")
-    assert changed.name == "base-q3-0.1-train.loss=jsd-rollout.prompts=32-s3"
+    assert changed.name == "base-q3-0.1-train.loss-jsd-rollout.prompts-32-s3"
 
 
 @pytest.mark.parametrize("vary", ["train.loss", "train.loss=", "jsd,reverse_kl", "=jsd"])
