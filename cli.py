@@ -75,7 +75,7 @@ def run(
     continues. With a larger `rounds` it goes further.
     """
     from .pipeline.progress import Reporter
-    from .pipeline.rounds import branch, play
+    from .pipeline.rounds import play
     from .pipeline.session import Session
     from .pipeline.status import print_run
 
@@ -83,9 +83,11 @@ def run(
     if dry:
         from .pipeline.plan import dry_run
 
-        dry_run(Session(settings, reporter, look_only=True))
+        dry_run(Session(settings, reporter, look_only=True), origin)
         return
     if origin:
+        from .pipeline.branching import branch
+
         branch(settings, origin, reporter)
     session = Session(settings, reporter)
     play(session)

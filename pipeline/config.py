@@ -79,6 +79,15 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _problems_are_shown_as_they_are(self) -> "RunConfig":
+        if self.teacher.format is not None and self.evaluate and self.evaluate.reverse_kl:
+            raise ValueError(
+                "evaluate.reverse_kl asks the teacher about problems, but teacher.format shows it "
+                "more of a training prompt than the student sees: leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _replay_is_another_run(self) -> "RunConfig":
         if self.rollout.replay == self.name:
             raise ValueError(

@@ -53,12 +53,18 @@ def print_query(
     if output is None:
         with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True):
             print(frame)
-    elif output.suffix == ".parquet":
-        frame.write_parquet(output)
-    elif output.suffix == ".csv":
-        frame.write_csv(output)
     else:
+        _write(frame, output)
+
+
+def _write(frame: pl.DataFrame, output: Path) -> None:
+    writers = {".parquet": frame.write_parquet, ".csv": frame.write_csv}
+    if output.suffix not in writers:
         raise ConfigError(f"--output {output}: expected a name ending in .parquet or .csv")
+    try:
+        writers[output.suffix](output)
+    except OSError as error:
+        raise ConfigError(f"--output {output}: cannot be written ({error})") from error
 
 
 def print_artifacts(root: str, kind: str | None) -> None:

@@ -5,31 +5,25 @@ the keys that the run itself would ask for; those of later rounds depend on stud
 exist yet, so they count as to be made. Estimates say what they rest on.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from ..stages.engines.vllm_engine import scoring_batch
-from ..stages.models import ModelCard
 from ..stages.prompts import Prompt, shards
 from ..stages.rollout import rollout_inputs, sampling_of
-from ..stages.settings import ModelSettings
 from ..storage.artifacts import artifact_key
 from ..storage.store import Artifact, Store
+from .branching import BranchView
 from .engines import compute_of
-from .rounds import first_round
+from .identity import check
+from .plan_memory import memory_of
 from .separate import Teacher
 from .session import Session, Student
+from .steps import replayed
 
-GIB = 1 << 30
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Where the store says nothing: entries a token and bytes an entry, of the SmolLM2 pair; a row of
 # the narrow table; a token and its top ids in `rollouts`.
 _ENTRY_BYTES, _ENTRIES, _TOKEN_BYTES, _ROLLOUT_BYTES = 2.8, 90, 48, 200
-_MASTER_BYTES = 16  # float32 weight, gradient and two moments
 _WIDTH = 120  # columns of what goes to a file or a pipe
 _KNOWN_SHARDS = 64  # manifests read for lengths and sizes
 
@@ -48,6 +42,10 @@ class RoundPlan:
     cached_scores: int | None
     trained: bool
 
+    def missing(self, total: int, cached: int | None) -> int:
+        """Return what of a total is still to be made, by the share of shards that are there."""
+        return round(total * (1 - (cached or 0) / self.shards))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -58,16 +56,20 @@ class Plan:
     basis: str
     memory: list[tuple[str, str, float]]
 
+    @property
+    def tokens(self) -> int:
+        """Return the tokens still to be generated."""
+        return sum(r.missing(r.tokens, r.cached_rollouts) for r in self.rounds)
 
-@dataclass(frozen=True)
-class Shape:
-    """A model in numbers: parameters, bytes of keys and values a token an element, rows, width."""
+    @property
+    def teacher_tokens(self) -> int:
+        """Return the tokens that the teacher is still to read."""
+        return sum(r.missing(r.teacher_tokens, r.cached_scores) for r in self.rounds)
 
-    parameters: int
-    cache_elements: int
-    vocabulary: int
-    hidden: int
-    layers: int
+    @property
+    def bytes(self) -> int:
+        """Return the bytes still to be written."""
+        return sum(r.missing(r.bytes, r.cached_scores) for r in self.rounds)
 
 
 def make_plan(session: Session, store: Store | None) -> Plan:
@@ -76,27 +78,55 @@ def make_plan(session: Session, store: Store | None) -> Plan:
     known = _known(store, session)
     length, basis = _response_tokens(session, known)
     entry_bytes = _bytes_a_token(known)
-    rounds = []
-    for number in range(first_round(session.run), config.rounds):
-        prompts = session.round_prompts(number)
-        count = len(prompts) * config.rollout.samples
-        tokens = round(count * length)
-        asked = sum(len(p.ids) for p in prompts) * config.rollout.samples
-        rollouts, scores = _cached(session, store, number, prompts)
-        rounds.append(
-            RoundPlan(
-                number,
-                len([*shards(prompts)]),
-                count,
-                tokens,
-                tokens + asked,
-                round(tokens * entry_bytes),
-                rollouts,
-                scores,
-                _is_trained(session, store, number),
-            )
-        )
-    return Plan(rounds, length, basis, _memory(session))
+    rounds = [
+        _round_plan(session, store, number, length, entry_bytes)
+        for number in range(session.run.first_round, config.rounds)
+    ]
+    return Plan(rounds, length, basis, memory_of(session))
+
+
+def _round_plan(
+    session: Session, store: Store | None, number: int, length: float, entry_bytes: float
+) -> RoundPlan:
+    config = session.config
+    if store is not None and config.rollout.replay:
+        return _replay_plan(session, store, number)
+    prompts = session.round_prompts(number)
+    count = len(prompts) * config.rollout.samples
+    tokens = round(count * length)
+    asked = sum(len(p.ids) for p in prompts) * config.rollout.samples
+    rollouts, scores = _cached(session, store, number, prompts)
+    return RoundPlan(
+        number,
+        len([*shards(prompts)]),
+        count,
+        tokens,
+        tokens + asked,
+        round(tokens * entry_bytes),
+        rollouts,
+        scores,
+        _is_trained(session, store, number),
+    )
+
+
+def _replay_plan(session: Session, store: Store, number: int) -> RoundPlan:
+    """Return the plan of a round that another run has rolled out: all its numbers are known."""
+    rollouts = replayed(session, str(session.config.rollout.replay), number)
+    teacher = Teacher(session)
+    keys = [artifact_key("teacher", teacher.inputs(source)) for source in rollouts]
+    scores = [found for key in keys if (found := store.find("teacher", key))]
+    tokens = sum(a.facts["tokens"] for a in rollouts)
+    return RoundPlan(
+        number,
+        len(rollouts),
+        sum(a.facts["rollouts"] for a in rollouts),
+        tokens,
+        sum(a.facts["teacher_tokens"] for a in scores) if len(scores) == len(rollouts) else tokens,
+        sum(a.bytes for a in (*rollouts, *scores)),
+        len(rollouts),
+        len(scores),
+        _is_trained(session, store, number),
+    )
 
 
 def _known(store: Store | None, session: Session) -> dict[str, list[Artifact]]:
@@ -182,93 +212,6 @@ def _is_trained(session: Session, store: Store | None, number: int) -> bool:
     return bool(store and key and store.find("checkpoint", key))
 
 
-def shape_of(card: ModelCard) -> Shape:
-    """Return a model in numbers, from its config and the headers of its weights."""
-    config = json.loads((card.folder / "config.json").read_text())
-    heads = config.get("num_key_value_heads") or config.get("num_attention_heads") or 1
-    width = config.get("hidden_size") or 1
-    head = config.get("head_dim") or width // (config.get("num_attention_heads") or 1)
-    layers = config.get("num_hidden_layers") or 1
-    files = sorted(card.folder.glob("*.safetensors"))
-    parameters = sum(_parameters(file) for file in files)
-    return Shape(parameters, 2 * layers * heads * head, card.head_rows, width, layers)
-
-
-def _parameters(file: Path) -> int:
-    with file.open("rb") as data:
-        header = json.loads(data.read(int.from_bytes(data.read(8), "little")))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            size = 1
-            for side in tensor["shape"]:
-                size *= side
-            total += size
-    return total
-
-
-def _memory(session: Session) -> list[tuple[str, str, float]]:
-    """Return (stage, what it is made of, bytes a device) for each stage."""
-    config = session.config
-    student, teacher = shape_of(session.student_card), shape_of(session.teacher_card)
-    longest = max(len(p.ids) for p in session.prompts) + config.rollout.max_tokens
-    small = _weights(session, config.student, student)
-    large = _weights(session, config.teacher, teacher)
-    chunk = 4 * 3 * config.score.chunk_elements
-    rows = [_rollout_memory(session, student, small, longest)]
-    if config.score.mode == "joint":
-        rows.append(("score", "both models and a chunk of logits each", small + large + 2 * chunk))
-    else:
-        rows.append(_teacher_memory(session, teacher, large, longest, chunk))
-        rows.append(("score (student)", "the student and a chunk of logits", small + chunk))
-    tokens = max(config.train.batch_tokens, longest)
-    activations = tokens * student.hidden * (2 if config.train.activation_checkpointing else 34)
-    activations *= 1 if config.train.activation_checkpointing else student.layers
-    training = (
-        student.parameters * _MASTER_BYTES + 4 * activations + 12 * config.train.chunk_elements
-    )
-    rows.append(("train", "float32 masters, gradients, moments, activations", training))
-    return rows
-
-
-def _weights(session: Session, settings: ModelSettings, shape: Shape) -> float:
-    return shape.parameters * _BYTES[str(session.dtype(settings)).removeprefix("torch.")]
-
-
-def _rollout_memory(
-    session: Session, shape: Shape, weights: float, longest: int
-) -> tuple[str, str, float]:
-    config = session.config
-    vllm, rollout = config.student.vllm, config.rollout
-    size = _BYTES[str(session.dtype(config.student)).removeprefix("torch.")]
-    if rollout.engine == "vllm":
-        if session.device.type == "cpu":
-            return "rollout", "vLLM: weights and its cache", weights + vllm.cpu_cache_gb * GIB
-        share = weights / vllm.tensor_parallel
-        text = f"vLLM: weights on each of {vllm.tensor_parallel}, then {vllm.memory:.0%} of it all"
-        return "rollout", text, share
-    together = min(rollout.batch_size, 32 * rollout.samples)  # a batch stays in its shard
-    cache = together * longest * shape.cache_elements * size
-    return "rollout", f"weights and the cache of {together} rows", weights + cache
-
-
-def _teacher_memory(
-    session: Session, shape: Shape, weights: float, longest: int, chunk: int
-) -> tuple[str, str, float]:
-    config = session.config
-    if config.score.engine == "server":
-        return "score (teacher)", "on the server", 0.0
-    if config.score.engine == "transformers":
-        return "score (teacher)", "the teacher and a chunk of logits", weights + chunk
-    vllm = config.teacher.vllm
-    logits = 3 * 4 * (vllm.batch_tokens or scoring_batch(shape.vocabulary)) * shape.vocabulary
-    if session.device.type == "cpu":
-        total = weights + vllm.cpu_cache_gb * GIB + logits
-        return "score (teacher)", "vLLM: weights, its cache, logits of a batch", total
-    text = f"vLLM: weights on each of {vllm.tensor_parallel} and logits, then {vllm.memory:.0%}"
-    return "score (teacher)", text, weights / vllm.tensor_parallel + logits
-
-
 def print_plan(session: Session, plan: Plan) -> None:
     """Print a plan as two tables and a line of sums."""
     from rich.console import Console
@@ -292,9 +235,9 @@ def print_plan(session: Session, plan: Plan) -> None:
         )
     console.print(table)
     console.print(
-        f"estimates: {plan.response_tokens:.0f} tokens a response ({plan.basis}); "
-        f"{sum(r.tokens for r in plan.rounds):,} tokens and "
-        f"{_size(sum(r.bytes for r in plan.rounds))} in all, checkpoints beside",
+        f"estimates: {plan.response_tokens:.0f} tokens a response ({plan.basis}); still to be "
+        f"made: {plan.tokens:,} generated tokens, {plan.teacher_tokens:,} teacher tokens, "
+        f"{_size(plan.bytes)}, and checkpoints beside",
         soft_wrap=True,
     )
     memory = Table(title=f"memory on {session.device} (estimates)", title_justify="left")
@@ -321,11 +264,12 @@ def _size(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def dry_run(session: Session) -> dict[str, Any]:
-    """Print what a run would do, and return its sums; nothing is written."""
-    plan = make_plan(session, session.store_if_there())
-    print_plan(session, plan)
-    return {
-        "tokens": sum(r.tokens for r in plan.rounds),
-        "bytes": sum(r.bytes for r in plan.rounds),
-    }
+def dry_run(session: Session, origin: str | None = None) -> None:
+    """Print what a run would do; nothing is written. origin: `RUN@N` where it would branch off.
+
+    Raises `ConfigError` where the run itself would be refused.
+    """
+    if origin and session.run.branch() is None:
+        session.run = BranchView(session.config, origin)
+    check(session)
+    print_plan(session, make_plan(session, session.store_if_there()))

@@ -31,6 +31,15 @@ class Scores:
     tokens: list[Artifact]
     scored: int
 
+    @property
+    def read(self) -> int:
+        """Return the tokens that the teacher read for these shards, now or before."""
+        return sum(a.facts["teacher_tokens"] for a in self.teacher)
+
+    def read_for(self, run: str | None) -> int:
+        """Return those of them that were read for a run. run: its `RunFolder.id`."""
+        return sum(a.facts["teacher_tokens"] for a in self.teacher if a.facts.get("made_by") == run)
+
 
 def ensure_scores(
     session: Session, number: int, student: Student, rollouts: list[Artifact]
@@ -38,7 +47,7 @@ def ensure_scores(
     """Return the teacher signals and the token table of a round."""
     watch = Stopwatch()
     scores = score_shards(session, student, rollouts, f"round {number} score")
-    everything = sum(a.facts["teacher_tokens"] for a in scores.teacher)
+    everything = scores.read
     numbers = _numbers(scores)
     lost = numbers.get("lost_mass", 0) >= LOST_TO_TELL
     report(
@@ -52,6 +61,7 @@ def ensure_scores(
         + (f", {numbers['lost_mass']:.2%} of the student's mass lost" if lost else ""),
         teacher_tokens_scored=scores.scored,
         teacher_tokens_reused=everything - scores.scored,
+        teacher_tokens_own=scores.read_for(session.run.id),
         **numbers,
     )
     if numbers.get("lost_mass", 0) >= LOST_TO_WARN:
@@ -104,12 +114,11 @@ class _ShardScorer:
 
     def ensure(self) -> tuple[Artifact, Artifact]:
         session, config = self.session, self.session.config
-        prompts = session.teacher_prompts()
         inputs = teacher_inputs(
             session.teacher_card.fingerprint,
             str(session.dtype(config.teacher)),
             (self.source.key, self.source.content),
-            None if prompts is None else [prompts[h] for h in self.source.inputs["prompts"]],
+            session.shown_prompts(self.source),
             config.score,
         )
         teacher, _ = session.store.ensure("teacher", inputs, self._make_teacher)
@@ -127,7 +136,7 @@ class _ShardScorer:
         teacher, tokens, facts = self._score()
         self._tokens = (tokens, facts) if self.exact else None
         draft.table("teacher", teacher, TEACHER)
-        return facts
+        return facts | {"made_by": self.session.run.id}
 
     def _make_exact(self, draft: Draft) -> dict[str, Any]:
         table, facts = self._tokens or self._score()[1:]

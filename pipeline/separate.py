@@ -74,8 +74,7 @@ class Teacher:
     def inputs(self, source: Artifact) -> dict[str, Any]:
         """Return what makes the teacher signals of a shard, in either mode."""
         session, settings = self._session, self._settings
-        prompts = session.teacher_prompts()
-        shown = None if prompts is None else [prompts[h] for h in source.inputs["prompts"]]
+        shown = session.shown_prompts(source)
         fingerprint = session.teacher_card.fingerprint
         origin = (source.key, source.content)
         if settings.engine == "transformers":
@@ -103,7 +102,7 @@ class Teacher:
                 self._scorer, rollouts, settings, dtype=self._dtype, **terms
             )
         draft.table("teacher", table, TEACHER)
-        return facts
+        return facts | {"made_by": session.run.id}
 
     @property
     def _asks_ids(self) -> bool:

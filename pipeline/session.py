@@ -213,6 +213,19 @@ class Session:
             return None
         return {p.hash: p.teacher_ids for p in self.prompts}
 
+    def shown_prompts(self, source: Artifact) -> list[tuple[int, ...]] | None:
+        """Return the teacher's own prompts of a shard of rollouts, None where it has none."""
+        own = self.teacher_prompts()
+        if own is None:
+            return None
+        if missing := [h for h in source.inputs["prompts"] if h not in own]:
+            raise ConfigError(
+                f"teacher.format cannot be filled for {len(missing)} prompts of the rollouts: they "
+                f"are not in prompts.source = {self.config.prompts.source!r} (a replay needs the "
+                "prompts of the run that it replays)"
+            )
+        return [own[h] for h in source.inputs["prompts"]]
+
     def _teacher_room(self) -> int:
         return self.teacher_card.context - self.config.rollout.max_tokens
 

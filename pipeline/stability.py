@@ -35,7 +35,8 @@ def lost_ground(rounds: Rounds, number: int) -> tuple[int, float, float] | None:
     if number not in known or not before:
         return None
     best, now = min(before, key=lambda n: before[n]), known[number]
-    started = rounds[min(before)]["score"]["reverse_kl"]
+    first = rounds[min(before)]
+    started = first.get("score", {}).get("reverse_kl", before[min(before)])
     if now <= GROWTH * max(before[best], started):
         return None
     return best, before[best], now

@@ -11,26 +11,44 @@ from ..storage.errors import ConfigError
 from ..storage.runs import RunFolder, run_names
 from .stability import rounds_that_lost_ground
 
-_PAID = {"generated_tokens": "reused_tokens", "teacher_tokens_scored": "teacher_tokens_reused"}
+# What a run pays for; what it finds instead; how much of a round is its own, whoever found it.
+_PAID = {
+    "generated_tokens": ("reused_tokens", "own_tokens"),
+    "teacher_tokens_scored": ("teacher_tokens_reused", "teacher_tokens_own"),
+}
 
 
 def by_round(metrics: list[dict[str, Any]]) -> dict[int, dict[str, dict[str, Any]]]:
-    """Return round -> stage -> its numbers; costs add up over starts, results are the last ones.
+    """Return round -> stage -> its numbers; seconds add up over starts, results are the last ones.
 
-    What a later start finds of the run's own making is not reuse: reused is what was never paid.
+    Tokens count as paid for where this run made them, in whichever start, and as reused where
+    another did. Evaluations with other problems or settings than the last round's are left out.
     """
-    costs = ("seconds", *_PAID)
+    asked = _last_asked(metrics)
     out: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
     for line in metrics:
+        if "asked" in line and line["stage"] == "evaluate" and line["asked"] != asked:
+            continue
         before = out[line["round"]].get(line["stage"], {})
-        added = {k: before.get(k, 0) + line[k] for k in costs if k in line}
-        unpaid = {
-            found: line[paid] + line[found] - added[paid]
-            for paid, found in _PAID.items()
-            if found in line
-        }
-        out[line["round"]][line["stage"]] = {**line, **added, **unpaid}
+        seconds = before.get("seconds", 0) + line["seconds"]
+        out[line["round"]][line["stage"]] = {**line, **_paid(line), "seconds": seconds}
     return dict(sorted(out.items()))
+
+
+def _paid(line: dict[str, Any]) -> dict[str, int]:
+    """Return a line's costs, counted over all starts of the run."""
+    costs = {}
+    for paid, (found, own) in _PAID.items():
+        if own in line:
+            costs |= {paid: line[own], found: line[paid] + line[found] - line[own]}
+    return costs
+
+
+def _last_asked(metrics: list[dict[str, Any]]) -> str | None:
+    """Return what was asked in the evaluation of the highest round, the last one of it."""
+    lines = [m for m in metrics if m["stage"] == "evaluate" and "asked" in m]
+    last = max((m["round"] for m in lines), default=None)
+    return next((m["asked"] for m in reversed(lines) if m["round"] == last), None)
 
 
 def print_run(run: RunFolder, console: Console | None = None) -> None:
@@ -82,15 +100,16 @@ def print_runs(runs: str, console: Console | None = None) -> None:
         run = RunFolder(runs, name)
         config = (run.config() or {}).get("config", {})
         done = sum("checkpoint" in pointers for _, pointers in run.rounds())
-        last = _last(run.metrics(), "evaluate", "accuracy")
+        rounds = by_round(run.metrics())
+        last = _last(rounds, "evaluate", "accuracy")
         select = config.get("select", {})
         table.add_row(
             name,
             str(select.get("rule")),
             f"{select.get('keep', 0):.0%}",
-            f"{done}/{config.get('rounds')}",
+            f"{min(done, config.get('rounds', done))}/{config.get('rounds')}",
             "" if last is None else f"{last:.1%}",
-            _number(_last(run.metrics(), "score", "reverse_kl")),
+            _number(_last(rounds, "score", "reverse_kl")),
         )
     (console or Console()).print(table)
 
@@ -113,8 +132,10 @@ def _row(number: int, stages: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def _last(metrics: list[dict[str, Any]], stage: str, name: str) -> Any:
-    return next((m[name] for m in reversed(metrics) if m["stage"] == stage and name in m), None)
+def _last(rounds: dict[int, dict[str, dict[str, Any]]], stage: str, name: str) -> Any:
+    """Return a number of the highest round that has it."""
+    found = [stages[stage][name] for stages in rounds.values() if name in stages.get(stage, {})]
+    return found[-1] if found else None
 
 
 def _number(value: float | None) -> str:

@@ -18,6 +18,7 @@ from ..stages.settings import SelectSettings
 from ..storage.artifacts import artifact_key
 from ..storage.columns import EVALUATION, ROLLOUTS, SELECTION, TOKENS, schema
 from ..storage.errors import ConfigError, StoreError
+from ..storage.keys import key_of
 from ..storage.runs import RunFolder
 from ..storage.store import Artifact, Draft
 from ..storage.tables import read_table, write_table
@@ -39,6 +40,7 @@ def ensure_rollouts(session: Session, number: int, student: Student) -> list[Art
             session, student, session.round_prompts(number), f"round {number} rollout"
         )
     tokens, total = (sum(a.facts[name] for a in found) for name in ("tokens", "rollouts"))
+    own = session.run.id
     report(
         session,
         number,
@@ -50,6 +52,7 @@ def ensure_rollouts(session: Session, number: int, student: Student) -> list[Art
         tokens=tokens,
         generated_tokens=made,
         reused_tokens=tokens - made,
+        own_tokens=sum(a.facts["tokens"] for a in found if a.facts.get("made_by") == own),
         truncated=sum(a.facts["truncated"] for a in found) / total,
         mean_length=tokens / total,
         **(session.engines.numbers() if made else {}),
@@ -86,7 +89,7 @@ def rollout_shards(
                 look_ahead(engine, ahead, sampling, settings.batch_size)
                 table = roll_out(engine, part, settings.samples, sampling, tick)
                 draft.table("rollouts", table, ROLLOUTS)
-                return _rollout_facts(table)
+                return _rollout_facts(table) | {"made_by": session.run.id}
 
             artifact, fresh = session.store.ensure("rollouts", inputs, make)
             found.append(artifact)
@@ -214,7 +217,8 @@ def ensure_evaluation(
         "samples": summary.samples,
     }
     if settings.reverse_kl and who == "student":
-        numbers["reverse_kl"] = _held_out_divergence(session, number, student)
+        numbers |= _held_out_divergence(session, number, student)
+    asked = {name: value for name, value in inputs.items() if name != "model"}
     report(
         session,
         number,
@@ -224,14 +228,19 @@ def ensure_evaluation(
         f"{summary.problems} problems"
         + (f", reverse KL {numbers['reverse_kl']:.4f} nats" if "reverse_kl" in numbers else "")
         + ("" if fresh else ", found"),
+        asked=key_of(asked),
         **numbers,
     )
     return numbers
 
 
-def _held_out_divergence(session: Session, number: int, student: Student) -> float:
-    """Return the exact mean reverse KL to the teacher on fresh rollouts of the problems."""
+def _held_out_divergence(session: Session, number: int, student: Student) -> dict[str, Any]:
+    """Return the mean reverse KL to the teacher on fresh rollouts of the problems, and its cost."""
     title = f"round {number} evaluate"
-    rollouts, _ = rollout_shards(session, student, session.problems, title)
+    rollouts, made = rollout_shards(session, student, session.problems, title)
     scores = score_shards(session, student, rollouts, title)
-    return mean_over_tokens(scores.tokens, "reverse_kl")
+    return {
+        "reverse_kl": mean_over_tokens(scores.tokens, "reverse_kl"),
+        "generated_tokens": made,
+        "teacher_tokens_scored": scores.scored,
+    }

@@ -21,7 +21,9 @@ from ..stages.train_state import save_state
 from ..stages.training_data import TrainingData, load_training_data
 from ..storage.artifacts import artifact_key
 from ..storage.errors import StoreError
+from ..storage.runs import RunFolder
 from ..storage.store import Artifact, Draft
+from .config import make_config
 from .progress import Stopwatch
 from .session import Session, Student, report
 from .steps import stored
@@ -61,7 +63,8 @@ def ensure_training(
         fresh=fresh,
     )
     session.run.update_round(number, checkpoint=artifact.key)
-    _drop_old_states(session, number)
+    if fresh:  # a run that only looks at its first rounds still needs the states of its last
+        _drop_old_states(session, number)
     return artifact
 
 
@@ -142,9 +145,15 @@ class _Job:
 
 
 def ensure_state(session: Session, number: int) -> Path:
-    """Return the training state after a round, training it again where the state is gone."""
+    """Return the training state after a round, training it again where the state is gone.
+
+    A round that a branch shares is trained by the run that it belongs to.
+    """
     key = (session.run.round(number) or {})["checkpoint"]
     path = session.run.state_path(key)
+    began = session.run.branch()
+    if not path.is_file() and began is not None and number < began[1]:
+        return ensure_state(_origin(session, began[0]), number)
     if not path.is_file():
         session.reporter.say(
             f"round {number:<3} train     its training state is gone: trained again from stored "
@@ -158,6 +167,18 @@ def ensure_state(session: Session, number: int) -> Path:
             )
         job.train()
     return path
+
+
+def _origin(session: Session, name: str) -> Session:
+    """Return the session of the run that a branch came from."""
+    run = RunFolder(session.config.runs, name)
+    stored = run.config()
+    if stored is None:
+        raise StoreError(
+            f"run {session.run.name} branched off {name}, which is gone from {session.config.runs},"
+            " and so is the training state it would start from: start a run under another name"
+        )
+    return Session(make_config(stored["config"], str(run.config_path)), session.reporter)
 
 
 def _job_of(session: Session, number: int) -> _Job:

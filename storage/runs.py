@@ -11,6 +11,7 @@ Layout, which only this module knows:
 Deleting the folder loses no teacher score: those are in the store.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -57,6 +58,22 @@ class RunFolder:
         """Return the resolved configuration, or None before the first start."""
         return _read_json(self.config_path)
 
+    @property
+    def id(self) -> str | None:
+        """Return what tells this run from another of its name, or None before the first start."""
+        return (self.config() or {}).get("id")
+
+    def branch(self) -> tuple[str, int] | None:
+        """Return (origin, rounds shared with it), or None for a run that began with round 0."""
+        began = (self.config() or {}).get("branch")
+        return None if began is None else (began["run"], int(began["rounds"]))
+
+    @property
+    def first_round(self) -> int:
+        """Return the first round that the run plays itself: after those shared with its origin."""
+        began = self.branch()
+        return 0 if began is None else began[1]
+
     def save_config(self, config: dict[str, Any]) -> None:
         """Write the resolved configuration."""
         _write_json(self.config_path, config)
@@ -79,17 +96,31 @@ class RunFolder:
             _write_json(self._round_path(number), before | pointers)
 
     def record(self, metrics: dict[str, Any]) -> None:
-        """Append a line of metrics."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
+        """Append a line of metrics; one that was cut by a kill is ended first."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self.metrics_path.open("ab+") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    cut = file.read() != b"\n"
+                    file.write(b"\n" * cut)
+                file.write(json.dumps(metrics).encode() + b"\n")
+        except OSError as error:
+            raise StoreError(
+                f"{self.metrics_path}: cannot be written ({error.strerror}); check `runs` in the "
+                "config"
+            ) from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return all metrics lines; a last line cut by a kill is left out."""
+        """Return all metrics lines; one that was cut by a kill is left out."""
         if not self.metrics_path.is_file():
             return []
-        lines = self.metrics_path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        lines = self.metrics_path.read_text(encoding="utf-8", errors="replace").split("\n")
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
 
     def keep_states(self, keys: list[str]) -> None:
         """Delete all training states and snapshots but those of these keys."""

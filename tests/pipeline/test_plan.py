@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 from tip.cli import app
-from tip.pipeline.plan import dry_run, make_plan, shape_of
+from tip.pipeline.branching import branch
+from tip.pipeline.plan import dry_run, make_plan
+from tip.pipeline.plan_memory import shape_of
+from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds import play
 from tip.pipeline.session import Session
 from tip.stages.models import load_model, read_card
 from tip.stages.settings import ModelSettings
+from tip.storage.errors import ConfigError
 from typer.testing import CliRunner
 
 from .conftest import PAIR, MakeConfig, numbers
@@ -23,11 +27,11 @@ def planned(config: Any) -> Any:
 def test_a_dry_run_of_nothing_estimates_and_writes_nothing(
     config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sums = dry_run(Session(config(rounds=3), look_only=True))
+    dry_run(Session(config(rounds=3), look_only=True))
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "runs").exists()
-    assert sums["tokens"] == 3 * 64 * 64  # the longest responses
     out = capsys.readouterr().out
+    assert f"{3 * 64 * 64:,} generated tokens" in out  # the longest responses
     assert "nothing like it in the store yet" in out
     assert "0/2 rolled out" in out
     assert "memory on cpu" in out
@@ -97,6 +101,41 @@ def test_the_command_line_shows_the_plan_and_plays_nothing(
     assert "run c: 10 rounds" in result.output
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_stored_is_not_to_be_made_again(config: MakeConfig) -> None:
+    play(Session(config(rounds=1)))
+    plan = planned(config("other", rounds=1, select={"rule": "q3"}))
+    assert (plan.tokens, plan.teacher_tokens, plan.bytes) == (0, 0, 0)
+
+
+def test_a_replay_is_planned_from_the_run_that_it_replays(config: MakeConfig) -> None:
+    played = Session(config(rounds=2))
+    play(played)
+    plan = planned(config("again", rollout={"replay": "run"}))
+    assert (plan.tokens, plan.teacher_tokens) == (0, 0)
+    assert [r.tokens for r in plan.rounds] == numbers(played, "rollout", "tokens")
+
+
+def test_a_branch_is_planned_from_where_it_will_begin(
+    config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(Session(config(rounds=2)))
+    settings = config("late", rounds=3, select={"rule": "q3"})
+    dry_run(Session(settings, look_only=True), "run@1")
+    before = capsys.readouterr().out
+    assert not Session(settings, look_only=True).run.path.exists()
+    branch(settings, "run@1", Reporter(quiet=True))
+    dry_run(Session(settings, look_only=True))
+    for out in (before, capsys.readouterr().out):
+        assert "run late: 2 rounds" in out
+        assert "2/2 rolled out, 2/2 scored" in out
+
+
+def test_a_run_that_would_be_refused_has_no_plan(config: MakeConfig) -> None:
+    play(Session(config(rounds=1)))
+    with pytest.raises(ConfigError, match="was started with"):
+        dry_run(Session(config(train={"lr": 1e-5}), look_only=True))
 
 
 def test_a_joint_scoring_is_planned_with_both_models(config: MakeConfig) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tip.pipeline.branching import branch
 from tip.pipeline.progress import Reporter
-from tip.pipeline.rounds import branch, play
+from tip.pipeline.rounds import play
 from tip.pipeline.session import Session
 from tip.pipeline.single import rollout_round, score_round, select_round, train_round
+from tip.pipeline.status import by_round
 from tip.storage.errors import ConfigError
 
 from .conftest import MakeConfig, contents, numbers
@@ -127,6 +129,54 @@ def test_a_round_of_64_prompts_reuses_the_shards_of_one_of_32(config: MakeConfig
     assert reused == numbers(small, "rollout", "tokens")[0]
 
 
+def test_an_extension_goes_on_from_the_last_state_and_trains_nothing_again(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"train": {"horizon": 20}}
+    played(config(rounds=3, **settings))
+    played(config(rounds=3, **settings))  # a start that finds everything keeps what is needed
+    said: list[str] = []
+    monkeypatch.setattr(Reporter, "say", lambda _, text: said.append(text))
+    played(config(rounds=4, **settings))
+    assert not [text for text in said if "training state is gone" in text]
+
+
+def test_a_start_that_finds_its_first_rounds_keeps_the_snapshot_of_a_later_one(
+    config: MakeConfig,
+) -> None:
+    settings = config(train={"snapshot_seconds": 0})
+    with pytest.raises(Killed):
+        play(Session(settings, KillingReporter("round 1 train", 3)))
+    session = Session(settings)
+    assert len(list((session.run.path / "work").glob("*.safetensors"))) == 1
+    resumed: list[int] = []
+
+    class Watching(Reporter):
+        @contextmanager
+        def bar(self, title: str, total: int, unit: str) -> Any:
+            yield lambda count: resumed.append(count) if title == "round 1 train" else None
+
+    play(Session(settings, Watching(quiet=True)))
+    assert resumed[0] == 3
+
+
+def test_a_killed_runs_own_work_counts_as_paid(config: MakeConfig) -> None:
+    with pytest.raises(Killed):
+        play(Session(config(), KillingReporter("rollout", 40)))
+    session = played(config())
+    made = by_round(session.run.metrics())[0]["rollout"]
+    assert (made["generated_tokens"], made["reused_tokens"]) == (made["tokens"], 0)
+
+
+def test_a_line_cut_by_a_kill_costs_that_line_alone(config: MakeConfig) -> None:
+    session = played(config(rounds=1))
+    before = len(session.run.metrics())
+    with session.run.metrics_path.open("a") as file:
+        file.write('{"round": 1, "stage": "sel')
+    again = played(config(rounds=2))
+    assert len(again.run.metrics()) == before + 8
+
+
 def test_a_replay_generates_nothing_and_asks_no_teacher(config: MakeConfig) -> None:
     played(config())
     replay = played(config("replay", rollout={"replay": "run"}, select={"rule": "random"}))
@@ -161,6 +211,76 @@ def test_a_branch_beyond_the_trained_rounds_is_refused(config: MakeConfig) -> No
     played(config(rounds=1))
     with pytest.raises(ConfigError, match="has 1 trained rounds"):
         branch(config("branch", rounds=3), "run@2", Reporter(quiet=True))
+
+
+def test_a_branch_from_elsewhere_is_not_taken_for_the_one_that_is_there(config: MakeConfig) -> None:
+    played(config(rounds=3))
+    late = config("late", rounds=3, select={"rule": "random"})
+    branch(late, "run@1", Reporter(quiet=True))
+    played(late)
+    branch(late, "run@1", Reporter(quiet=True))
+    with pytest.raises(ConfigError, match=r"late began from run@1"):
+        branch(late, "run@2", Reporter(quiet=True))
+    with pytest.raises(ConfigError, match="began at its own round 0"):
+        branch(config(rounds=3), "late@1", Reporter(quiet=True))
+    with pytest.raises(ConfigError, match="shared with run"):
+        train_round(Session(late), 0)
+
+
+def test_a_run_that_was_refused_before_its_first_round_can_begin_as_a_branch(
+    config: MakeConfig,
+) -> None:
+    played(config(rounds=2))
+    late = config("late", rounds=3)
+    with pytest.raises(ConfigError, match="has no student yet"):
+        rollout_round(Session(late), 1)
+    branch(late, "run@2", Reporter(quiet=True))
+    assert numbers(played(late), "rollout", "round") == [2]
+
+
+def test_a_branch_of_a_branch_finds_the_run_that_its_rounds_belong_to(config: MakeConfig) -> None:
+    played(config(rounds=3))
+    late = config("late", rounds=3, train={"lr": 1e-5})
+    branch(late, "run@2", Reporter(quiet=True))
+    session = played(late)
+    shutil.rmtree(session.run.path / "states")
+    later = config("later", rounds=2, train={"lr": 1e-6})
+    branch(later, "late@1", Reporter(quiet=True))
+    assert numbers(played(later), "train", "fresh") == [True]
+
+
+def test_a_branch_into_another_store_is_refused(config: MakeConfig, tmp_path: Path) -> None:
+    played(config(rounds=1))
+    elsewhere = config("late", rounds=2, store=str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match="lie in store"):
+        branch(elsewhere, "run@1", Reporter(quiet=True))
+
+
+@pytest.mark.parametrize("what", ["rule", "prompts"])
+def test_a_file_that_changed_under_a_run_is_noticed(
+    config: MakeConfig, tmp_path: Path, problems: Path, what: str
+) -> None:
+    rule = tmp_path / "mine.sql"
+    rule.write_text("SELECT *, reverse_kl AS importance FROM tokens")
+    prompts = tmp_path / "prompts.jsonl"
+    shutil.copy(problems / "train.jsonl", prompts)
+    source = {"source": str(prompts), "template": "raw"}
+    settings = config(rounds=1, select={"rule": str(rule)}, prompts=source)
+    played(settings)
+    if what == "rule":
+        rule.write_text("SELECT *, -reverse_kl AS importance FROM tokens")
+    else:
+        prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(ConfigError, match="names has changed since it was started"):
+        played(settings)
+
+
+def test_prompts_of_the_teachers_own_are_refused_beside_a_held_out_divergence(
+    config: MakeConfig, problems: Path
+) -> None:
+    asked = {"source": str(problems / "held_out.jsonl"), "reverse_kl": True}
+    with pytest.raises(ConfigError, match=r"teacher.format"):
+        config(evaluate=asked, teacher={"format": "{prompt}"})
 
 
 def test_a_training_state_that_is_gone_is_made_again(config: MakeConfig, tmp_path: Path) -> None:
