@@ -17,7 +17,7 @@ import polars as pl
 
 from ..storage.errors import ConfigError
 from ..storage.runs import RunFolder
-from .compare_rows import ALL, NO_REFRESH, RANDOM, UNRANKED, Row, run_config
+from .compare_rows import ALL, NO_REFRESH, RANDOM, UNRANKED, Row, percent, run_config
 from .config import RunConfig
 from .paired import Difference, compare_to
 from .progress import Reporter
@@ -135,7 +135,7 @@ def table_of(outcomes: Iterable[Outcome], teacher: float) -> pl.DataFrame:
     for outcome in sorted(outcomes, key=lambda o: o.seed):
         by_row.setdefault(outcome.row, []).append(outcome)
     accuracies = {row: [o.accuracy for o in every] for row, every in by_row.items()}
-    to_all = compare_to(ALL, {row.name: values for row, values in accuracies.items()})
+    to_all = compare_to(Row(ALL, 1.0), accuracies)
     before = float(np.mean([o.curve[0][1] for o in by_row[Row(ALL, 1.0)]]))
     gain = float(np.mean(accuracies[Row(ALL, 1.0)])) - before
     lines = [
@@ -143,7 +143,7 @@ def table_of(outcomes: Iterable[Outcome], teacher: float) -> pl.DataFrame:
         {"row": "teacher", "accuracy": teacher},
     ]
     for row, every in by_row.items():
-        lines.append(_line(row, every, to_all[row.name], _to_random(row, accuracies), before, gain))
+        lines.append(_line(row, every, to_all[row], _to_random(row, accuracies), before, gain))
     return pl.DataFrame(lines, infer_schema_length=None)
 
 
@@ -153,11 +153,11 @@ def _to_random(row: Row, accuracies: dict[Row, list[float]]) -> Difference | Non
     if baseline not in accuracies or row.rule in (ALL, NO_REFRESH):
         return None
     alike = {
-        each.name: values
+        each: values
         for each, values in accuracies.items()
         if (each.keep, each.changes) == (row.keep, row.changes)
     }
-    return compare_to(baseline.name, alike)[row.name]
+    return compare_to(baseline, alike)[row]
 
 
 def _line(
@@ -226,7 +226,7 @@ def compare_all(
     keeps = sorted({row.keep for row in rows if row.keep < 1}, reverse=True)
     for keep in keeps:
         names = [RANDOM, *ranked]
-        results[f"common tokens at {keep:.0%}"] = jaccard(session, tables, names, keep)
+        results[f"common tokens at {percent(keep)}"] = jaccard(session, tables, names, keep)
     results["rank correlation of importance"] = rank_correlation(session, tables, ranked)
     results["where the types lie"] = places(session, tables)
     if oracle_rollouts:

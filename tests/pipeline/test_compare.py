@@ -62,6 +62,45 @@ def test_the_settings_of_a_line_are_those_of_its_run(config: MakeConfig) -> None
     assert changed.name == "base-q3-0.1-train.loss-jsd-rollout.prompts-32-s3"
 
 
+def test_names_hold_whole_values() -> None:
+    rows = rows_of(["all"], [0.12, 0.124], ["train.lr=0.001,0.0001", "train.clip=0.5,1.5"])
+    names = [row.name for row in rows]
+    assert "all lr=0.0001 clip=1.5" in names
+    assert len({*names}) == len({row.run_label for row in rows}) == len(rows)
+    assert [row.name for row in rows_of(["q3"], [0.12, 0.124, 0.07])][-3:] == [
+        "q3 12%",
+        "q3 12.4%",
+        "q3 7%",
+    ]
+
+
+def test_rows_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "mine.sql" for folder in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("SELECT *, reverse_kl AS importance FROM tokens")
+    with pytest.raises(ConfigError, match=r"share the name `mine-0\.2`: rename a rule file"):
+        rows_of([str(path) for path in paths], [0.2])
+    with pytest.raises(ConfigError, match="share the name `all temperature=1`"):
+        rows_of(["all"], [0.2], ["rollout.temperature=1,evaluate.temperature=1"])
+
+
+@pytest.mark.parametrize(
+    ("vary", "way_out"),
+    [
+        ("select.keep=0.1,0.2", "--keep"),
+        ("select.rule=q3", "--rules"),
+        ("train.loss=jsd seed=1,train.loss=reverse_kl seed=2", "--seeds"),
+        ("data_seed=1", "--seeds"),
+        ("name=a", "--name"),
+        ("select=q3", "select.scope"),
+    ],
+)
+def test_what_a_comparison_sets_itself_does_not_vary(vary: str, way_out: str) -> None:
+    with pytest.raises(ConfigError, match=f"sets .* itself; use .*{way_out}"):
+        rows_of(["all"], [0.1], [vary])
+
+
 @pytest.mark.parametrize("vary", ["train.loss", "train.loss=", "jsd,reverse_kl", "=jsd"])
 def test_a_variation_without_key_or_value_is_refused(vary: str) -> None:
     with pytest.raises(ConfigError, match=r"--vary .*expected"):
