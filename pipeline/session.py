@@ -229,6 +229,6 @@ def report(
             "round": number,
             "stage": stage,
             "seconds": seconds,
-            "peak_memory_mb": peak_memory(),
+            **peak_memory(session.device),
         }
     )
