@@ -7,32 +7,33 @@ student). Runs are ordinary runs: they resume, and what exists is not played aga
 """
 
 import multiprocessing
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import polars as pl
-
-from ..storage.errors import ConfigError
+from ..storage.artifacts import artifact_key
+from ..storage.errors import TipError
 from ..storage.runs import RunFolder
-from .compare_rows import ALL, NO_REFRESH, RANDOM, UNRANKED, Row, run_config
+from ..storage.store import Artifact, Make, Store
+from .compare_checks import Job
+from .compare_rows import Row
 from .config import RunConfig
-from .paired import Difference, compare_to
-from .progress import Reporter
+from .progress import Reporter, Tick
+from .rounds import play
+from .session import Session
+from .single import evaluate_teacher
 from .stability import rounds_that_lost_ground
 from .status import by_round
-
-REACHED = 0.9  # share of the all-token gain for which the steps are counted
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run came to; accuracies in points, tokens and seconds summed over its rounds.
 
-    lost_ground: whether the student lost, in a round, what it was not trained on. curve: accuracy
-    by optimiser steps.
+    peak_gpu_memory_mb: None where no GPU was used. lost_ground: whether the student lost, in a
+    round, what it was not trained on. curve: accuracy by optimiser steps.
     """
 
     row: Row
@@ -44,191 +45,144 @@ class Outcome:
     teacher_reused: int
     seconds: float
     peak_memory_mb: int
+    peak_gpu_memory_mb: int | None
     lost_ground: bool
     curve: tuple[tuple[int, float], ...]
 
 
 def compare(
-    config: RunConfig, rows: Sequence[Row], seeds: Sequence[int], workers: int, reporter: Reporter
-) -> list[Outcome]:
-    """Play all runs, `workers` at a time, and return what they came to."""
-    if config.evaluate is None:
-        raise ConfigError("compare needs an [evaluate] section: add one with problems and answers")
-    jobs = [(row, seed, run_config(config, row, seed)) for seed in seeds for row in rows]
+    jobs: Sequence[Job], workers: int, reporter: Reporter
+) -> tuple[list[Outcome], float | None]:
+    """Play all runs, `workers` at a time; return what they came to, and the teacher's accuracy.
+
+    The teacher is asked first, with the first run's seed: what is wrong with it shows before hours
+    of work. Its accuracy in points is None where a server holds it, for nobody can ask it here.
+    """
+    teacher = None
+    if jobs[0].config.teacher.server is None:
+        teacher = 100 * _each(_ask_teacher, [jobs[0].config], 1, lambda _: None)[0]
+        reporter.say(f"teacher: accuracy {teacher:.1f} %")
     with reporter.bar("compare", len(jobs), "runs") as tick:
-        if workers == 1:
-            for _, _, each in jobs:
-                _play(each.model_dump_json())
-                tick(1)
-        else:
-            _play_together([each for _, _, each in jobs], workers, tick)
-    return [_outcome(row, seed, RunFolder(each.runs, each.name)) for row, seed, each in jobs]
+        played = _each(_play, [job.config for job in jobs], workers, tick)
+    return [_outcome(job, lines) for job, lines in zip(jobs, played, strict=True)], teacher
 
 
-def _play_together(configs: Sequence[RunConfig], workers: int, tick: Any) -> None:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting = [pool.submit(_play, each.model_dump_json()) for each in configs]
+def _play(session: Session) -> list[dict[str, Any]]:
+    """Play a run to its end and return the metrics of this start: a line for each of its stages."""
+    before = len(session.run.metrics())
+    play(session)
+    return session.run.metrics()[before:]
+
+
+def _ask_teacher(session: Session) -> float:
+    return evaluate_teacher(session)["accuracy"]
+
+
+def _each(
+    work: Callable[[Session], Any], configs: Sequence[RunConfig], workers: int, tick: Tick
+) -> list[Any]:
+    """Return what `work` gives for each run, doing only what is not in the store."""
+    results = [_found(work, config) if _has_ended(config) else None for config in configs]
+    missing = [place for place, result in enumerate(results) if result is None]
+    tick(len(configs) - len(missing))
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = {pool.submit(_apart, work, configs[place]): place for place in missing}
         try:
             for done in as_completed(waiting):
-                done.result()
+                results[waiting[done]] = done.result()
                 tick(1)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _play(text: str) -> None:
-    """Play one run to its end unless it is there already; in a process of its own or not."""
-    from .rounds import play
-    from .session import Session
-
-    config = RunConfig.model_validate_json(text)
-    if _finished(config):
-        return
-    play(Session(config, Reporter(quiet=True)))
-
-
-def _finished(config: RunConfig) -> bool:
-    """Tell whether a run of this very config has its last evaluation: then nothing is loaded."""
-    run = RunFolder(config.runs, config.name)
-    stored = run.config()
-    if stored is None or stored["config"] != config.model_dump(mode="json"):
-        return False
-    return any(m["stage"] == "evaluate" and m["round"] == config.rounds for m in run.metrics())
-
-
-def _outcome(row: Row, seed: int, run: RunFolder) -> Outcome:
-    rounds = by_round(run.metrics())
-    stages = [stages for _, stages in sorted(rounds.items())]
-    steps, curve = 0, []
-    for numbers in stages:
-        if "evaluate" in numbers:
-            curve.append((steps, 100 * numbers["evaluate"]["accuracy"]))
-        steps += numbers.get("train", {}).get("steps", 0)
-    last = stages[-1]["evaluate"]
-
-    def total(stage: str, name: str) -> float:
-        return sum(s[stage].get(name, 0) for s in stages if stage in s)
-
-    return Outcome(
-        row,
-        seed,
-        100 * last["accuracy"],
-        last.get("reverse_kl"),
-        int(total("train", "trained_tokens")),
-        int(total("score", "teacher_tokens_scored")),
-        int(total("score", "teacher_tokens_reused")),
-        sum(s["seconds"] for numbers in stages for s in numbers.values()),
-        max(s["peak_memory_mb"] for numbers in stages for s in numbers.values()),
-        bool(rounds_that_lost_ground(rounds)),
-        tuple(curve),
-    )
-
-
-def table_of(outcomes: Iterable[Outcome], teacher: float) -> pl.DataFrame:
-    """Return the comparison, a row a line: initial student and teacher first, then as played.
-
-    Accuracies and differences in points; `verdict` columns as in `paired.compare_to`.
-    """
-    by_row: dict[Row, list[Outcome]] = {}
-    for outcome in sorted(outcomes, key=lambda o: o.seed):
-        by_row.setdefault(outcome.row, []).append(outcome)
-    accuracies = {row: [o.accuracy for o in every] for row, every in by_row.items()}
-    to_all = compare_to(ALL, {row.name: values for row, values in accuracies.items()})
-    before = float(np.mean([o.curve[0][1] for o in by_row[Row(ALL, 1.0)]]))
-    gain = float(np.mean(accuracies[Row(ALL, 1.0)])) - before
-    lines = [
-        {"row": "student before", "accuracy": before, "seeds": len(by_row[Row(ALL, 1.0)])},
-        {"row": "teacher", "accuracy": teacher},
-    ]
-    for row, every in by_row.items():
-        lines.append(_line(row, every, to_all[row.name], _to_random(row, accuracies), before, gain))
-    return pl.DataFrame(lines, infer_schema_length=None)
-
-
-def _to_random(row: Row, accuracies: dict[Row, list[float]]) -> Difference | None:
-    """Compare with random at the same budget and settings; such rows are adjusted together."""
-    baseline = replace(row, rule=RANDOM)
-    if baseline not in accuracies or row.rule in (ALL, NO_REFRESH):
-        return None
-    alike = {
-        each.name: values
-        for each, values in accuracies.items()
-        if (each.keep, each.changes) == (row.keep, row.changes)
-    }
-    return compare_to(baseline.name, alike)[row.name]
-
-
-def _line(
-    row: Row,
-    every: Sequence[Outcome],
-    to_all: Difference,
-    to_random: Difference | None,
-    before: float,
-    gain: float,
-) -> dict[str, Any]:
-    mean = float(np.mean([o.accuracy for o in every]))
-    divergences = [o.reverse_kl for o in every if o.reverse_kl is not None]
-    reached = [_steps_to(o.curve, before + REACHED * gain) for o in every]
-    found = [steps for steps in reached if steps is not None]
-    line = {
-        "row": row.name,
-        "rule": row.rule,
-        "keep": row.keep,
-        "changes": " ".join(row.changes),
-        "seeds": len(every),
-        "accuracy": mean,
-        "sd": float(np.std([o.accuracy for o in every], ddof=1)) if len(every) > 1 else None,
-        "gain_kept": (mean - before) / gain if gain else None,
-        "reverse_kl": float(np.mean(divergences)) if divergences else None,
-        "steps_to_90": float(np.mean(found)) if len(found) == len(every) else None,
-        "reached_90": len(found),
-        "trained_tokens": float(np.mean([o.trained_tokens for o in every])),
-        "teacher_scored": sum(o.teacher_scored for o in every),
-        "teacher_reused": sum(o.teacher_reused for o in every),
-        "seconds": float(np.mean([o.seconds for o in every])),
-        "peak_memory_mb": max(o.peak_memory_mb for o in every),
-        "lost_ground": sum(o.lost_ground for o in every),
-    }
-    for name, difference in (("all", to_all), ("random", to_random)):
-        values = asdict(difference) if difference else {}
-        line |= {
-            f"{key}_to_{name}": values.get(key) for key in ("mean", "low", "high", "p", "verdict")
-        }
-    return line
-
-
-def _steps_to(curve: Sequence[tuple[int, float]], accuracy: float) -> int | None:
-    return next((steps for steps, reached in curve if reached >= accuracy), None)
-
-
-def compare_all(
-    config: RunConfig,
-    rows: Sequence[Row],
-    seeds: Sequence[int],
-    *,
-    workers: int,
-    oracle_rollouts: int,
-    reporter: Reporter,
-) -> dict[str, pl.DataFrame]:
-    """Play the comparison and return its tables by name: rules, overlap, places, oracle."""
-    from .overlap import jaccard, places, rank_correlation, round_of, to_oracle
-    from .session import Session
-    from .single import evaluate_teacher
-
-    outcomes = compare(config, rows, seeds, workers, reporter)
-    session = Session(run_config(config, Row(ALL, 1.0), seeds[0]), reporter)
-    teacher = 100 * evaluate_teacher(session)["accuracy"]
-    results = {"rules": table_of(outcomes, teacher)}
-    tables = round_of(session, 0)
-    ranked = [rule for rule in dict.fromkeys(row.rule for row in rows) if rule not in UNRANKED]
-    keeps = sorted({row.keep for row in rows if row.keep < 1}, reverse=True)
-    for keep in keeps:
-        names = [RANDOM, *ranked]
-        results[f"common tokens at {keep:.0%}"] = jaccard(session, tables, names, keep)
-    results["rank correlation of importance"] = rank_correlation(session, tables, ranked)
-    results["where the types lie"] = places(session, tables)
-    if oracle_rollouts:
-        results["oracle"] = to_oracle(session, tables, ranked, oracle_rollouts)
     return results
+
+
+def _apart(work: Callable[[Session], Any], config: RunConfig) -> Any:
+    """Work in a process of its own: its peak memory is its own, and nothing it holds outlives it.
+
+    It takes 3 s to start, mostly for torch.
+    """
+    context = multiprocessing.get_context("spawn")  # a forked CUDA does not work
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        try:
+            return process.submit(_in_process, work, config.model_dump_json()).result()
+        except BrokenProcessPool as error:
+            raise TipError(
+                f"the process of run {config.name} was killed, maybe for its memory: with fewer "
+                "--workers each has more; the same command continues"
+            ) from error
+
+
+def _in_process(work: Callable[[Session], Any], text: str) -> Any:
+    return work(Session(RunConfig.model_validate_json(text)))
+
+
+class _LackingError(Exception):
+    """The store does not hold what a run needs."""
+
+
+class _FullStore(Store):
+    """A store in which everything is found, or else the work ends: nothing is made."""
+
+    def ensure(self, kind: str, inputs: dict[str, Any], make: Make) -> tuple[Artifact, bool]:
+        """Return what is found; raise `_LackingError` where it is not."""
+        found = self.find(kind, artifact_key(kind, inputs))
+        if found is None:
+            raise _LackingError
+        return found, False
+
+
+def _found(work: Callable[[Session], Any], config: RunConfig) -> Any:
+    """Return what work gives if all it needs is in the store, else None; no model is loaded.
+
+    Every key is computed again: an edited rule, prompt, problem or model is met as in a first play.
+    """
+    session = Session(config)
+    session.store = _FullStore(config.store)
+    try:
+        return work(session)
+    except _LackingError:
+        return None
+
+
+def _has_ended(config: RunConfig) -> bool:
+    """Tell whether a run of this name once got to its end: then it is worth a look in the store."""
+    metrics = RunFolder(config.runs, config.name).metrics()
+    return any(m["stage"] == "evaluate" and m["round"] == config.rounds for m in metrics)
+
+
+def _outcome(job: Job, played: list[dict[str, Any]]) -> Outcome:
+    """Return what a run came to. played: the metrics of its last start, which met every stage.
+
+    Results are those of that start. Costs are of all starts, but only for the stages of this run:
+    a question to the teacher, or rounds beyond the last one, are no part of it.
+    """
+    results = by_round(played)
+    run = RunFolder(job.config.runs, job.config.name)
+    paid = [m for m in run.metrics() if m["stage"] in results.get(m["round"], {})]
+    costs = by_round(paid).values()
+    steps, curve = 0, []
+    for stages in results.values():
+        if "evaluate" in stages:
+            curve.append((steps, 100 * stages["evaluate"]["accuracy"]))
+        steps += stages.get("train", {}).get("steps", 0)
+    last = results[job.config.rounds]["evaluate"]
+
+    def total(stage: str, name: str) -> int:
+        return sum(stages[stage].get(name, 0) for stages in costs if stage in stages)
+
+    on_gpu = [m["peak_gpu_memory_mb"] for m in paid if "peak_gpu_memory_mb" in m]
+    return Outcome(
+        row=job.row,
+        seed=job.seed,
+        accuracy=100 * last["accuracy"],
+        reverse_kl=last.get("reverse_kl"),
+        trained_tokens=total("train", "trained_tokens"),
+        teacher_scored=total("score", "teacher_tokens_scored"),
+        teacher_reused=total("score", "teacher_tokens_reused"),
+        seconds=sum(s["seconds"] for stages in costs for s in stages.values()),
+        peak_memory_mb=max(m["peak_memory_mb"] for m in paid),
+        peak_gpu_memory_mb=max(on_gpu, default=None),
+        lost_ground=bool(rounds_that_lost_ground(results)),
+        curve=tuple(curve),
+    )

@@ -1,14 +1,18 @@
 """`tip compare`: play, then show and write the tables."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..storage.errors import ConfigError
-from .compare import compare_all
+from .compare import compare
+from .compare_checks import jobs_of
 from .compare_report import console, show, show_plain, write
 from .compare_rows import rows_of
+from .compare_table import tables_of
 from .config import RunConfig
 from .progress import Reporter, Stopwatch
+from .session import Session
 
 
 def compare_and_show(
@@ -24,34 +28,40 @@ def compare_and_show(
 ) -> None:
     """Play a comparison; print its tables and write them beside the runs."""
     reporter, watch = Reporter(), Stopwatch()
+    folder = output or Path(config.runs).expanduser() / f"{config.name}-compare"
+    _check_folder(folder)
     rows = rows_of([rule.strip() for rule in rules], _shares(keeps), vary)
+    jobs = jobs_of(config, rows, range(seeds), reporter)
+    size = f"{len(jobs) // seeds} rows x {seeds} seeds"
     reporter.say(
-        f"compare: {len(rows)} rows x {seeds} seeds = {len(rows) * seeds} runs of {config.rounds} "
-        f"rounds, {workers} at a time"
+        f"compare: {size} = {len(jobs)} runs of {config.rounds} rounds, {workers} at a time"
     )
-    results = compare_all(
-        config,
-        rows,
-        range(seeds),
-        workers=workers,
-        oracle_rollouts=oracle_rollouts,
-        reporter=reporter,
-    )
+    outcomes, teacher = compare(jobs, workers, reporter)
+    session = Session(jobs[0].config, reporter)
+    results = tables_of(outcomes, teacher, session, oracle_rollouts)
     out = console()
     for name, frame in results.items():
         if name == "rules":
             show(frame, out)
         else:
             show_plain(name, frame, out)
-    folder = output or Path(config.runs) / f"{config.name}-compare"
     about = (
-        f"{len(rows)} rows, {seeds} seeds, {config.rounds} rounds; differences are paired by "
+        f"{size}, {config.rounds} rounds; differences are paired by "
         "seed, in points of accuracy, with 95 % t intervals; p-values are adjusted (Holm). "
         "*equal*: the interval lies within 2 points; *better* or *worse*: adjusted p below 5 %; "
-        "else *unsettled*."
+        "else, and with fewer than 3 seeds, *unsettled*."
     )
     page = write(folder, results, about)
     reporter.say(f"{watch.seconds:.0f} s; written to {page} and beside it as Parquet")
+
+
+def _check_folder(folder: Path) -> None:
+    """Show that the tables' folder is there or can be made: before hours of work, not after."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise ConfigError(f"--output {folder}: {nearest} is a file; name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output {folder}: {nearest} cannot be written; name another folder")
 
 
 def _shares(texts: Sequence[str]) -> list[float]:

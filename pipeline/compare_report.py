@@ -97,9 +97,9 @@ def _costs(line: dict[str, Any]) -> list[str]:
                 "teacher_scored",
                 "teacher_reused",
                 "seconds",
-                "peak_memory_mb",
             )
         ),
+        _memory(line),
         f"{line['lost_ground']} of {line['seeds']}" if line.get("lost_ground") else "",
     ]
 
@@ -117,6 +117,11 @@ def _partly(line: dict[str, Any]) -> str:
     if line.get("reached_90") is None:
         return ""
     return f"in {line['reached_90']} of {line['seeds']}"
+
+
+def _memory(line: dict[str, Any]) -> str:
+    on_gpu = line.get("peak_gpu_memory_mb")
+    return _count(line.get("peak_memory_mb")) + (f", GPU {on_gpu:,}" if on_gpu else "")
 
 
 def _count(value: float | None) -> str:

@@ -17,6 +17,16 @@ from .config import RunConfig, apply_change, make_config
 ALL, RANDOM, NO_REFRESH = "all", "random", "no refresh"
 UNRANKED = (ALL, NO_REFRESH, RANDOM)  # they prefer no token to another
 
+# Settings that tell the runs of a comparison apart, and what sets them: `--vary` would be lost.
+_ELSEWHERE = {
+    "name": "--name",
+    "seed": "--seeds",
+    "data_seed": "--seeds",
+    "select": "--rules, --keep or one of its settings, such as select.scope",
+    "select.rule": "--rules",
+    "select.keep": "--keep",
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -29,8 +39,25 @@ class Row:
     @property
     def name(self) -> str:
         """Return the line's name, such as `soft_or 20% loss=jsd`."""
-        budget = [] if self.rule in (ALL, NO_REFRESH) else [f"{self.keep:.0%}"]
-        return " ".join([self.rule, *budget, *(c.rpartition(".")[2] for c in self.changes)])
+        budget = [] if self.rule in (ALL, NO_REFRESH) else [percent(self.keep)]
+        return " ".join([self.rule, *budget, *map(_short, self.changes)])
+
+    @property
+    def run_label(self) -> str:
+        """Return what its runs' names say of it, such as `soft_or-0.2-train.loss-jsd`."""
+        label = f"{Path(self.rule).stem}-{self.keep:g}" if self.rule != NO_REFRESH else "no-refresh"
+        return "-".join([label, *(re.sub(r"[^\w.]+", "-", change) for change in self.changes)])
+
+
+def percent(share: float) -> str:
+    """Return a share as it was asked for: 0.124 is `12.4%`."""
+    return f"{100 * share:g}%"
+
+
+def _short(change: str) -> str:
+    """Return a change with the last part of its key alone: `lr=0.001` of `train.lr=0.001`."""
+    key, _, value = change.partition("=")
+    return f"{key.rpartition('.')[2]}={value}"
 
 
 def rows_of(rules: Sequence[str], keeps: Sequence[float], vary: Sequence[str] = ()) -> list[Row]:
@@ -51,7 +78,9 @@ def rows_of(rules: Sequence[str], keeps: Sequence[float], vary: Sequence[str] = 
         changes = tuple(chain(*chosen))
         for rule, keep in fixed.items():
             rows += [Row(rule, budget, changes) for budget in ([keep] if keep else keeps)]
-    return list(dict.fromkeys(rows))
+    rows = list(dict.fromkeys(rows))
+    _refuse_namesakes(rows)
+    return rows
 
 
 def run_config(config: RunConfig, row: Row, seed: int) -> RunConfig:
@@ -59,14 +88,30 @@ def run_config(config: RunConfig, row: Row, seed: int) -> RunConfig:
     values = config.model_dump(mode="json")
     for change in row.changes:
         apply_change(values, change, "--vary")
-    label = f"{Path(row.rule).stem}-{row.keep:g}" if row.rule != NO_REFRESH else "no-refresh"
-    label = "-".join([label, *(re.sub(r"[^\w.]+", "-", change) for change in row.changes)])
-    values |= {"name": f"{config.name}-{label}-s{seed}", "seed": seed, "data_seed": seed}
+    name = f"{config.name}-{row.run_label}-s{seed}"
+    values |= {"name": name, "seed": seed, "data_seed": seed}
     values["select"] |= {"rule": ALL if row.rule == NO_REFRESH else row.rule, "keep": row.keep}
     if row.rule == NO_REFRESH:  # as many prompts and steps, all answered by the first student
         values["rollout"] |= {"prompts": config.rollout.prompts * config.rounds}
         values |= {"rounds": 1}
     return make_config(values, f"compare {row.name}")
+
+
+def _refuse_namesakes(rows: Sequence[Row]) -> None:
+    """Raise `ConfigError` for two rows that have one name in the tables or among the runs."""
+    for name_of in (lambda row: row.name, lambda row: row.run_label):
+        known: dict[str, Row] = {}
+        for row in rows:
+            other = known.setdefault(name_of(row), row)
+            if other is not row:
+                raise ConfigError(
+                    f"rows `{_full(other)}` and `{_full(row)}` would share the name "
+                    f"`{name_of(row)}`: rename a rule file, or compare them apart (--name)"
+                )
+
+
+def _full(row: Row) -> str:
+    return " ".join([row.rule, str(row.keep), *row.changes])
 
 
 def _alternatives(vary: str) -> list[tuple[str, ...]]:
@@ -81,5 +126,11 @@ def _alternatives(vary: str) -> list[tuple[str, ...]]:
             raise ConfigError(
                 f"--vary {vary}: expected key=value,value, such as train.loss=reverse_kl,jsd"
             )
+        for word in words:
+            name = word.partition("=")[0]
+            if name in _ELSEWHERE:
+                raise ConfigError(
+                    f"--vary {vary}: a comparison sets {name} itself; use {_ELSEWHERE[name]}"
+                )
         found.append(tuple(words))
     return found

@@ -3,18 +3,25 @@
 The unit is the seed: runs of one seed share prompts, noise and the first rollouts, so their
 difference is free of what they share; different seeds share nothing but the models. Differences
 are in points of accuracy (0..100).
+
+Accuracies are counts of a few problems, so a few seeds may all show the same difference by chance.
+Such a spread of zero says nothing of how far the next seed would lie: it is no evidence, and never
+certainty. Nor do two seeds settle anything: all that is known of the spread is one number.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
 EQUAL_WITHIN = 2.0  # points: a difference that matters to nobody
+FEWEST = 3  # seeds below which nothing is settled
+_NO_SPREAD = 1e-9  # points: what rounding leaves of differences that are the same
 
+Key = TypeVar("Key", bound=Hashable)
 Verdict = Literal["equal", "better", "worse", "unsettled", "itself"]
 
 
@@ -31,14 +38,16 @@ class Difference:
 
 
 def compare_to(
-    baseline: str, values: Mapping[str, Sequence[float]], *, within: float = EQUAL_WITHIN
-) -> dict[str, Difference]:
+    baseline: Key, values: Mapping[Key, Sequence[float]], *, within: float = EQUAL_WITHIN
+) -> dict[Key, Difference]:
     """Compare every row with a baseline, seed by seed.
 
     values: row -> accuracy of each seed in points, all in the same order of seeds. The p-values of
     all rows but the baseline are adjusted together (Holm, 1979). `equal` only where the whole
     interval lies within +-`within` points; `better` or `worse` only where the adjusted p-value is
-    below 5 %; otherwise `unsettled`. With fewer than two seeds nothing is settled.
+    below 5 %; otherwise `unsettled`. Fewer than `FEWEST` seeds settle nothing. Where all seeds show
+    the same difference, it has no bounds and p = 1, unless it is zero: rows that answer alike with
+    every seed are `equal`.
     """
     rows = {name: _paired(values[name], values[baseline]) for name in values if name != baseline}
     adjusted = holm({name: p for name, (_, _, _, p) in rows.items()})
@@ -46,11 +55,13 @@ def compare_to(
     out = {baseline: Difference(seeds, 0.0, 0.0, 0.0, 1.0, "itself")}
     for name, (mean, low, high, _) in rows.items():
         verdict = _verdict(mean, low, high, adjusted[name], within)
+        if seeds < FEWEST:
+            verdict = "unsettled"
         out[name] = Difference(seeds, mean, low, high, adjusted[name], verdict)
     return out
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
     """Return p-values adjusted for their number: Holm's step-down method.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
@@ -69,9 +80,10 @@ def _paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, floa
     mean = float(differences.mean())
     if len(differences) < 2:
         return mean, -np.inf, np.inf, 1.0
+    if np.ptp(differences) < _NO_SPREAD:
+        alike = abs(mean) < _NO_SPREAD and len(differences) >= FEWEST
+        return (0.0, 0.0, 0.0, 1.0) if alike else (mean, -np.inf, np.inf, 1.0)
     error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
-    if error == 0:
-        return mean, mean, mean, 1.0 if mean == 0 else 0.0
     half = float(stats.t.ppf(0.5 + LEVEL / 2, len(differences) - 1)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, len(differences) - 1))
     return mean, mean - half, mean + half, p

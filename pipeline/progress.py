@@ -4,11 +4,14 @@ On a terminal a bar moves while a stage works; elsewhere (a log file, a pipe) on
 written. Nothing here decides anything.
 """
 
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +24,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+if TYPE_CHECKING:
+    import torch
 
 Tick = Callable[[int], None]
 
@@ -78,7 +84,28 @@ class Stopwatch:
         return round(time.perf_counter() - self._start, 3)
 
 
-def peak_memory() -> int:
-    """Return the largest memory this process has held so far, in MB."""
+def peak_memory(device: "torch.device") -> dict[str, int]:
+    """Return the largest memory in MB that this process has held so far, for a line of metrics.
+
+    On a GPU also what torch held there at most since the last call: with a call at the end of each
+    stage, in that stage. A vLLM engine has a process of its own, which is not counted.
+    """
+    numbers = {"peak_memory_mb": _peak_resident()}
+    if device.type == "cuda":
+        import torch  # heavy
+
+        if torch.cuda.is_initialized():
+            numbers["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) >> 20
+            torch.cuda.reset_peak_memory_stats(device)
+    return numbers
+
+
+def _peak_resident() -> int:
+    # On Linux ru_maxrss outlives exec: that of a child begins at its parent's. VmHWM does not.
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+        if peak:
+            return int(peak[1]) >> 10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return peak >> (20 if sys.platform == "darwin" else 10)

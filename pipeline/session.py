@@ -242,6 +242,6 @@ def report(
             "round": number,
             "stage": stage,
             "seconds": seconds,
-            "peak_memory_mb": peak_memory(),
+            **peak_memory(session.device),
         }
     )

@@ -142,6 +142,16 @@ def test_looking_at_a_store_that_is_not_there_makes_none(tip: Tip, folder: Path)
     assert not (folder / "nowhere").exists()
 
 
+def test_tables_that_cannot_be_written_are_refused_before_anything_is_played(
+    tip: Tip, folder: Path
+) -> None:
+    code, error = tip("compare", "x.toml", "--output", "x.toml")
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert "--output x.toml: x.toml is a file; name a folder" in error
+    assert "is a file" in tip("compare", "x.toml", "--output", "x.toml/tables")[1]
+    assert not (folder / "runs").exists()
+
+
 def test_an_unknown_run_is_named(tip: Tip) -> None:
     code, error = tip("status", "nobody")
     assert code == 2

@@ -56,6 +56,19 @@ def config(tmp_path: Path, problems: Path) -> MakeConfig:
     return make
 
 
+@pytest.fixture
+def asked(problems: Path) -> dict[str, object]:
+    """Return the section of an evaluation after every round."""
+    return {
+        "source": str(problems / "held_out.jsonl"),
+        "template": "raw",
+        "temperature": 0,
+        "max_tokens": 64,
+        "verifier": "exact",
+        "every": 1,
+    }
+
+
 def numbers(session: Session, stage: str, name: str) -> list[Any]:
     """Return one number of a stage, round after round, as recorded."""
     return [m[name] for m in session.run.metrics() if m["stage"] == stage]

@@ -1,105 +1,68 @@
 """The comparison: shared first rounds, controls always there, nothing played twice."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
-from tip.pipeline.compare import compare, compare_all
+import torch
+from tip.pipeline import compare as playing
+from tip.pipeline.compare import compare
+from tip.pipeline.compare_checks import Job, jobs_of
 from tip.pipeline.compare_report import write
-from tip.pipeline.compare_rows import NO_REFRESH, Row, rows_of, run_config
-from tip.pipeline.progress import Reporter
-from tip.storage.errors import ConfigError, InputError
+from tip.pipeline.compare_rows import ALL, NO_REFRESH, RANDOM, Row, rows_of
+from tip.pipeline.compare_table import tables_of
+from tip.pipeline.config import RunConfig
+from tip.pipeline.progress import Reporter, peak_memory
+from tip.pipeline.session import Session
+from tip.storage.errors import TipError
+from tip.storage.runs import RunFolder
 
 from .conftest import MakeConfig
 
 QUIET = Reporter(quiet=True)
 
+Work = Callable[[Session], Any]
+
 
 @pytest.fixture
-def asked(problems: Path) -> dict[str, object]:
-    return {
-        "source": str(problems / "held_out.jsonl"),
-        "template": "raw",
-        "temperature": 0,
-        "max_tokens": 64,
-        "verifier": "exact",
-        "every": 1,
-    }
+def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Play in this process, which saves the start of another; return the names of what played."""
+    names: list[str] = []
+
+    def work_here(work: Work, config: RunConfig) -> Any:
+        names.append(config.name)
+        return work(Session(config))
+
+    monkeypatch.setattr(playing, "_apart", work_here)
+    return names
 
 
-def test_the_controls_stand_beside_every_choice_of_rules() -> None:
-    names = [row.name for row in rows_of(["q3", "all", "random"], [0.5, 0.1])]
-    assert names == ["all", "no refresh", "random 50%", "random 10%", "q3 50%", "q3 10%"]
-
-
-def test_a_varied_setting_gives_a_line_for_each_of_its_values() -> None:
-    rows = rows_of(["all", "q3"], [0.1], ["train.loss=reverse_kl,jsd", "train.tail=false"])
-    assert [row.name for row in rows] == [
-        "all",
-        "no refresh",
-        "random 10%",
-        "all loss=reverse_kl tail=false",
-        "q3 10% loss=reverse_kl tail=false",
-        "all loss=jsd tail=false",
-        "q3 10% loss=jsd tail=false",
-    ]
-
-
-def test_an_alternative_may_be_several_settings_and_controls_of_a_budget_need_one() -> None:
-    rows = rows_of(["all"], [0.1], ["rounds=4 rollout.prompts=32, rounds=2 rollout.prompts=64"])
-    assert [row.name for row in rows] == [
-        "all",
-        "no refresh",
-        "all rounds=4 prompts=32",
-        "all rounds=2 prompts=64",
-    ]
-
-
-def test_the_settings_of_a_line_are_those_of_its_run(config: MakeConfig) -> None:
-    changes = ("train.loss=jsd", "rollout.prompts=32")
-    changed = run_config(config("base"), Row("q3", 0.1, changes), 3)
-    assert (changed.train.loss, changed.rollout.prompts, changed.select.rule) == ("jsd", 32, "q3")
-    assert changed.name == "base-q3-0.1-train.loss-jsd-rollout.prompts-32-s3"
-
-
-@pytest.mark.parametrize("vary", ["train.loss", "train.loss=", "jsd,reverse_kl", "=jsd"])
-def test_a_variation_without_key_or_value_is_refused(vary: str) -> None:
-    with pytest.raises(ConfigError, match=r"--vary .*expected"):
-        rows_of(["all"], [0.1], [vary])
-
-
-def test_an_unknown_varied_setting_is_named(config: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"train.los: unknown key; did you mean loss\?"):
-        run_config(config(), Row("all", 1.0, ("train.los=jsd",)), 0)
-
-
-def test_an_unknown_rule_or_budget_is_refused_before_any_run() -> None:
-    with pytest.raises(InputError, match="soft_and"):
-        rows_of(["soft_and"], [0.5])
-    with pytest.raises(ConfigError, match=r"\(0, 1\]"):
-        rows_of(["q3"], [0.5, 2.0])
-
-
-def test_no_refresh_answers_all_prompts_with_the_first_student(config: MakeConfig) -> None:
-    changed = run_config(config(rounds=3), Row(NO_REFRESH, 1.0), 7)
-    assert (changed.rounds, changed.rollout.prompts, changed.seed) == (1, 192, 7)
+def run_of(job: Job) -> RunFolder:
+    return RunFolder(job.config.runs, job.config.name)
 
 
 def test_rows_of_a_seed_share_their_first_round_and_a_second_start_plays_nothing(
-    config: MakeConfig, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    config: MakeConfig, asked: dict[str, object], here: list[str], tmp_path: Path
 ) -> None:
     settings = config(evaluate=asked, rounds=2, rollout={"prompts": 32})
     rows = rows_of(["q3"], [0.2])
-    outcomes = compare(settings, rows, [0, 1], 1, QUIET)
+    jobs = jobs_of(settings, rows, [0, 1], QUIET)
+    outcomes, teacher = compare(jobs, 1, QUIET)
     scored = {(o.row.rule, o.seed): o.teacher_scored for o in outcomes}
     assert scored["q3", 0] < scored["all", 0]
     assert all(len(o.curve) == 3 for o in outcomes if o.row.rule != NO_REFRESH)
+    assert len(here) == 1 + len(jobs)  # the teacher, then each run
 
-    def refuse(*_: object) -> None:
-        raise AssertionError("a finished run was opened")
-
-    monkeypatch.setattr("tip.pipeline.rounds.play", refuse)
-    results = compare_all(settings, rows, [0, 1], workers=1, oracle_rollouts=4, reporter=QUIET)
+    again, same_teacher = compare(jobs, 1, QUIET)
+    assert len(here) == 1 + len(jobs)
+    assert same_teacher == teacher
+    assert [(o.accuracy, o.curve, o.teacher_scored) for o in again] == [
+        (o.accuracy, o.curve, o.teacher_scored) for o in outcomes
+    ]
+    results = tables_of(again, teacher, Session(jobs[0].config), 4)
     names = results["rules"]["row"].to_list()
     assert names == ["student before", "teacher", *(row.name for row in rows)]
     overlap = results["common tokens at 20%"]
@@ -112,11 +75,84 @@ def test_rows_of_a_seed_share_their_first_round_and_a_second_start_plays_nothing
     assert pl.read_parquet(page.with_name("rules.parquet")).equals(results["rules"])
 
 
-def test_workers_make_what_one_makes(
-    config: MakeConfig, asked: dict[str, object], tmp_path: Path
+def test_an_edited_rule_is_played_again(
+    config: MakeConfig, asked: dict[str, object], here: list[str], tmp_path: Path
+) -> None:
+    rule = tmp_path / "mine.sql"
+    rule.write_text("SELECT *, reverse_kl AS importance FROM tokens")
+    settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    jobs = jobs_of(settings, [Row(ALL, 1.0), Row(str(rule), 0.2)], [0], QUIET)
+    compare(jobs, 1, QUIET)
+    first = [run_of(job).round(0) for job in jobs]
+    played = len(here)
+    rule.write_text("SELECT *, -reverse_kl AS importance FROM tokens")
+    compare(jobs, 1, QUIET)
+    second = [run_of(job).round(0) for job in jobs]
+    assert here[played:] == [jobs[1].config.name]
+    assert second[0] == first[0]
+    assert (second[1] or {})["checkpoint"] != (first[1] or {})["checkpoint"]
+
+
+def test_costs_are_those_of_the_runs_own_rounds_and_stages(
+    config: MakeConfig, asked: dict[str, object], here: list[str]
 ) -> None:
     settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
-    alone = compare(settings, rows_of(["q3"], [0.2]), [0], 1, QUIET)
+    jobs = jobs_of(settings, [Row(ALL, 1.0)], [0], QUIET)
+    before = compare(jobs, 1, QUIET)[0][0]
+    foreign = {"seconds": 1e6, "peak_memory_mb": 1 << 30}
+    run_of(jobs[0]).record({"round": 0, "stage": "evaluate teacher", "accuracy": 0.0, **foreign})
+    run_of(jobs[0]).record({"round": 1, "stage": "rollout", **foreign})
+    run_of(jobs[0]).record({"round": 2, "stage": "train", "steps": 9, **foreign})
+    after = compare(jobs, 1, QUIET)[0][0]
+    assert after.curve == before.curve
+    assert after.seconds < 1000
+    assert after.peak_memory_mb < 1 << 20
+
+
+def test_the_teacher_is_asked_first_and_not_at_all_where_a_server_holds_it(
+    config: MakeConfig, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    jobs = jobs_of(settings, [Row(ALL, 1.0)], [0], QUIET)
+    order: list[str] = []
+
+    def look_on(work: Work, config: RunConfig) -> Any:
+        order.append(work.__name__)
+        raise TipError("stop")
+
+    monkeypatch.setattr(playing, "_apart", look_on)
+    with pytest.raises(TipError, match="stop"):
+        compare(jobs, 1, QUIET)
+    served = config(
+        evaluate=asked,
+        score={"engine": "server", "mode": "separate"},
+        teacher={"server": {"url": "http://localhost:1"}},
+    )
+    with pytest.raises(TipError, match="stop"):
+        compare([Job(Row(ALL, 1.0), 0, served)], 1, QUIET)
+    assert order == ["_ask_teacher", "_play"]
+
+
+def test_workers_make_what_one_makes_each_run_with_a_memory_of_its_own(
+    config: MakeConfig, asked: dict[str, object], tmp_path: Path
+) -> None:
+    ballast = b"x" * (1 << 30)
+    settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    rows = [Row(ALL, 1.0), Row(RANDOM, 0.2)]
+    alone, teacher = compare(jobs_of(settings, rows, [0], QUIET), 1, QUIET)
+    assert len(ballast) >> 20 < peak_memory(torch.device("cpu"))["peak_memory_mb"]
+    assert all(100 < o.peak_memory_mb < len(ballast) >> 20 for o in alone)
     elsewhere = {"store": str(tmp_path / "s2"), "runs": str(tmp_path / "r2")}
-    together = compare(settings.model_copy(update=elsewhere), rows_of(["q3"], [0.2]), [0], 2, QUIET)
+    settings = settings.model_copy(update=elsewhere)
+    together, same_teacher = compare(jobs_of(settings, rows, [0], QUIET), 2, QUIET)
     assert [o.accuracy for o in alone] == [o.accuracy for o in together]
+    assert teacher == same_teacher
+
+
+def die(_: Session) -> None:
+    os._exit(9)
+
+
+def test_a_run_whose_process_is_killed_is_named(config: MakeConfig) -> None:
+    with pytest.raises(TipError, match=r"process of run mine was killed.*same command continues"):
+        playing._apart(die, config("mine"))

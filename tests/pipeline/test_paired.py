@@ -32,12 +32,26 @@ def test_holm_multiplies_the_smallest_by_all_and_never_falls() -> None:
         ([5.0, -5.0, 9.0, -2.0, 3.0], "unsettled"),
         ([1.0, 1.2, 0.8, 1.1, 0.9], "equal"),
         ([50.0], "unsettled"),
+        ([9.0, 9.1], "unsettled"),
+        ([0.0, 0.1], "unsettled"),
+        ([2.5, 2.5, 2.5], "unsettled"),
+        ([-1.0, -1.0, -1.0, -1.0], "unsettled"),
+        ([0.0, 0.0, 0.0], "equal"),
+        ([0.0, 0.0], "unsettled"),
     ],
 )
 def test_a_verdict_needs_its_evidence(differences: list[float], verdict: str) -> None:
     base = [60.0] * len(differences)
     ours = [60.0 + d for d in differences]
     assert compare_to("base", {"base": base, "rule": ours})["rule"].verdict == verdict
+
+
+def test_one_difference_of_all_seeds_has_no_bounds_even_where_it_is_rounded() -> None:
+    ours, theirs = [60.3, 50.3, 40.3, 70.3], [60.1, 50.1, 40.1, 70.1]
+    assert len({a - b for a, b in zip(ours, theirs, strict=True)}) > 1
+    found = compare_to("b", {"b": theirs, "a": ours})["a"]
+    assert (found.low, found.high, found.p) == (-math.inf, math.inf, 1.0)
+    assert found.verdict == "unsettled"
 
 
 def test_many_rules_make_each_verdict_harder() -> None:
