@@ -166,13 +166,16 @@ class Session:
     def release(self, role: str) -> None:
         """Forget a loaded model, so that its memory is free for the next stage."""
         self._loaded.pop(role, None)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._empty_cache()
 
     def release_all(self) -> None:
-        """Forget all loaded models."""
-        for role in [*self._loaded]:
-            self.release(role)
+        """Forget all loaded models, and give back what torch keeps of models forgotten before."""
+        self._loaded.clear()
+        self._empty_cache()
+
+    def _empty_cache(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _render(
         self, settings: TextSettings, answer: str | None, longest: int, too_long: Any

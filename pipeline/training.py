@@ -103,8 +103,8 @@ class _Job:
         session, config = self.session, self.session.config
         state = ensure_state(session, self.number - 1) if self.number else None
         data = self._data()
-        for role in ("student", "teacher"):
-            session.release(role)
+        session.engines.close()  # a vLLM process leaves no room beside it
+        session.release_all()
         model = load_model(self.student.settings, session.device, torch.float32)
         with session.reporter.bar(f"round {self.number} train", len(self.rates), "steps") as tick:
             optimizer, totals = train(

@@ -6,13 +6,16 @@ rollout's id, so a response does not depend on its shard or its round; bit for b
 promised, since a batch changes the rounding of logits.
 """
 
+import contextlib
 import importlib.util
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing import Pipe
@@ -48,6 +51,8 @@ _UNKNOWN_MODEL = (
 )
 _NO_DEVICE = ("no cuda gpus", "failed to infer device", "no cuda-capable", "found no nvidia driver")
 _KILLED = -9
+_PATIENCE = 20  # seconds for a process to end by itself: a step, and what vLLM cleans up
+_BURIAL = 10  # seconds for the killed to be gone; where nobody buries orphans, they stay listed
 _CPU_BATCH = 4096  # tokens computed at once on a CPU: vLLM's own default there
 _WORDS = 240  # characters of vLLM's own words in an error
 
@@ -124,6 +129,8 @@ class EngineSpec:
             "VLLM_NO_USAGE_STATS": "1",
             # one token beyond the model's own context: the one that scoring throws away
             "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
+            # a forked child would hold the pipe open after its parent is killed
+            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         }
         if self.on_cpu:
             # a second process for the engine would only start later; on a GPU it hides the
@@ -184,14 +191,24 @@ class VllmEngine:
             self.close()
 
     def close(self) -> None:
-        """End the process and wait until its memory is free."""
+        """End the process with all that it started, and wait until their memory is free."""
+        if not self._log.closed:
+            self._end()
+            self._log.close()
+
+    def _end(self) -> int:
+        """Close the pipe, end the whole process group, and return the exit code of its leader."""
         self._pipe.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE)
+        deadline = time.monotonic() + _BURIAL
+        with contextlib.suppress(ProcessLookupError):  # nobody of the group is left
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        self._log.close()
+            while time.monotonic() < deadline:
+                os.killpg(self._process.pid, 0)
+                time.sleep(0.02)
+        return self._process.wait()
 
     def prefetch(self, requests: Sequence[Request], sampling: Sampling) -> None:
         """Begin responses that `generate` will be asked for: the engine's batch stays full."""
@@ -217,6 +234,11 @@ class VllmEngine:
         self, requests: Sequence[Request], sampling: Sampling, tick: Tick = silent
     ) -> Responses:
         """Return a response for each request, in their order."""
+        if not requests:  # the process answers when the last is finished
+            none = np.zeros(0, dtype=np.int32)
+            return Responses(
+                Ragged(none, none), none.astype(np.float32), Ragged(none, none), none.astype(bool)
+            )
         self.prefetch(requests, sampling)
         names = [_name(r, sampling) for r in requests]
         self._send("want", names)
@@ -244,6 +266,8 @@ class VllmEngine:
         the log-probs of `given` ids [n, S] where they were given (`facts["given_ids"]`). starts:
         at least 1, since nothing predicts the first token.
         """
+        if not sequences:
+            return []
         names = [f"score-{next(self._numbers)}" for _ in sequences]
         self._send(
             "score",
@@ -265,13 +289,8 @@ class VllmEngine:
             self._receive("", silent)
 
     def _receive(self, wanted: str, tick: Tick) -> Any:
-        name: str
-        value: Any
         while True:
-            try:
-                name, value = self._pipe.recv()
-            except (EOFError, OSError):
-                name, value = "failed", ""
+            name, value = self._next()
             if name == "tick":
                 tick(value)
             elif name == "failed":
@@ -279,10 +298,22 @@ class VllmEngine:
             elif name == wanted:
                 return value
 
+    def _next(self) -> tuple[str, Any]:
+        """Return the next message, or `failed` without a word where the process ended without one.
+
+        The end of the pipe alone would not tell: a child of vLLM's may hold it open.
+        """
+        try:
+            while not self._pipe.poll(1):
+                if self._process.poll() is not None and not self._pipe.poll():
+                    return "failed", ""
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            return "failed", ""
+
     def _failure(self, text: str) -> ModelError:
         """Return the error for what the process said, or for how it ended."""
-        self._pipe.close()
-        code = self._process.wait()
+        code = self._end()
         self._log.seek(0)
         log = self._log.read().decode(errors="replace")
         self._log.close()

@@ -7,8 +7,11 @@ request at a time as it finishes, so no Python object a token outlives its reque
     python -m tip.stages.engines.vllm_worker FILE_DESCRIPTOR
 """
 
+import contextlib
 import importlib
+import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,6 +20,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+
+_GRACE = 5  # seconds that a child of vLLM's has to end by itself
 
 
 def _vllm() -> Any:
@@ -191,7 +196,20 @@ def _end_with_parent(parent: int) -> None:
     """End this process when its parent is gone: a pipe is read only between two steps."""
     while os.getppid() == parent:
         time.sleep(1)
-    os._exit(1)
+    _end_group()
+
+
+def _end_group() -> None:
+    """End this process and all that it started: off the CPU a child of vLLM's holds the model.
+
+    That child looks after no parent. Asked first, it ends its own workers and frees what they
+    share; then the whole process group, which this process leads, is killed. vLLM's own clean-up
+    at exit is left out: it can hang where a step was cut off.
+    """
+    for child in multiprocessing.active_children():
+        child.terminate()
+        child.join(_GRACE)
+    os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:
@@ -205,11 +223,11 @@ def main() -> None:
         worker.serve(pipe)
     except BaseException as error:  # told to the parent, which knows what to say of it
         traceback.print_exc()
-        pipe.send(("failed", f"{type(error).__name__}: {error}"))
-    # vLLM's own clean-up at exit can hang where a step was cut off; memory goes either way
+        with contextlib.suppress(OSError):  # the parent is gone, too
+            pipe.send(("failed", f"{type(error).__name__}: {error}"))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    _end_group()
 
 
 if __name__ == "__main__":
