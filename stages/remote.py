@@ -100,7 +100,7 @@ class ServerScorer:
         sequences: Sequence[np.ndarray],
         starts: Sequence[int],
         top: int,
-        given: Sequence[np.ndarray] | None = None,
+        given: Sequence[np.ndarray | None] | None = None,
         tick: Tick = silent,
     ) -> Scored:
         """Return what the teacher says; see `Scorer`. given: not possible here."""

@@ -257,14 +257,14 @@ class VllmEngine:
         sequences: Sequence[np.ndarray],
         starts: Sequence[int],
         top: int,
-        given: Sequence[np.ndarray] | None = None,
+        given: Sequence[np.ndarray | None] | None = None,
         tick: Tick = silent,
     ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Return what the model thinks of the tokens from `starts` on, sequence by sequence.
 
         Each is ids and log-probs [n, 1 + top], the token itself first, then the most probable; and
-        the log-probs of `given` ids [n, S] where they were given (`facts["given_ids"]`). starts:
-        at least 1, since nothing predicts the first token.
+        the log-probs of `given` ids [n, S], -1 pads, where they were given (`facts["given_ids"]`).
+        starts: at least 1, since nothing predicts the first token.
         """
         if not sequences:
             return []
