@@ -45,6 +45,7 @@ class Engines:
         self._session = session
         self._process: VllmEngine | None = None
         self._wanted = ""
+        self._fitting: int | None = None  # tokens of a scoring batch, after one that did not fit
         self.gap: Gap | None = None
 
     def generating(self, role: str, settings: ModelSettings, section: SamplingSettings) -> Engine:
@@ -75,10 +76,12 @@ class Engines:
     ) -> VllmEngine:
         """Return a vLLM process that reads sequences of up to `needed` tokens.
 
-        batch_tokens: tokens computed at once, in the place of the setting.
+        top: ids that a position may be asked for. batch_tokens: tokens computed at once, in the
+        place of the setting, now and in the rounds to come.
         """
-        spec = replace(self.spec(settings, needed + 1, 256, top), scoring=True)
-        spec = replace(spec, batch_tokens=batch_tokens or spec.batch_tokens)
+        self._fitting = batch_tokens or self._fitting
+        spec = replace(self.spec(settings, needed + 1, 256, top), scoring=True, top=top)
+        spec = replace(spec, batch_tokens=self._fitting or spec.batch_tokens)
         if self._process is None or self._wanted != repr(spec):
             self.close()
             self._session.release_all()
