@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..stages.engines import Engine, Request, Sampling
 from ..stages.engines.gap import (
     Gap,
@@ -29,9 +31,20 @@ if TYPE_CHECKING:
 _AHEAD = 2  # batches of requests that a vLLM process has in hand
 
 
+def dtype_of(session: "Session", settings: ModelSettings, engine: str) -> torch.dtype:
+    """Return the type that an engine computes in.
+
+    `auto` of a server is bfloat16: the device here says nothing of it, and vLLM makes bfloat16 of
+    most weights.
+    """
+    if engine == "server" and settings.dtype == "auto":
+        return torch.bfloat16
+    return session.dtype(settings)
+
+
 def compute_of(session: "Session", settings: ModelSettings, engine: str) -> str:
     """Return what a key knows of how a model computes: its type, and what vLLM makes of it."""
-    dtype = str(session.dtype(settings))
+    dtype = str(dtype_of(session, settings, engine))
     if engine != "vllm":
         return dtype
     more = [settings.vllm.quantization or "", settings.vllm.kv_cache_dtype]

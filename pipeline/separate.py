@@ -25,7 +25,7 @@ from ..storage.columns import TEACHER, TOKENS
 from ..storage.errors import ModelError
 from ..storage.store import Artifact, Draft
 from ..storage.tables import read_table
-from .engines import compute_of
+from .engines import compute_of, dtype_of
 from .session import Session, Student
 
 PROBE_VERSION = 1
@@ -61,7 +61,7 @@ class Teacher:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._settings = session.config.score
-        dtype = session.dtype(session.config.teacher)
+        dtype = dtype_of(session, session.config.teacher, self._settings.engine)
         self._dtype = str(dtype).removeprefix("torch.")
         self._tolerance = CHECK_TOLERANCE[dtype]
 

@@ -39,7 +39,8 @@ def read_served_card(settings: TeacherSettings) -> ModelCard:
     """Return the card of a teacher whose weights may lie with the server alone.
 
     Where the named folder holds weights, its fingerprint is theirs. Otherwise the fingerprint is
-    of what is declared: name, revision, config and vocabulary.
+    of what is declared: name, revision, the name that the server is asked for, config and
+    vocabulary.
     """
     folder = Path(settings.model).expanduser()
     if folder.is_dir() and any(folder.glob("*.safetensors")):
@@ -47,6 +48,8 @@ def read_served_card(settings: TeacherSettings) -> ModelCard:
     if not folder.is_dir():
         folder = _small_files(settings)
     declared = {"model": settings.model, "revision": settings.revision}
+    if settings.server is not None and settings.server.name is not None:
+        declared["served"] = settings.server.name
     return card_of(folder, settings, declared)
 
 

@@ -223,6 +223,14 @@ def test_a_teacher_without_weights_here_is_known_by_what_is_declared(
     assert one.fingerprint == card(tmp_path).fingerprint
     revised = TeacherSettings(model=str(tmp_path), revision="2")
     assert read_served_card(revised).fingerprint != one.fingerprint
+    served = [
+        read_served_card(
+            TeacherSettings(model=str(tmp_path), server=ServerSettings(url="http://x", name=name))
+        ).fingerprint
+        for name in (None, "a", "b")
+    ]
+    assert served[0] == one.fingerprint
+    assert len({*served}) == 3
 
 
 def test_a_teacher_whose_weights_are_here_is_known_by_them(made: Shard) -> None:
