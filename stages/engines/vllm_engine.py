@@ -51,7 +51,7 @@ _UNKNOWN_MODEL = (
 )
 _NO_DEVICE = ("no cuda gpus", "failed to infer device", "no cuda-capable", "found no nvidia driver")
 _KILLED = -9
-_PATIENCE = 20  # seconds for a process to end by itself: a step, and what vLLM cleans up
+_PATIENCE = 20  # seconds for a process to end by itself, after its running step
 _BURIAL = 10  # seconds for the killed to be gone; where nobody buries orphans, they stay listed
 _CPU_BATCH = 4096  # tokens computed at once on a CPU: vLLM's own default there
 _WORDS = 240  # characters of vLLM's own words in an error
@@ -174,7 +174,6 @@ class VllmEngine:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            start_new_session=True,  # Ctrl-C reaches the parent, which then closes it
         )
         far.close()
         self._send("start", spec.arguments())
