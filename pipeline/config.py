@@ -88,6 +88,18 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _one_gpu_is_not_shared_out(self) -> "RunConfig":
+        for name, section in (("student", self.student), ("teacher", self.teacher)):
+            count = section.vllm.tensor_parallel
+            if count > 1 and ":" in self.device:
+                raise ValueError(
+                    f"{name}.vllm.tensor_parallel = {count} needs {count} GPUs, but device = "
+                    f"'{self.device}' is one: set device = 'cuda' (CUDA_VISIBLE_DEVICES says "
+                    "which), or tensor_parallel = 1"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _replay_is_another_run(self) -> "RunConfig":
         if self.rollout.replay == self.name:
             raise ValueError(

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..stages.engines import Engine, Request, Sampling
 from ..stages.engines.gap import (
     Gap,
@@ -29,9 +31,20 @@ if TYPE_CHECKING:
 _AHEAD = 2  # batches of requests that a vLLM process has in hand
 
 
+def dtype_of(session: "Session", settings: ModelSettings, engine: str) -> torch.dtype:
+    """Return the type that an engine computes in.
+
+    `auto` of a server is bfloat16: the device here says nothing of it, and vLLM makes bfloat16 of
+    most weights.
+    """
+    if engine == "server" and settings.dtype == "auto":
+        return torch.bfloat16
+    return session.dtype(settings)
+
+
 def compute_of(session: "Session", settings: ModelSettings, engine: str) -> str:
     """Return what a key knows of how a model computes: its type, and what vLLM makes of it."""
-    dtype = str(session.dtype(settings))
+    dtype = str(dtype_of(session, settings, engine))
     if engine != "vllm":
         return dtype
     more = [settings.vllm.quantization or "", settings.vllm.kv_cache_dtype]
@@ -45,6 +58,7 @@ class Engines:
         self._session = session
         self._process: VllmEngine | None = None
         self._wanted = ""
+        self._fitting: int | None = None  # tokens of a scoring batch, after one that did not fit
         self.gap: Gap | None = None
 
     def generating(self, role: str, settings: ModelSettings, section: SamplingSettings) -> Engine:
@@ -75,10 +89,12 @@ class Engines:
     ) -> VllmEngine:
         """Return a vLLM process that reads sequences of up to `needed` tokens.
 
-        batch_tokens: tokens computed at once, in the place of the setting.
+        top: ids that a position may be asked for. batch_tokens: tokens computed at once, in the
+        place of the setting, now and in the rounds to come.
         """
-        spec = replace(self.spec(settings, needed + 1, 256, top), scoring=True)
-        spec = replace(spec, batch_tokens=batch_tokens or spec.batch_tokens)
+        self._fitting = batch_tokens or self._fitting
+        spec = replace(self.spec(settings, needed + 1, 256, top), scoring=True, top=top)
+        spec = replace(spec, batch_tokens=self._fitting or spec.batch_tokens)
         if self._process is None or self._wanted != repr(spec):
             self.close()
             self._session.release_all()

@@ -25,7 +25,7 @@ from ..storage.columns import TEACHER, TOKENS
 from ..storage.errors import ModelError
 from ..storage.store import Artifact, Draft
 from ..storage.tables import read_table
-from .engines import compute_of
+from .engines import compute_of, dtype_of
 from .session import Session, Student
 
 PROBE_VERSION = 1
@@ -61,7 +61,7 @@ class Teacher:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._settings = session.config.score
-        dtype = session.dtype(session.config.teacher)
+        dtype = dtype_of(session, session.config.teacher, self._settings.engine)
         self._dtype = str(dtype).removeprefix("torch.")
         self._tolerance = CHECK_TOLERANCE[dtype]
 
@@ -116,8 +116,12 @@ class Teacher:
         needed = self._longest()
         if settings.engine == "server":
             return self._server(needed)
-        start = self._start(needed, settings.engine_top)
+        # a row of given ids may be as wide as the student's part of the support
+        start = self._start(
+            needed, max(settings.engine_top, session.config.rollout.student_top_max)
+        )
         scorer = VllmScorer(start, session.reporter.say)
+        self._refuse_other_runner(scorer)
         if not scorer.given_ids:
             session.reporter.say(
                 "note: this vLLM cannot be asked for given ids (its V2 runner can): the student's "
@@ -129,6 +133,24 @@ class Teacher:
     def _start(self, needed: int, top: int) -> Callable[[int | None], Any]:
         session = self._session
         return lambda batch: session.engines.scoring(session.config.teacher, needed, top, batch)
+
+    def _refuse_other_runner(self, scorer: Scorer) -> None:
+        """Raise `ModelError` where vLLM was given another runner than the one that keys stand for.
+
+        Of a GPU they say that it is asked for the student's ids, of a CPU that it is not.
+        """
+        if scorer.given_ids == self._asks_ids:
+            return
+        if self._asks_ids:
+            raise ModelError(
+                "teacher: this vLLM runs its V1 model runner, which cannot be asked for the "
+                "student's ids: set VLLM_USE_V2_MODEL_RUNNER=1 in the environment, or score.engine "
+                "= 'transformers'"
+            )
+        raise ModelError(
+            "teacher: this vLLM runs its V2 model runner, which is not what scores on a CPU are "
+            "stored for: take VLLM_USE_V2_MODEL_RUNNER out of the environment"
+        )
 
     def _server(self, needed: int) -> ServerScorer:
         session = self._session

@@ -1,19 +1,21 @@
 """A teacher behind an OpenAI-compatible vLLM server: prompt log-probs over HTTP.
 
 Token ids go there and log-probs come back, a few rollouts a request, some requests at once. A
-server that is away is waited for; one that comes back with another model is refused. Source: the
-completions interface of `vllm serve` 0.32 (`prompt_logprobs`, `/v1/models`, `/detokenize`).
+server that is away is waited for; one that holds another model than at first is refused. Source:
+the completions interface of `vllm serve` 0.32 (`prompt_logprobs`, `/v1/models`, `/detokenize`).
 """
 
 import contextlib
 import http.client
 import json
 import os
+import queue
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,8 @@ def read_served_card(settings: TeacherSettings) -> ModelCard:
     """Return the card of a teacher whose weights may lie with the server alone.
 
     Where the named folder holds weights, its fingerprint is theirs. Otherwise the fingerprint is
-    of what is declared: name, revision, config and vocabulary.
+    of what is declared: name, revision, the name that the server is asked for, config and
+    vocabulary.
     """
     folder = Path(settings.model).expanduser()
     if folder.is_dir() and any(folder.glob("*.safetensors")):
@@ -47,6 +50,8 @@ def read_served_card(settings: TeacherSettings) -> ModelCard:
     if not folder.is_dir():
         folder = _small_files(settings)
     declared = {"model": settings.model, "revision": settings.revision}
+    if settings.server is not None and settings.server.name is not None:
+        declared["served"] = settings.server.name
     return card_of(folder, settings, declared)
 
 
@@ -90,6 +95,7 @@ class ServerScorer:
         self.settings, self.vocabulary = settings, card.head_rows
         self._card, self._say, self._tolerance = card, say, tolerance
         self._needed, self._top = needed, min(top, card.head_rows)
+        self._stop = threading.Event()  # set when nobody waits for answers any more
         self._probe_ids = probe_ids(card, needed)
         self.name = self._patiently(self._find_model)
         self._patiently(self._check_vocabulary)
@@ -100,10 +106,13 @@ class ServerScorer:
         sequences: Sequence[np.ndarray],
         starts: Sequence[int],
         top: int,
-        given: Sequence[np.ndarray] | None = None,
+        given: Sequence[np.ndarray | None] | None = None,
         tick: Tick = silent,
     ) -> Scored:
-        """Return what the teacher says; see `Scorer`. given: not possible here."""
+        """Return what the teacher says; see `Scorer`. given: not possible here.
+
+        Raises `ModelError` where the server holds another model at the end than at first.
+        """
         if given is not None:
             raise ValueError("completions take no ids to score")
         size = self.settings.batch
@@ -119,10 +128,16 @@ class ServerScorer:
             ]
 
         out: Scored = []
-        with ThreadPoolExecutor(self.settings.parallel) as pool:
-            for part in pool.map(ask, batches):
+        try:
+            for answer in _begin(ask, batches, self.settings.parallel, self._stop):
+                # a wait without limit is not interrupted: polars has SIGINT restart system calls
+                part = answer.result(threading.TIMEOUT_MAX)
                 out += part
                 tick(len(part))
+        except BaseException:
+            self._stop.set()
+            raise
+        self._patiently(self._same_model)
         return out
 
     @property
@@ -134,13 +149,16 @@ class ServerScorer:
 
         After an absence the server must show that it holds the same model.
         """
-        wait, since, told = _FIRST_WAIT, time.monotonic(), False
+        wait, since = _FIRST_WAIT, None
         while True:
             try:
-                if told and hasattr(self, "probe"):
+                if since is not None and hasattr(self, "probe"):
                     self._same_model()
                 return ask()
             except Away as error:
+                if since is None:
+                    since = time.monotonic()
+                    self._say(f"note: {self._where} is away ({error}); trying again")
                 left = self.settings.patience_seconds - (time.monotonic() - since)
                 if left <= 0:
                     raise ModelError(
@@ -149,20 +167,18 @@ class ServerScorer:
                         f"--max-logprobs {self._top}`), or raise teacher.server.patience_seconds; "
                         "what is scored so far is kept"
                     ) from error
-                if not told:
-                    self._say(f"note: {self._where} is away ({error}); trying again")
-                    told = True
-                time.sleep(min(wait, max(left, 0.05)))
+                if self._stop.wait(min(wait, max(left, 0.05))):
+                    raise
                 wait = min(2 * wait, _LONGEST_WAIT)
 
     def _same_model(self) -> None:
         if self._find_model() != self.name:
-            raise ModelError(f"{self._where}: came back without the model {self.name!r}")
+            raise ModelError(f"{self._where}: no longer serves the model {self.name!r}")
         gap = float(np.abs(self._ask_probe() - self.probe).mean())
         if not gap <= self._tolerance:
             raise ModelError(
-                f"{self._where}: came back with another model under the name {self.name!r} (log-"
-                f"probs of known tokens differ by {gap:.3g} nats); nothing of it is stored"
+                f"{self._where}: holds another model than at first under the name {self.name!r} "
+                f"(log-probs of known tokens differ by {gap:.3g} nats); nothing of it is stored"
             )
 
     def _find_model(self) -> str:
@@ -245,11 +261,7 @@ class ServerScorer:
             raise self._nonsense(path, text[:200]) from error
 
     def _refused(self, path: str, error: urllib.error.HTTPError) -> Exception:
-        text = error.read().decode(errors="replace")
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            value = json.loads(text)
-            text = value.get("error", value)["message"]
-        text = " ".join(text.split())[:300]
+        text = _message(error)
         if error.code in _AWAY and "out of memory" not in text.lower():
             return Away(f"HTTP {error.code}: {text}")
         if "logprobs" in text and "greater than max allowed" in text:
@@ -267,6 +279,33 @@ class ServerScorer:
         )
 
 
+def _begin(
+    ask: Callable[[range], Scored], batches: Sequence[range], parallel: int, stop: threading.Event
+) -> list[Future[Scored]]:
+    """Return the answers to come, in order; threads ask for them until `stop` is set.
+
+    An exit of this process does not wait for the threads, as it does for those of an executor: a
+    request under way may take minutes.
+    """
+    answers: list[Future[Scored]] = [Future() for _ in batches]
+    waiting: queue.SimpleQueue[tuple[range, Future[Scored]]] = queue.SimpleQueue()
+    for item in zip(batches, answers, strict=True):
+        waiting.put(item)
+
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while not stop.is_set():
+                rows, answer = waiting.get_nowait()
+                try:
+                    answer.set_result(ask(rows))
+                except BaseException as error:  # raised again where the answer is awaited
+                    answer.set_exception(error)
+
+    for _ in range(min(parallel, len(batches))):
+        threading.Thread(target=work, daemon=True).start()
+    return answers
+
+
 def probe_ids(card: ModelCard, longest: int) -> np.ndarray:
     """Return known ids of a vocabulary, spread over it, the same ones each time."""
     tokenizer = card.tokenizer
@@ -281,6 +320,20 @@ def _headers() -> dict[str, str]:
     key = os.environ.get("VLLM_API_KEY")
     more = {"Authorization": f"Bearer {key}"} if key else {}
     return {"Content-Type": "application/json", **more}
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    """Return a server's words of a refusal, in one line; none where they cannot be read."""
+    try:
+        text = error.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""
+    value: Any = None
+    with contextlib.suppress(ValueError):
+        value = json.loads(text)
+    for name in ("error", "message"):
+        value = value.get(name, value) if isinstance(value, dict) else value
+    return " ".join((value if isinstance(value, str) else text).split())[:300]
 
 
 def rows_of(

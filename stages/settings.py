@@ -59,7 +59,7 @@ class ServerSettings(Settings):
 
     url: Annotated[str, Field(pattern=r"^https?://[^/]")]
     """Address, such as `http://host:8000`. An API key, where the server wants one, is taken from
-    the environment: VLLM_API_KEY."""
+    the environment: VLLM_API_KEY. *Not in a key*: a server may move."""
     name: str | None = None
     """Name of the model there. None: the only one that the server has."""
     batch: Count = 4
@@ -80,7 +80,8 @@ class ModelSettings(Settings):
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face model name."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Compute type in rollout and scoring. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    """Compute type in rollout and scoring. `auto`: bfloat16 on a GPU and for a server, float32 on
+    a CPU."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
     vllm: VllmSettings = VllmSettings()

@@ -30,6 +30,7 @@ from .settings import ScoreSettings
 Scored = list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 _ROWS = 2048  # tokens whose [N, S, E] comparison of ids is held at once
 _LEAST_BATCH = 64  # tokens; a scoring batch below is not tried
+_EXCESS = 1e-3  # log-prob above 0, or mass above 1, that rounding can explain
 
 
 class Scorer(Protocol):
@@ -43,7 +44,7 @@ class Scorer(Protocol):
         sequences: Sequence[np.ndarray],
         starts: Sequence[int],
         top: int,
-        given: Sequence[np.ndarray] | None = None,
+        given: Sequence[np.ndarray | None] | None = None,
         tick: Tick = silent,
     ) -> Scored:
         """Return ids and log-probs [n, 1 + top] from each start, and those of given ids [n, S]."""
@@ -67,7 +68,7 @@ class VllmScorer:
         sequences: Sequence[np.ndarray],
         starts: Sequence[int],
         top: int,
-        given: Sequence[np.ndarray] | None = None,
+        given: Sequence[np.ndarray | None] | None = None,
         tick: Tick = silent,
     ) -> Scored:
         """Return what the teacher says; see `Scorer`."""
@@ -116,67 +117,121 @@ def score_with_engine(
     """Return the `teacher` table of a shard and facts. dtype: `float32`, ..., for tolerances.
 
     The entropy is that of the fetched ids and one bucket for all others, a lower bound. Raises
-    `NumericsError` where the engine answers for other tokens, or scores a rollout alone otherwise
-    than among others.
+    `NumericsError` where the engine answers for other tokens, gives what no log-probs are, or
+    scores a rollout alone otherwise than among others.
     """
     shard = read_rollouts(rollouts, teacher_prompts)
     rows = np.flatnonzero(shard.responses.counts)
-    answers = _ask(scorer, shard, rows, settings, tick)
+    led = [_led(shard, int(row), scorer.vocabulary) for row in rows]
+    answers = _ask(scorer, shard, rows, led, settings, tick)
+    limit = CHECK_TOLERANCE[getattr(torch, dtype)]
+    common = min(student_vocabulary, scorer.vocabulary)
     parts, entropies = [], []
-    for row, answer in zip(rows, answers, strict=True):
-        where = shard.responses.places(np.array([row]))
-        for start in range(0, len(where), _ROWS):
+    for row, (ours, true), answer in zip(rows, led, answers, strict=True):
+        _refuse_no_log_probs(answer, true, f"rollout {shard.rollouts[row]}")
+        for start in range(0, len(ours), _ROWS):
             piece = slice(start, start + _ROWS)
             numbers = tuple(None if a is None else a[piece] for a in answer)
-            support, entropy = cut_support(
-                numbers,
-                shard.top.padded(where[piece]),
-                settings,
-                scorer.vocabulary,
-                min(student_vocabulary, scorer.vocabulary),
-            )
+            asked = ours[piece], true[piece]
+            _refuse_two_values(numbers, asked, limit)
+            support, entropy = cut_support(numbers, asked, settings, scorer.vocabulary, common)
             parts.append(support)
             entropies.append(entropy)
     ids, logprobs, tails = zip(*parts, strict=True)
     supports = concatenate(list(ids)), concatenate(list(logprobs)), np.concatenate(tails)
     table = teacher_table(shard, supports, np.concatenate(entropies).astype(np.float32))
-    gap = _recheck(scorer, shard, rows, answers, settings, dtype)
+    gap = _recheck(scorer, shard, rows, answers, settings, limit)
     facts = {"teacher_check_gap": gap, "given_ids": scorer.given_ids}
     return table, teacher_facts(shard, table) | facts
 
 
+def _led(shard: RolloutArrays, row: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the student's ids [n, S] of a response and which are true and the teacher's too."""
+    ids, valid = shard.top.padded(shard.responses.places(np.array([row])))
+    return ids, valid & (ids < vocabulary)
+
+
 def _ask(
-    scorer: Scorer, shard: RolloutArrays, rows: np.ndarray, settings: ScoreSettings, tick: Tick
+    scorer: Scorer,
+    shard: RolloutArrays,
+    rows: np.ndarray,
+    led: Sequence[tuple[np.ndarray, np.ndarray]],
+    settings: ScoreSettings,
+    tick: Tick,
 ) -> Scored:
-    """Return the engine's answers, after showing that they are about the sampled tokens."""
+    """Return the engine's answers, after showing that they are about the ids asked."""
     sequences = [np.concatenate([shard.teacher_prompts[r], shard.responses.row(r)]) for r in rows]
     starts = [len(shard.teacher_prompts[r]) for r in rows]
-    given = None
+    given: list[np.ndarray | None] | None = None
     if scorer.given_ids:
-        places = [shard.responses.places(np.array([r])) for r in rows]
-        given = [_padded_ids(shard.top, where) for where in places]
+        given = [
+            np.where(true, ids, -1).astype(np.int32) if ids.shape[1] else None for ids, true in led
+        ]
     mean = shard.responses.counts[rows].mean()
     answers = scorer.score(
         sequences, starts, settings.engine_top, given, lambda n: tick(round(n * mean))
     )
-    for row, (ids, logprobs, _) in zip(rows, answers, strict=True):
+    for row, asked, (ids, _, values) in zip(
+        rows, given or [None] * len(rows), answers, strict=True
+    ):
         if not np.array_equal(ids[:, 0], shard.responses.row(row)):
             raise NumericsError(
                 f"the teacher's engine answers for other tokens than those of rollout "
                 f"{shard.rollouts[row]}: nothing of the shard is stored"
             )
-        if not np.isfinite(logprobs[:, 0]).all():
+        if asked is not None and (values is None or values.shape != asked.shape):
             raise NumericsError(
-                f"the teacher's engine gives log-probs that are not finite in rollout "
-                f"{shard.rollouts[row]}: nothing of the shard is stored; try dtype = 'float32' "
-                "for the teacher"
+                f"the teacher's engine leaves out the student's ids in rollout "
+                f"{shard.rollouts[row]}: nothing of the shard is stored; set score.engine = "
+                "'transformers'"
             )
     return answers
 
 
-def _padded_ids(top: Ragged, where: np.ndarray) -> np.ndarray:
-    ids, valid = top.padded(where)
-    return np.where(valid, ids, -1).astype(np.int32)
+def _refuse_no_log_probs(answer: tuple[Any, ...], true: np.ndarray, where: str) -> None:
+    """Raise `NumericsError` where an answer holds NaN or a number above 0.
+
+    A log-prob of minus infinity is one, but not that of a token that was sampled.
+    """
+    _, logprobs, given = answer
+    values = logprobs.ravel() if given is None else np.append(logprobs, given[true])
+    if np.isnan(values).any() or not np.isfinite(logprobs[:, 0]).all():
+        raise NumericsError(
+            f"the teacher's engine gives log-probs that are not finite in {where}: nothing of the "
+            "shard is stored; try dtype = 'float32' for the teacher"
+        )
+    if values.max() > _EXCESS:
+        raise _no_log_probs(f"a log-prob of {values.max():.3g} in {where}")
+
+
+def _no_log_probs(what: str) -> NumericsError:
+    return NumericsError(
+        f"the teacher's engine gives {what}, as no distribution does: nothing of the shard is "
+        "stored; a server must run with --logprobs-mode raw_logprobs"
+    )
+
+
+def _refuse_two_values(
+    answer: tuple[Any, ...], led: tuple[np.ndarray, np.ndarray], limit: float
+) -> None:
+    """Raise `NumericsError` where ids both given and fetched have two log-probs.
+
+    limit: largest mean difference in nats; both come from one pass, but not from one product.
+    """
+    ids, logprobs, given = answer
+    if given is None:
+        return
+    ours, true = led
+    token, slot, place = np.nonzero((ours[:, :, None] == ids[:, None, :]) & true[:, :, None])
+    one, two = given[token, slot], logprobs[token, place]
+    some = one != two  # minus infinity has no difference from itself
+    gap = float(np.abs(one[some] - two[some]).sum()) / max(1, len(one))
+    if not gap <= limit:
+        raise NumericsError(
+            f"the teacher's engine gives the same ids log-probs that differ by {gap:.3g} nats on "
+            f"average when asked for them and when not (expected under {limit:g}): nothing of the "
+            "shard is stored; set score.engine = 'transformers'"
+        )
 
 
 def cut_support(
@@ -238,6 +293,8 @@ def _buckets(
     known[:, 1:] &= ids[:, 1:] != ids[:, :-1]
     keep &= known
     p = np.where(known, np.exp(values), 0)
+    if p.sum(1).max(initial=0) > 1 + _EXCESS:
+        raise _no_log_probs(f"a token's ids a mass of {p.sum(1).max():.4g}")
     count = known.sum(1)
     room = (vocabulary - count) * np.exp(most)
     unseen = np.clip(1 - p.sum(1), np.where(count < vocabulary, 1e-30, 0), room)
@@ -258,7 +315,7 @@ def _recheck(
     rows: np.ndarray,
     answers: Scored,
     settings: ScoreSettings,
-    dtype: str,
+    limit: float,
 ) -> float:
     """Score a few rollouts again, each alone; return the largest mean gap in nats."""
     places = np.linspace(0, len(rows) - 1, min(settings.check_rows, len(rows))).astype(int)
@@ -270,7 +327,6 @@ def _recheck(
         again = scorer.score([sequence], [len(prompt)], 1)[0][1][:, 0]
         gaps.append(float(np.abs(again - answers[place][1][:, 0]).mean()))
     gap = max(gaps) if np.isfinite(gaps).all() else float("nan")
-    limit = CHECK_TOLERANCE[getattr(torch, dtype)]
     if not gap <= limit:
         raise NumericsError(
             f"teacher: log-probs of sampled tokens differ by {gap:.3g} nats on average when a "

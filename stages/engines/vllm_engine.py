@@ -51,7 +51,7 @@ _UNKNOWN_MODEL = (
 )
 _NO_DEVICE = ("no cuda gpus", "failed to infer device", "no cuda-capable", "found no nvidia driver")
 _KILLED = -9
-_PATIENCE = 20  # seconds for a process to end by itself: a step, and what vLLM cleans up
+_PATIENCE = 20  # seconds for a process to end by itself, after its running step
 _BURIAL = 10  # seconds for the killed to be gone; where nobody buries orphans, they stay listed
 _CPU_BATCH = 4096  # tokens computed at once on a CPU: vLLM's own default there
 _WORDS = 240  # characters of vLLM's own words in an error
@@ -174,7 +174,6 @@ class VllmEngine:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            start_new_session=True,  # Ctrl-C reaches the parent, which then closes it
         )
         far.close()
         self._send("start", spec.arguments())
@@ -257,14 +256,14 @@ class VllmEngine:
         sequences: Sequence[np.ndarray],
         starts: Sequence[int],
         top: int,
-        given: Sequence[np.ndarray] | None = None,
+        given: Sequence[np.ndarray | None] | None = None,
         tick: Tick = silent,
     ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Return what the model thinks of the tokens from `starts` on, sequence by sequence.
 
         Each is ids and log-probs [n, 1 + top], the token itself first, then the most probable; and
-        the log-probs of `given` ids [n, S] where they were given (`facts["given_ids"]`). starts:
-        at least 1, since nothing predicts the first token.
+        the log-probs of `given` ids [n, S], -1 pads, where they were given (`facts["given_ids"]`).
+        starts: at least 1, since nothing predicts the first token.
         """
         if not sequences:
             return []

@@ -89,3 +89,26 @@ def test_several_samples_at_temperature_0_are_refused() -> None:
     evaluate = {"source": "p", "temperature": 0, "samples": 4}
     with pytest.raises(ConfigError, match="samples = 4 with temperature = 0"):
         make_config(LEAST | {"evaluate": evaluate}, "x")
+
+
+SERVED = {
+    "score": {"mode": "separate", "engine": "server"},
+    "teacher": {"model": "t", "server": {"url": "http://one:8000"}},
+}
+
+
+def test_a_run_goes_on_after_its_server_moved() -> None:
+    before = make_config(LEAST | SERVED, "x").model_dump(mode="json")
+    moved = SERVED | {"teacher": {"model": "t", "server": {"url": "http://two:8000"}}}
+    assert same_run(before, make_config(LEAST | moved, "x")) == []
+    renamed = {"model": "t", "server": {"url": "http://one:8000", "name": "other"}}
+    changed = make_config(LEAST | SERVED | {"teacher": renamed}, "x")
+    assert same_run(before, changed) == ["teacher.server.name"]
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_several_gpus_and_a_numbered_one_are_refused(who: str) -> None:
+    four = LEAST | {who: {"model": "m", "vllm": {"tensor_parallel": 4}}}
+    with pytest.raises(ConfigError, match=rf"{who}.vllm.tensor_parallel = 4 .*device = 'cuda:1'"):
+        make_config(four | {"device": "cuda:1"}, "x")
+    make_config(four | {"device": "cuda"}, "x")

@@ -130,6 +130,18 @@ def test_a_run_with_a_served_teacher_has_the_tables_of_one_in_memory(
     assert numbers(again, "score", "teacher_tokens_scored") == [0]
 
 
+def test_the_type_of_a_server_is_not_that_of_this_device(
+    config: MakeConfig, served: Served
+) -> None:
+    session = played(config("served", **serving(served)))
+    assert {a.inputs["dtype"] for a in artifacts(session, "teacher")} == {"torch.bfloat16"}
+    said = serving(served)
+    said["teacher"]["dtype"] = "float32"
+    assert {a.inputs["dtype"] for a in artifacts(played(config("said", **said)), "teacher")} == {
+        "torch.float32"
+    }
+
+
 def test_a_server_with_another_model_than_the_stored_scores_is_refused(
     config: MakeConfig, served: Served
 ) -> None:

@@ -16,7 +16,8 @@ from tiny import log_probs
 class Served:
     """Serves the model of a folder. Its fields may be changed while it runs.
 
-    faults: taken one a request, before it is answered: an HTTP code, `drop`, `slow` or bytes.
+    faults: taken one a request, before it is answered: an HTTP code, `drop`, `slow`, bytes, or a
+    code with bytes; `cut` is 502 whose body breaks off.
     """
 
     def __init__(self, folder: Path, *, name: str = "teacher", port: int = 0) -> None:
@@ -25,6 +26,7 @@ class Served:
         self.detokenize: Callable[[list[int]], str] | None = None
         self.faults: list[Any] = []
         self.asked: list[int] = []  # sequences of each completion request
+        self.slow_seconds = 1.0
         self.parallel = self.most_parallel = 0
         self.lock = threading.Lock()
         served = self
@@ -55,12 +57,16 @@ class Served:
                     self.connection.close()
                     return
                 if fault == "slow":
-                    time.sleep(1.0)
+                    time.sleep(served.slow_seconds)
                 if isinstance(fault, int):
                     value, code = {"error": {"message": "busy"}}, fault
+                if fault == "cut":
+                    code = 502
+                if isinstance(fault, tuple):
+                    code, fault = fault
                 data = fault if isinstance(fault, bytes) else json.dumps(value).encode()
                 self.send_response(code)
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", str(len(data) + (fault == "cut")))
                 self.end_headers()
                 with contextlib.suppress(OSError):  # the client gave up
                     self.wfile.write(data)

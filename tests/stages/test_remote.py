@@ -1,5 +1,8 @@
 """A teacher behind HTTP: the same table as one in memory, and one line for all that goes wrong."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -81,7 +84,7 @@ def test_rollouts_travel_in_batches_some_at_once(served: Served, made: Shard) ->
     sequences = [np.arange(2, 12)] * 7
     ticks: list[int] = []
     answers = asked.score(sequences, [3] * 7, 4, tick=ticks.append)
-    assert sorted(served.asked) == [1, 2, 2, 2]
+    assert sorted(served.asked) == [1, 1, 2, 2, 2]  # the last one asks for known tokens
     assert 1 < served.most_parallel <= 3
     assert ticks == [2, 2, 2, 1]
     assert [len(ids) for ids, _, _ in answers] == [7] * 7
@@ -109,6 +112,69 @@ def test_a_server_that_hangs_is_asked_again(served: Served, made: Shard) -> None
     assert len(asked.score([np.arange(2, 9)], [1], 4)[0][0]) == 6
 
 
+@pytest.mark.parametrize("body", [b"null", b"[]", b'{"message": null}', b'{"error": {}}', "cut"])
+def test_a_refusal_that_says_nothing_is_asked_again(served: Served, made: Shard, body: Any) -> None:
+    asked = scorer(served, made)
+    served.faults = [body if body == "cut" else (502, body)]
+    assert len(asked.score([np.arange(2, 9)], [1], 4)[0][0]) == 6
+
+
+def test_patience_begins_when_the_server_is_away(served: Served, made: Shard) -> None:
+    asked = scorer(served, made, timeout_seconds=0.5, patience_seconds=0.4)
+    served.faults = ["slow"]
+    assert len(asked.score([np.arange(2, 9)], [1], 4)[0][0]) == 6
+
+
+def test_an_interrupt_ends_the_wait_for_a_server(made: Shard) -> None:
+    gone = Served(made.teacher)
+    asked = scorer(gone, made, patience_seconds=40)
+    gone.stop()
+    before, begin = threading.active_count(), time.monotonic()
+    main = threading.main_thread().ident
+    threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        asked.score([np.arange(2, 9)] * 8, [1] * 8, 4)
+    while threading.active_count() > before and time.monotonic() - begin < 20:
+        time.sleep(0.05)
+    assert time.monotonic() - begin < 20
+
+
+def test_an_interrupt_ends_the_process_though_requests_are_under_way(
+    served: Served, made: Shard
+) -> None:
+    program = (
+        "import sys, numpy as np\n"
+        "from tip.stages.remote import ServerScorer, read_served_card\n"
+        "from tip.stages.settings import ServerSettings, TeacherSettings\n"
+        "card = read_served_card(TeacherSettings(model=sys.argv[1]))\n"
+        "s = ServerScorer(ServerSettings(url=sys.argv[2]), card, needed=24, top=60,\n"
+        "                 tolerance=1, say=print)\n"
+        "s.score([np.arange(2, 9)] * 8, [1] * 8, 4)"
+    )
+    served.slow_seconds = 60
+    served.faults = [None] * 3 + ["slow"] * 8  # it starts with a name, a vocabulary and a probe
+    asking = subprocess.Popen(
+        [sys.executable, "-c", program, str(made.teacher), served.url], stderr=subprocess.DEVNULL
+    )
+    while len(served.faults) > 7:
+        assert asking.poll() is None
+        time.sleep(0.05)
+    asking.send_signal(signal.SIGINT)
+    try:
+        assert asking.wait(20) != 0
+    finally:
+        asking.kill()
+
+
+def test_a_server_that_changes_its_model_unnoticed_is_refused(
+    served: Served, made: Shard, other: Path
+) -> None:
+    asked = scorer(served, made)
+    served.folder = other
+    with pytest.raises(ModelError, match="holds another model than at first"):
+        asked.score([np.arange(2, 9)], [1], 4)
+
+
 def test_a_server_that_restarts_is_waited_for(made: Shard) -> None:
     first = Served(made.teacher)
     said: list[str] = []
@@ -128,7 +194,9 @@ def test_a_server_that_comes_back_with_another_model_is_refused(made: Shard, oth
     first.stop()
     second = Served(other, port=first.port)
     second.faults = ["drop"]
-    with pytest.raises(ModelError, match="came back with another model under the name 'teacher'"):
+    with pytest.raises(
+        ModelError, match="holds another model than at first under the name 'teacher'"
+    ):
         asked.score([np.arange(2, 9)], [1], 4)
     second.stop()
 
@@ -223,6 +291,14 @@ def test_a_teacher_without_weights_here_is_known_by_what_is_declared(
     assert one.fingerprint == card(tmp_path).fingerprint
     revised = TeacherSettings(model=str(tmp_path), revision="2")
     assert read_served_card(revised).fingerprint != one.fingerprint
+    served = [
+        read_served_card(
+            TeacherSettings(model=str(tmp_path), server=ServerSettings(url="http://x", name=name))
+        ).fingerprint
+        for name in (None, "a", "b")
+    ]
+    assert served[0] == one.fingerprint
+    assert len({*served}) == 3
 
 
 def test_a_teacher_whose_weights_are_here_is_known_by_them(made: Shard) -> None:

@@ -327,7 +327,7 @@ def test_a_scoring_batch_keeps_its_logits_under_a_gibibyte() -> None:
 def test_engine_settings_reach_vllm() -> None:
     made = spec(
         Path("m"),
-        device="cuda:1",
+        device="cuda",
         tensor_parallel=4,
         memory=0.7,
         quantization="fp8",
@@ -343,5 +343,13 @@ def test_engine_settings_reach_vllm() -> None:
     assert found["enable_prefix_caching"] is False
     assert found["enforce_eager"] is False
     assert found["max_num_batched_tokens"] == scoring_batch(151_936)
-    assert made.environment()["CUDA_VISIBLE_DEVICES"] == "1"
     assert spec(Path("m")).arguments()["enforce_eager"] is True
+
+
+def test_an_engine_sees_the_gpu_it_is_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    second = spec(Path("m"), device="cuda:1")
+    assert second.environment()["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "CUDA_VISIBLE_DEVICES" not in spec(Path("m"), device="cuda").environment()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert second.environment()["CUDA_VISIBLE_DEVICES"] == "7"

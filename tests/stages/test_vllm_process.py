@@ -19,16 +19,16 @@ from test_vllm_engine import SAMPLING, spec
 from tip.stages.engines.vllm_engine import EngineMemoryError, EngineSpec, VllmEngine
 
 VLLM = """
-import multiprocessing, os, signal, time
+import multiprocessing, os, time
+from multiprocessing.shared_memory import SharedMemory
 from types import SimpleNamespace as Some
 
 __version__ = "stand-in"
 
 def hold():
-    if "STAND_IN_HANGS" in os.environ:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    shared = SharedMemory(create=True, size=1)
     with open(os.environ["STAND_IN_PID"] + ".part", "w") as file:
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} {shared.name}")
     os.rename(file.name, os.environ["STAND_IN_PID"])
     time.sleep(600)
 
@@ -64,14 +64,14 @@ def child(tmp_path: Path) -> Iterator[Callable[[], bool]]:
 
     def lives() -> bool:
         try:
-            state = Path(f"/proc/{path.read_text()}/stat").read_text()
+            state = Path(f"/proc/{path.read_text().split()[0]}/stat").read_text()
         except FileNotFoundError:
             return False
         return state.rpartition(")")[2].split()[0] != "Z"
 
     yield lives
     if lives():
-        os.kill(int(path.read_text()), signal.SIGKILL)
+        os.kill(int(path.read_text().split()[0]), signal.SIGKILL)
 
 
 def wait_until(fact: Callable[[], bool], text: str) -> None:
@@ -110,11 +110,21 @@ def test_a_killed_engine_is_noticed_though_its_child_holds_the_pipe(
     assert not child()
 
 
-@pytest.mark.usefixtures("on_gpu")
-def test_a_child_that_hangs_ends_with_a_killed_owner(
-    child: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("killed", [False, True], ids=["closed", "killed"])
+def test_shared_memory_goes_with_an_engine(
+    on_gpu: EngineSpec, tmp_path: Path, killed: bool
 ) -> None:
-    monkeypatch.setenv("STAND_IN_HANGS", "1")
+    engine = VllmEngine(on_gpu)
+    shared = Path("/dev/shm") / (tmp_path / "pid").read_text().split()[1]
+    assert shared.exists()
+    if killed:
+        engine._process.kill()
+    engine.close()
+    wait_until(lambda: not shared.exists(), "shared memory outlives its engine")
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_the_child_ends_with_a_killed_owner(child: Callable[[], bool]) -> None:
     program = (
         "import time\nfrom pathlib import Path\n"
         "from tip.stages.engines.vllm_engine import EngineSpec, VllmEngine\n"
