@@ -20,6 +20,10 @@ lint: $(VENV)/.dev
 soak: $(VENV)/.dev models
 	$(BIN)/python -m pytest -m soak
 
+# Ratios within one run; lines on the screen, JSON in bench/.
+bench: $(VENV)/.dev models
+	for name in train_step scoring rollouts; do $(BIN)/python benchmarks/$$name.py models || exit 1; done
+
 # A real pair without a model hub: SmolLM2-135M-Instruct and half of its layers.
 models: $(VENV)/.dev models/smollm2-half/model.safetensors
 models/smollm2-half/model.safetensors: | $(VENV)/.dev
@@ -41,4 +45,4 @@ $(VENV)/.dev: pyproject.toml
 	touch $@ $(VENV)/.plain
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) bench demo build *.egg-info .pytest_cache .ruff_cache .hypothesis

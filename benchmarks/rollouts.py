@@ -97,7 +97,7 @@ def generate(
         top_mass=0.99,
         top_most=top,
     )
-    requests = [Request(rollout, tuple(ids)) for rollout, ids in enumerate(prompts)]
+    requests = [Request(tuple(ids), rollout) for rollout, ids in enumerate(prompts)]
     LocalEngine(model, batch).generate(requests, sampling)
 
 

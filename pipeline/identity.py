@@ -20,22 +20,26 @@ def begin(session: Session) -> None:
 
     Raises `ConfigError` when the run was started with anything else that changes results.
     """
-    check(session)
+    named = check(session)
     before = session.run.config()
     if before is None or not any(session.run.rounds()):
         identity = session.run.id or secrets.token_hex(8)  # a killed first start made shards
         before = {"id": identity, "horizon_rounds": session.config.rounds}
-    now = {"config": session.config.model_dump(mode="json"), "content": content(session)}
+    now = {"config": session.config.model_dump(mode="json"), "content": named}
     session.run.save_config(before | now)
 
 
-def check(session: Session) -> None:
-    """Meet a person's mistakes before any work; write nothing. Raises as `begin` does."""
+def check(session: Session) -> dict[str, str]:
+    """Meet a person's mistakes before any work; write nothing. Raises as `begin` does.
+
+    Returns the run's `content`.
+    """
     check_selection(session.config.select)
     session.check_inputs()
+    named = content(session)
     before = session.run.config()
     if before is None or not any(session.run.rounds()):
-        return
+        return named
     run, runs = session.run.name, session.config.runs
     way_out = "give this run another name (--name), its stored signals are shared"
     if changed := same_run(before["config"], session.config):
@@ -48,12 +52,13 @@ def check(session: Session) -> None:
             + f": {way_out}"
         )
     known = before.get("content", {})
-    for key, digest in content(session).items():
+    for key, digest in named.items():
         if known.get(key, digest) != digest:
             raise ConfigError(
                 f"run {run} in {runs}: what {key} = {_value(session.config, key)!r} names has "
                 f"changed since it was started: bring the old one back, or {way_out}"
             )
+    return named
 
 
 def content(session: Session) -> dict[str, str]:
