@@ -6,7 +6,12 @@ from tip.storage import columns
 
 TABLES = (
     ("rollouts", columns.ROLLOUTS, "A row a sampled response."),
-    ("teacher", columns.TEACHER, "A row a response token: the loss input."),
+    (
+        "teacher",
+        columns.TEACHER,
+        "A row a response token: the loss input. Lists of halffloat lie in the file as float, for "
+        "readers that do not know halves; their numbers are the same.",
+    ),
     ("tokens", columns.TOKENS, "A row a response token: what selection and `tip sql` read."),
     ("selection", columns.SELECTION, "A row a chosen token."),
     ("evaluation", columns.EVALUATION, "A row an answer."),

@@ -20,7 +20,6 @@ from ..stages.engines.gap import (
 )
 from ..stages.engines.local import LocalEngine
 from ..stages.engines.vllm_engine import EngineSpec, VllmEngine
-from ..stages.models import read_card
 from ..stages.prompts import Prompt
 from ..stages.settings import ModelSettings, SamplingSettings
 from ..storage.errors import ConfigError
@@ -103,7 +102,7 @@ class Engines:
 
     def spec(self, settings: ModelSettings, needed: int, rows: int, top: int) -> EngineSpec:
         """Return what a process for a model is started with."""
-        session, card, vllm = self._session, read_card(settings), settings.vllm
+        session, card, vllm = self._session, self._session.card(settings), settings.vllm
         longest = vllm.max_model_len or needed
         if longest < needed:
             raise ConfigError(

@@ -23,7 +23,7 @@ from .steps import replayed
 
 # Where the store says nothing: entries a token and bytes an entry, of the SmolLM2 pair; a row of
 # the narrow table; a token and its top ids in `rollouts`.
-_ENTRY_BYTES, _ENTRIES, _TOKEN_BYTES, _ROLLOUT_BYTES = 2.8, 90, 48, 200
+_ENTRY_BYTES, _ENTRIES, _TOKEN_BYTES, _ROLLOUT_BYTES = 3.0, 110, 48, 200
 _WIDTH = 120  # columns of what goes to a file or a pipe
 _KNOWN_SHARDS = 64  # manifests read for lengths and sizes
 

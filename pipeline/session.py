@@ -3,13 +3,14 @@
 A run whose artifacts all exist loads no weights at all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..stages.heap import give_back_freed_memory
 from ..stages.models import (
     LanguageModel,
     ModelCard,
@@ -62,6 +63,7 @@ class Session:
         if config.threads:
             torch.set_num_threads(config.threads)
         self._loaded: dict[str, tuple[str, LanguageModel]] = {}
+        self._trained: dict[str, ModelCard] = {}
         self.engines = Engines(self)
 
     @cached_property
@@ -144,9 +146,23 @@ class Session:
 
     def trained(self, checkpoint: Artifact) -> Student:
         """Return the student of a checkpoint."""
-        folder = str(self.store.folder(checkpoint))
-        settings = self.config.student.model_copy(update={"model": folder, "revision": None})
-        return Student(settings, checkpoint.facts["fingerprint"], checkpoint.key)
+        folder, fingerprint = self.store.folder(checkpoint), checkpoint.facts["fingerprint"]
+        update = {"model": str(folder), "revision": None}
+        settings = self.config.student.model_copy(update=update)
+        card = replace(self.student_card, folder=folder, fingerprint=fingerprint)
+        self._trained[settings.model] = card
+        return Student(settings, fingerprint, checkpoint.key)
+
+    def card(self, settings: ModelSettings) -> ModelCard:
+        """Return the card of one of the run's models, read once.
+
+        A trained student keeps the first one's tokenizer, stop ids and sizes.
+        """
+        if settings == self.config.student:
+            return self.student_card
+        if settings == self.config.teacher:
+            return self.teacher_card
+        return self._trained.get(settings.model) or read_card(settings)
 
     def dtype(self, settings: ModelSettings) -> torch.dtype:
         """Return a model's compute type in rollout and scoring."""
@@ -159,7 +175,7 @@ class Session:
         if model is None or name != wanted:
             self._loaded.pop(role, None)
             self.engines.close()  # a vLLM process leaves no room beside it
-            model = load_model(settings, self.device, self.dtype(settings))
+            model = load_model(settings, self.device, self.dtype(settings), self.card(settings))
             self._loaded[role] = (wanted, model)
         return model
 
@@ -176,6 +192,7 @@ class Session:
     def _empty_cache(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        give_back_freed_memory()
 
     def _render(
         self, settings: TextSettings, answer: str | None, longest: int, too_long: Any

@@ -105,7 +105,8 @@ class _Job:
         data = self._data()
         session.engines.close()  # a vLLM process leaves no room beside it
         session.release_all()
-        model = load_model(self.student.settings, session.device, torch.float32)
+        settings = self.student.settings
+        model = load_model(settings, session.device, torch.float32, session.card(settings))
         with session.reporter.bar(f"round {self.number} train", len(self.rates), "steps") as tick:
             optimizer, totals = train(
                 model,

@@ -35,4 +35,14 @@ def pad(rows: Sequence[np.ndarray], device: torch.device) -> Tensor:
     ids = np.zeros((len(rows), longest), dtype=np.int64)
     for place, row in enumerate(rows):
         ids[place, : len(row)] = row
-    return torch.from_numpy(ids).to(device)
+    return on_device(ids, device)
+
+
+def on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Return an array on a device. It goes to a GPU from pinned memory, so that nothing waits."""
+    tensor = torch.from_numpy(array)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda"
+        else tensor.to(device)
+    )

@@ -13,12 +13,14 @@ c = log(student / teacher); the other divergences follow from the same chain rul
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from .chunks import pieces
 from .support import Support
 
 Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
@@ -39,6 +41,18 @@ class Head:
         out = _product(hidden, self.weight, None if room is None else room[: len(hidden)])
         return out if self.bias is None else out.add_(self.bias)
 
+    def pieces(self, hidden: Tensor, chunk: int, vocabulary: int) -> Iterator[tuple[slice, Tensor]]:
+        """Yield which rows of hidden [N, D], and their logits: `chunk` rows a matrix product.
+
+        vocabulary: what the size of a piece is taken from, so that two heads of different sizes
+        are cut alike. A piece is overwritten later on.
+        """
+        logits = None
+        for start in range(0, len(hidden), chunk):
+            logits = self.logits(hidden[start : start + chunk], room=logits)
+            for piece in pieces(len(logits), vocabulary, logits.device):
+                yield slice(start + piece.start, start + piece.stop), logits[piece]
+
 
 def _product(hidden: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
     if hidden.dtype in (torch.float32, torch.float64) and hidden.dtype == weight.dtype:
@@ -49,7 +63,12 @@ def _product(hidden: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
 
 
 def bucket_loss_(
-    logits: Tensor, support: Support, divergence: Divergence, *, tail: bool = True
+    logits: Tensor,
+    support: Support,
+    divergence: Divergence,
+    *,
+    tail: bool = True,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Turn logits into the gradient of the loss with respect to them.
 
@@ -62,6 +81,7 @@ def bucket_loss_(
     divergence: `reverse_kl` KL(student || teacher), `forward_kl` KL(teacher || student), `jsd`.
     tail: whether the tail's term is part of the sum. Without it the sum is no divergence: it can be
         negative, and what it leaves out has no teacher.
+    weights: [C] factors of the gradient; the loss returned is without them.
 
     Returns the loss [C] in nats and the student's log mass in the tail [C], both float64.
     """
@@ -83,6 +103,8 @@ def bucket_loss_(
     there = torch.cat([valid, (rest > -math.inf)[:, None]], 1)
     loss, gradient = _buckets(log_p, log_q, there, divergence, tail)
     # A bucket's gradient is shared by its ids in proportion to their probability.
+    if weights is not None:
+        gradient *= weights[:, None]
     gradient = gradient.to(logits.dtype)
     share = torch.where(total > 0, gradient[:, -1] / total, 0)
     inside.mul_(share[:, None]).scatter_add_(1, ids, gradient[:, :-1].contiguous())
@@ -146,13 +168,19 @@ def sparse_loss(
         rows = slice(start, start + chunk)
         states = hidden[rows]
         logits = head.logits(states, room=logits)
-        buckets = support.rows(start, start + chunk)
-        loss, rest = bucket_loss_(logits, buckets, divergence, tail=tail)
-        logits.mul_(weights[rows, None].to(logits.dtype))
+        for piece in pieces(len(logits), logits.shape[1], logits.device):
+            first, last = start + piece.start, start + piece.stop
+            loss, rest = bucket_loss_(
+                logits[piece],
+                support.rows(first, last),
+                divergence,
+                tail=tail,
+                weights=weights[first:last],
+            )
+            losses.append(loss)
+            masses.append(-torch.expm1(rest))
         gradients[rows] = _back(logits, head.weight).to(hidden.dtype)
         _accumulate(head, logits, states)
-        losses.append(loss)
-        masses.append(-torch.expm1(rest))
     return torch.cat(losses), gradients, torch.cat(masses)
 
 
@@ -171,8 +199,3 @@ def _accumulate(head: Head, gradient: Tensor, states: Tensor) -> None:
         if head.bias.grad is None:
             head.bias.grad = torch.zeros_like(head.bias)
         head.bias.grad.add_(gradient.sum(0))
-
-
-def chunk_rows(elements: int, vocabulary: int) -> int:
-    """Return how many rows of logits fit into `elements` numbers; at least one."""
-    return max(1, elements // vocabulary)

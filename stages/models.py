@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..storage.errors import ConfigError, ModelError
 from .fingerprint import model_fingerprint, weight_files
+from .heap import keep_freed_memory
 from .loss import Head
 from .settings import ModelSettings
 
@@ -157,8 +158,15 @@ def card_of(
     )
 
 
-def load_model(settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> LanguageModel:
+def load_model(
+    settings: ModelSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+    card: ModelCard | None = None,
+) -> LanguageModel:
     """Load a model in evaluation mode and show on a probe that head(body(x)) = model(x).
+
+    card: the model's, where it has been read before: a tokenizer takes as long as small weights.
 
     Raises `ModelError` for a folder without safetensors, weights that are missing or of another
     shape than the config says, an architecture that needs its own code, or logits that are not a
@@ -166,7 +174,10 @@ def load_model(settings: ModelSettings, device: torch.device, dtype: torch.dtype
     """
     from transformers import AutoModelForCausalLM  # heavy
 
-    card = read_card(settings)
+    if device.type == "cpu":
+        keep_freed_memory()
+
+    card = card or read_card(settings)
     try:
         with _quiet():
             both: Any = AutoModelForCausalLM.from_pretrained(

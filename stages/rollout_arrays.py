@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 from torch import Tensor
 
-from .batching import pad
+from .batching import on_device, pad
 from .models import LanguageModel
 from .ragged import Ragged, from_lists
 
@@ -53,14 +52,13 @@ def read_rollouts(
 
 
 def predicting_states(
-    model: LanguageModel, prompts: Sequence[np.ndarray], shard: RolloutArrays, rows: np.ndarray
+    model: LanguageModel, prompts: Sequence[np.ndarray], responses: Ragged, rows: np.ndarray
 ) -> Tensor:
     """Return the hidden states [N, D] that predict the response tokens of these rollouts."""
-    sequences = [np.concatenate([prompts[r], shard.responses.row(r)[:-1]]) for r in rows]
+    sequences = [np.concatenate([prompts[r], responses.row(r)[:-1]]) for r in rows]
     hidden = model.hidden(pad(sequences, model.device))
-    counts = shard.responses.counts[rows].astype(np.int64)
+    counts = responses.counts[rows].astype(np.int64)
     first = np.array([len(prompts[r]) - 1 for r in rows])
     within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
-    row = torch.from_numpy(np.repeat(np.arange(len(rows)), counts)).to(model.device)
-    column = torch.from_numpy(np.repeat(first, counts) + within).to(model.device)
-    return hidden[row, column]
+    row = on_device(np.repeat(np.arange(len(rows)), counts), model.device)
+    return hidden[row, on_device(np.repeat(first, counts) + within, model.device)]

@@ -18,17 +18,18 @@ import torch
 from torch import Tensor
 
 from .batching import fill
+from .chunks import chunk_rows
 from .divergences import features
 from .engines import Tick, silent
-from .loss import chunk_rows
 from .models import LanguageModel
 from .recheck import recheck_both
 from .rollout_arrays import RolloutArrays, predicting_states, read_rollouts
 from .score_tables import (
     StoredSupport,
+    as_stored,
     columns_in_order,
     feature_arrays,
-    joined,
+    led_by,
     masses,
     places_back,
     refuse_unknown_ids,
@@ -39,7 +40,7 @@ from .score_tables import (
     tokens_table,
 )
 from .settings import ScoreSettings
-from .support import teacher_support, to_rows
+from .support import teacher_support
 
 TEACHER_VERSION = 1
 TOKENS_VERSION = 2
@@ -107,8 +108,8 @@ def score_joint(
     batches = fill(lengths, settings.batch_tokens)
     parts = []
     for rows in batches:
-        states = predicting_states(student, shard.student_prompts, shard, rows)
-        theirs = predicting_states(teacher, shard.teacher_prompts, shard, rows)
+        states = predicting_states(student, shard.student_prompts, shard.responses, rows)
+        theirs = predicting_states(teacher, shard.teacher_prompts, shard.responses, rows)
         parts.append(_joint_batch(student, teacher, states, theirs, shard, rows, settings))
         tick(int(shard.responses.counts[rows].sum()))
     back = places_back(batches, shard)
@@ -133,16 +134,17 @@ def _joint_batch(
     settings: ScoreSettings,
 ) -> tuple[StoredSupport, dict[str, np.ndarray]]:
     """Return support and features of a batch, chunk by chunk."""
-    places = shard.responses.places(rows)
-    chunk = chunk_rows(settings.chunk_elements, max(student.vocabulary, teacher.vocabulary))
+    led = led_by(shard, shard.responses.places(rows), student.device)
+    vocabulary = max(student.vocabulary, teacher.vocabulary)
+    chunk = chunk_rows(settings.chunk_elements, vocabulary)
     supports, numbers = [], []
-    for start in range(0, len(places), chunk):
-        where = places[start : start + chunk]
-        tokens = torch.from_numpy(shard.responses.values[where].astype(np.int64))
-        tokens = tokens.to(student.device)
-        p = student.head.logits(states[start : start + chunk]).log_softmax(1)
-        q = teacher.head.logits(theirs[start : start + chunk]).log_softmax(1).to(student.device)
-        ids, valid = support_ids(tokens, q, shard.top, where, p.shape[1], settings)
-        supports.append(to_rows(teacher_support(q, ids, valid)))
-        numbers.append(features(p, q, tokens, ids, valid))
-    return joined(supports), feature_arrays(numbers)
+    for (some, ours), (_, others) in zip(
+        student.head.pieces(states, chunk, vocabulary),
+        teacher.head.pieces(theirs, chunk, vocabulary),
+        strict=True,
+    ):
+        p, q = ours.log_softmax(1), others.log_softmax(1).to(student.device)
+        ids, valid = support_ids(led, some, q, p.shape[1], settings)
+        supports.append(teacher_support(q, ids, valid))
+        numbers.append(features(p, q, led.tokens[some], ids, valid))
+    return as_stored(supports), feature_arrays(numbers)

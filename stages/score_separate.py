@@ -12,20 +12,22 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
-from .batching import fill
+from .batching import fill, on_device
+from .chunks import chunk_rows
 from .divergences import Features, support_features
 from .engines import Tick, silent
-from .loss import chunk_rows
 from .models import LanguageModel
 from .ragged import Ragged, from_lists
 from .recheck import recheck
 from .rollout_arrays import RolloutArrays, predicting_states, read_rollouts
 from .score_tables import (
     StoredSupport,
+    as_stored,
     columns_in_order,
     feature_arrays,
-    joined,
+    led_by,
     lengths,
     masses,
     places_back,
@@ -38,7 +40,7 @@ from .score_tables import (
     tokens_table,
 )
 from .settings import ScoreSettings
-from .support import from_rows, teacher_support, to_rows
+from .support import from_rows, teacher_support
 
 Stored = tuple[Ragged, Ragged, np.ndarray, np.ndarray]
 
@@ -82,21 +84,18 @@ def _teacher_batch(
     settings: ScoreSettings,
 ) -> tuple[StoredSupport, dict[str, np.ndarray]]:
     """Return support and the teacher's numbers of a batch."""
-    states = predicting_states(teacher, shard.teacher_prompts, shard, rows)
-    places = shard.responses.places(rows)
+    states = predicting_states(teacher, shard.teacher_prompts, shard.responses, rows)
+    led = led_by(shard, shard.responses.places(rows), teacher.device)
     chunk = chunk_rows(settings.chunk_elements, teacher.vocabulary)
     supports, entropies, logprobs = [], [], []
-    for start in range(0, len(places), chunk):
-        where = places[start : start + chunk]
-        tokens = torch.from_numpy(shard.responses.values[where].astype(np.int64))
-        tokens = tokens.to(teacher.device)
-        q = teacher.head.logits(states[start : start + chunk]).log_softmax(1)
-        ids, valid = support_ids(tokens, q, shard.top, where, vocabulary, settings)
-        supports.append(to_rows(teacher_support(q, ids, valid)))
+    for some, logits in teacher.head.pieces(states, chunk, teacher.vocabulary):
+        q = logits.log_softmax(1)
+        ids, valid = support_ids(led, some, q, vocabulary, settings)
+        supports.append(teacher_support(q, ids, valid))
         entropies.append(-torch.linalg.vecdot(q.exp(), q))
-        logprobs.append(q.gather(1, tokens[:, None]).squeeze(1))
+        logprobs.append(q.gather(1, led.tokens[some, None]).squeeze(1))
     numbers = {"teacher_entropy": entropies, "teacher_logprob": logprobs}
-    return joined(supports), {
+    return as_stored(supports), {
         name: torch.cat(values).float().cpu().numpy() for name, values in numbers.items()
     }
 
@@ -148,22 +147,19 @@ def _student_batch(
     settings: ScoreSettings,
 ) -> tuple[dict[str, np.ndarray], float]:
     """Return the features of a batch, and the sum of the student's mass that the support lost."""
-    states = predicting_states(student, shard.student_prompts, shard, rows)
+    states = predicting_states(student, shard.student_prompts, shard.responses, rows)
     places = shard.responses.places(rows)
+    led = led_by(shard, places, student.device)
+    supports = from_rows(stored[0], stored[1], stored[2], places, student.device)
+    entropy = on_device(stored[3][places], student.device)
     chunk = chunk_rows(settings.chunk_elements, student.vocabulary)
     numbers: list[Features] = []
-    lost = 0.0
-    for start in range(0, len(places), chunk):
-        where = places[start : start + chunk]
-        tokens = torch.from_numpy(shard.responses.values[where].astype(np.int64))
-        log_probs = student.head.logits(states[start : start + chunk]).log_softmax(1)
-        entropy = torch.from_numpy(stored[3][where]).to(student.device)
-        support = from_rows(stored[0], stored[1], stored[2], where, student.device)
-        numbers.append(support_features(log_probs, support, tokens.to(student.device), entropy))
-        ids, led = shard.top.padded(where)
-        led = torch.from_numpy(led).to(student.device)
-        ids = torch.from_numpy(ids.astype(np.int64)).to(student.device)
+    lost: list[Tensor] = []
+    for some, logits in student.head.pieces(states, chunk, student.vocabulary):
+        log_probs = logits.log_softmax(1)
+        support = supports.rows(some.start, some.stop)
+        numbers.append(support_features(log_probs, support, led.tokens[some], entropy[some]))
         kept = torch.zeros_like(log_probs, dtype=torch.bool).scatter_(1, support.ids, True)
-        missing = led & ~kept.gather(1, ids)
-        lost += float(log_probs.gather(1, ids).exp()[missing].sum())
-    return feature_arrays(numbers), lost
+        missing = led.valid[some] & ~kept.gather(1, led.ids[some])
+        lost.append(log_probs.gather(1, led.ids[some]).exp().mul(missing).sum())
+    return feature_arrays(numbers), float(torch.stack(lost).sum())

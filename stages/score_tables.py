@@ -5,6 +5,8 @@ rollouts, are refused where a number is not finite, and become the `teacher` and
 Legend: C rows of a chunk, K support slots, N tokens of a shard, V vocabulary.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -12,37 +14,58 @@ from torch import Tensor
 
 from ..storage.columns import TEACHER, TOKENS, schema
 from ..storage.errors import ModelError, NumericsError, StoreError
+from .batching import on_device
 from .divergences import Features
 from .models import LanguageModel
 from .ragged import Ragged, concatenate, from_lists
 from .rollout_arrays import RolloutArrays
 from .settings import ScoreSettings
-from .support import merge_ids, top_ids
+from .support import Support, merge_ids, to_rows, top_ids
 
 StoredSupport = tuple[Ragged, Ragged, np.ndarray]
 """Ids, log-probs and tail of N tokens, as they are stored."""
 
 
+class Led(NamedTuple):
+    """The student's part of the support of N tokens: the sampled one and its own top.
+
+    tokens: [N] int64. ids: [N, S] int64. valid: [N, S] bool.
+    """
+
+    tokens: Tensor
+    ids: Tensor
+    valid: Tensor
+
+
+def led_by(shard: RolloutArrays, places: np.ndarray, device: torch.device) -> Led:
+    """Return the student's part of the support of some tokens of a shard.
+
+    A batch at a time: copies within the chunks would make a GPU wait for the host at each.
+    """
+    ids, valid = shard.top.padded(places)
+    tokens = shard.responses.values[places].astype(np.int64)
+    return Led(
+        on_device(tokens, device), on_device(ids.astype(np.int64), device), on_device(valid, device)
+    )
+
+
 def support_ids(
-    tokens: Tensor,
-    teacher: Tensor,
-    top: Ragged,
-    where: np.ndarray,
-    vocabulary: int,
-    settings: ScoreSettings,
+    led: Led, some: slice, teacher: Tensor, vocabulary: int, settings: ScoreSettings
 ) -> tuple[Tensor, Tensor]:
-    """Return the support of C tokens: the sampled one, the student's top, the teacher's top."""
-    ours, ours_valid = top.padded(where)
-    groups = [
-        (tokens[:, None], torch.ones_like(tokens[:, None], dtype=torch.bool)),
-        (
-            torch.from_numpy(ours.astype(np.int64)).to(tokens.device),
-            torch.from_numpy(ours_valid).to(tokens.device),
-        ),
-    ]
+    """Return the support of C tokens: the sampled one, the student's top, the teacher's top.
+
+    some: the C tokens among those of `led`. teacher: their log-probs [C, V].
+    """
+    tokens = led.tokens[some, None]
+    groups = [(tokens, torch.ones_like(tokens, dtype=torch.bool)), (led.ids[some], led.valid[some])]
     if settings.teacher_top_max:
         groups.append(top_ids(teacher, settings.teacher_top_p, settings.teacher_top_max))
     return merge_ids(groups, min(vocabulary, teacher.shape[1]))
+
+
+def as_stored(supports: list[Support]) -> StoredSupport:
+    """Return the supports of several chunks as they are stored, one after the other."""
+    return joined([to_rows(support) for support in supports])
 
 
 def joined(supports: list[StoredSupport]) -> StoredSupport:

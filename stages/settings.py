@@ -177,7 +177,7 @@ class ScoreSettings(Settings):
 
     teacher_top_p: Fraction = 0.99
     """Keep the teacher's most probable ids up to this mass."""
-    teacher_top_max: Natural = 32
+    teacher_top_max: Natural = 64
     """At most that many of them."""
     mode: Literal["joint", "separate"] = "joint"
     """`joint`: both models in memory, entropies and divergences over the whole vocabulary.
@@ -190,7 +190,7 @@ class ScoreSettings(Settings):
     other than transformers."""
     batch_tokens: Count = 8192
     """Tokens a forward pass, padding included. *Not in a key*: changes only rounding."""
-    chunk_elements: Count = 1 << 23
+    chunk_elements: Count = 1 << 24
     """Logits held at once in each model's head (rows x vocabulary). *Not in a key*."""
     check_rows: Natural = 2
     """Rollouts a shard that are scored again, alone, and must agree. *Not in a key*."""
@@ -271,7 +271,7 @@ class TrainSettings(Settings):
     """Largest norm of a step's gradient."""
     batch_tokens: Count = 8192
     """Tokens a micro-batch, padding included. *Not in a key*: changes only rounding."""
-    chunk_elements: Count = 1 << 22
+    chunk_elements: Count = 1 << 24
     """Logits held at once in the loss (rows x vocabulary). *Not in a key*."""
     activation_checkpointing: bool = False
     """Trade a second forward pass for the memory of activations. *Not in a key*."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .batching import on_device
 from .ragged import Ragged
 
 
@@ -97,8 +98,8 @@ def from_rows(
     slots = np.where(valid, padded, padded[:, :1]).astype(np.int64)
     rest = np.where(np.isnan(tail[rows]), -np.inf, tail[rows])
     return Support(
-        torch.from_numpy(slots).to(device),
-        torch.from_numpy(valid).to(device),
-        torch.from_numpy(values.astype(np.float32)).to(device),
-        torch.from_numpy(rest.astype(np.float32)).to(device),
+        on_device(slots, device),
+        on_device(valid, device),
+        on_device(values.astype(np.float32), device),
+        on_device(rest.astype(np.float32), device),
     )

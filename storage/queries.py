@@ -51,6 +51,8 @@ def locked_connection(
     with tempfile.TemporaryDirectory(prefix="tip-spill-") as spill:
         connection = duckdb.connect(":memory:", config={**config, "temp_directory": spill})
         try:
+            # a bar on stdout would be part of what `tip sql` prints
+            connection.execute("SET enable_progress_bar = false")
             connection.execute("SET allowed_paths = " + _list([str(path) for path in paths]))
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")

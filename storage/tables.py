@@ -4,13 +4,12 @@ Guarantees: what is read back equals what was written, bit for bit; a table that
 columns, or that holds NaN or infinity, is never written; damaged pages are noticed when read.
 The content hash depends on the logical rows alone.
 
-The encodings were chosen by measurement (12,000 scored positions with 45 ids each, 100,000 token
-rows, zstd level 3); bytes an entry of the teacher table, bytes a row of the token table:
+The encodings were chosen by measurement: of the teacher table in docs/PERFORMANCE.md, of the token
+table here (bytes a row, 100,000 rows, zstd level 3):
 
-    teacher  pyarrow's defaults 4.25 | zstd + dictionary 3.81 | as written here 3.71
-    tokens   pyarrow's defaults 60.6 | zstd + dictionary 55.4 | as written here 35.3
+    pyarrow's defaults 60.6 | zstd + dictionary 55.4 | as written here 35.3
 
-BYTE_STREAM_SPLIT on the float16 lists would give 3.47, but DuckDB 2.0 cannot read it there.
+Ids ascend in a row: by falling log-prob the log-probs shrink and the ids grow by more.
 """
 
 import hashlib
@@ -31,6 +30,9 @@ from .errors import NumericsError, StoreError
 NARROW_ROWS = 65_536
 LIST_ROWS = 8_192
 
+# A list of halves is stored as singles of the same numbers: Parquet readers know their encoding,
+# and their last 13 bits are zero. This mark on the field brings the halves back.
+_HALVES = {b"tip.element": b"float16"}
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -43,7 +45,7 @@ def write_table(path: Path, table: pa.Table, columns: tuple[Column, ...]) -> pa.
     row; nothing is written then.
     """
     table = _conform(table, columns)
-    pq.write_table(table, path, **_options(columns))
+    pq.write_table(_as_stored(table), path, **_options(columns))
     return table
 
 
@@ -84,6 +86,23 @@ def _options(columns: tuple[Column, ...]) -> dict[str, Any]:
         "write_statistics": [c.name for c in columns if pa.types.is_primitive(c.type)],
         "write_page_checksum": True,
     }
+
+
+def _as_stored(table: pa.Table) -> pa.Table:
+    """Return the table as files hold it: lists of halves as lists of singles, marked."""
+    fields = [
+        pa.field(f.name, _single(f.type), f.nullable, _HALVES) if _is_halves(f.type) else f
+        for f in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+def _as_declared(table: pa.Table) -> pa.Table:
+    """Return the table that `_as_stored` was given."""
+    fields = [
+        pa.field(f.name, _half(f.type), f.nullable) if _was_halves(f) else f for f in table.schema
+    ]
+    return table.cast(pa.schema(fields))
 
 
 def _conform(table: pa.Table, columns: tuple[Column, ...]) -> pa.Table:
@@ -167,7 +186,8 @@ def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
             missing = [name for name in columns or () if name not in names]
             if missing:
                 raise StoreError(f"{path} has no column {missing}; it has {names}")
-            table = file.read(columns=None if columns is None else list(columns))
+            stored = file.read(columns=None if columns is None else list(columns))
+            table = _as_declared(stored)
     except StoreError:
         raise
     except (OSError, pa.ArrowException) as error:
@@ -180,6 +200,22 @@ def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
 
 def _is_list(type_: pa.DataType) -> bool:
     return pa.types.is_list(type_) or pa.types.is_large_list(type_)
+
+
+def _is_halves(type_: pa.DataType) -> bool:
+    return _is_list(type_) and pa.types.is_float16(type_.value_type)
+
+
+def _was_halves(field: pa.Field) -> bool:
+    return _HALVES.items() <= (field.metadata or {}).items()
+
+
+def _single(type_: pa.DataType) -> pa.DataType:
+    return pa.list_(type_.value_field.with_type(pa.float32()))
+
+
+def _half(type_: pa.DataType) -> pa.DataType:
+    return pa.list_(type_.value_field.with_type(pa.float16()))
 
 
 def _kind(type_: pa.DataType) -> str:
@@ -200,7 +236,7 @@ def _leaf(column: Column) -> str:
 def _splits(type_: pa.DataType) -> bool:
     """Tell whether BYTE_STREAM_SPLIT pays and every reader knows it for the type."""
     if _is_list(type_):
-        return type_.value_type in (pa.int32(), pa.float32())
+        return type_.value_type in (pa.int32(), pa.float32(), pa.float16())
     return type_ in (pa.float32(), pa.float64())
 
 

@@ -23,7 +23,7 @@ from vllm_pair import needs_vllm
 
 from .conftest import PAIR, MakeConfig, numbers
 
-pytestmark = [needs_vllm, pytest.mark.soak]
+pytestmark = needs_vllm
 
 
 class Server:
@@ -186,6 +186,7 @@ def test_a_wrong_vocabulary_is_one_line(config: MakeConfig, server: Server, tmp_
         play(Session(config(**settings, student={"model": str(student)})))
 
 
+@pytest.mark.soak
 def test_too_few_log_probs_are_one_line(config: MakeConfig, tmp_path: Path) -> None:
     small = Server(tmp_path, "--max-logprobs", "20")
     small.start()

@@ -17,15 +17,18 @@ def test_an_untrained_student_has_not_drifted(untied: Round) -> None:
     assert list(found.values()) == pytest.approx([0, 0, 0], abs=1e-9)
 
 
+@pytest.mark.parametrize("most", [2, 3, 32])
 def test_after_training_it_is_k3_over_all_over_the_selected_and_over_the_other_tokens(
-    untied: Round, tmp_path: Path
+    untied: Round, tmp_path: Path, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tip.stages.drift._FEWEST", min(most, 16))
+    monkeypatch.setattr("tip.stages.drift._MOST", most)
     data, settings, student = untied.data, train_settings(), load(untied.student)
     train(
         student, data, settings, (1e-2,) * 3, seed=0, state=None, snapshot=tmp_path / "s", key="k"
     )
     terms, selected = [], []
-    for row in ALL:
+    for row in np.unique(np.linspace(0, len(ALL) - 1, min(most, len(ALL))).astype(int)):
         ids = np.concatenate([data.prompts.row(row), data.responses.row(row)])
         with torch.inference_mode():
             logits = student.model(input_ids=torch.tensor(ids)[None]).logits[0].double()

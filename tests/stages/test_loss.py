@@ -11,7 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tip.stages.loss import Divergence, Head, bucket_loss_, chunk_rows, sparse_loss
+from tip.stages import chunks
+from tip.stages.chunks import chunk_rows
+from tip.stages.loss import Divergence, Head, bucket_loss_, sparse_loss
 from tip.stages.support import Support, merge_ids, teacher_support, top_ids
 from torch import Tensor
 
@@ -326,10 +328,14 @@ def test_ids_that_only_the_teacher_has_are_no_bucket_of_a_student_without_a_tail
     torch.testing.assert_close(logits, exact.grad, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("piece_elements", [1, 200, 1 << 20])
 @pytest.mark.parametrize("chunk", [1, 2, 22, 23, 1000])
-def test_the_chunk_size_changes_nothing_beyond_rounding(chunk: int) -> None:
+def test_the_sizes_of_chunks_and_pieces_change_nothing_beyond_rounding(
+    chunk: int, piece_elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = Case()
     expected = case.run(case.sparse(), "reverse_kl", chunk=7)
+    monkeypatch.setattr(chunks, "_CACHE_ELEMENTS", piece_elements)
     assert_same(case.run(case.sparse(), "reverse_kl", chunk=chunk), expected, 1e-14)
 
 

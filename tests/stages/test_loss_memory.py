@@ -8,7 +8,9 @@ import pytest
 PEAK = """
 import sys
 import torch
-from tip.stages.loss import Head, chunk_rows, sparse_loss
+from tip.stages.chunks import chunk_rows
+from tip.stages.loss import Head, sparse_loss
+from tip.stages.settings import TrainSettings
 from tip.stages.support import Support
 
 def kilobytes(name):
@@ -26,7 +28,7 @@ support = Support(ids, torch.ones_like(ids, dtype=torch.bool), torch.full((token
 weights = torch.full((tokens,), 1 / tokens)
 before = kilobytes("VmRSS")
 sparse_loss(hidden, Head(weight), support, weights, "reverse_kl",
-            chunk=chunk_rows(1 << 22, vocabulary))
+            chunk=chunk_rows(TrainSettings().chunk_elements, vocabulary))
 print((kilobytes("VmHWM") - before) / 1024)
 """
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 from tiny import STOP, Shard, load, log_probs, prompts, score_settings, shard, write_model
-from tip.stages import score
+from tip.stages import chunks, score
 from tip.stages.models import LanguageModel
 from tip.stages.recheck import recheck
 from tip.stages.rollout_arrays import read_rollouts
@@ -159,9 +159,16 @@ def test_a_teacher_with_a_prompt_of_its_own_is_scored_behind_that_prompt(
     "cut",
     [{"batch_tokens": 1}, {"batch_tokens": 9}, {"chunk_elements": 1}, {"chunk_elements": 200}],
 )
-def test_budget_and_chunk_change_nothing_beyond_rounding(
-    made: Shard, models: tuple[LanguageModel, LanguageModel], scored: Tables, cut: dict[str, int]
+@pytest.mark.parametrize("piece_elements", [100, 1 << 20])
+def test_budget_chunk_and_piece_change_nothing_beyond_rounding(
+    made: Shard,
+    models: tuple[LanguageModel, LanguageModel],
+    scored: Tables,
+    cut: dict[str, int],
+    piece_elements: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(chunks, "_CACHE_ELEMENTS", piece_elements)
     teacher, tokens, _ = score_joint(*models, made.rollouts, score_settings(**cut))
     assert teacher["ids"].equals(scored[0]["ids"])
     for name in tokens.column_names:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,9 @@ def children() -> dict[int, str]:
     """Return the processes that this one has started and not yet reaped: id to command."""
     listed = {}
     for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            listed[int(pid)] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        with suppress(FileNotFoundError):  # threads and processes may end while they are looked at
+            for pid in (task / "children").read_text().split():
+                listed[int(pid)] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     return listed
 
 

@@ -247,14 +247,12 @@ def test_heads_that_vllm_has_no_kernel_for_are_one_line() -> None:
 
 
 @needs_vllm
-@pytest.mark.soak
 def test_an_engine_with_too_little_memory_is_one_line(student: Path) -> None:
     with pytest.raises(EngineMemoryError, match=r"too little memory for vLLM.*cpu_cache_gb"):
         VllmEngine(spec(student, cpu_cache_gb=100_000))
 
 
 @needs_vllm
-@pytest.mark.soak
 def test_an_engine_ends_with_a_killed_owner(student: Path) -> None:
     program = (
         "import sys, time\nfrom pathlib import Path\n"

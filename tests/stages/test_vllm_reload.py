@@ -16,7 +16,7 @@ from tip.stages.engines.vllm_engine import VllmEngine
 from tip.storage.errors import NumericsError
 from vllm_pair import PAIR, needs_vllm, widened
 
-pytestmark = [needs_vllm, pytest.mark.soak]
+pytestmark = needs_vllm
 
 # An engine as a trainer that keeps it would use it: new weights are written, then reloaded.
 RELOADED = """
