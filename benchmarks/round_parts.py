@@ -1,0 +1,132 @@
+"""Where the seconds of a real round go: named functions are timed while the pipeline calls them.
+
+A function's seconds are its own: what a named function that it calls takes is counted there. The
+outermost one on the stack is the stage, so the parts of a stage add up to its time.
+"""
+
+import functools
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tip.pipeline import rounds, scoring, session, steps, training
+from tip.stages import models, score, train
+from tip.stages.engines.local import LocalEngine
+from tip.stages.loss import Head
+from tip.stages.models import LanguageModel
+from tip.stages.training_data import TrainingData
+from tip.storage import drafts
+from tip.storage.store import Store
+
+READING = "reading: batches and supports"
+LOADING = "reading: tables"
+
+# (owner, attribute, part, closed): of a closed one the inside is not looked at.
+WRAPPED: tuple[tuple[Any, str, str, bool], ...] = (
+    (session, "load_model", "model: weights from disk", False),
+    (training, "load_model", "model: weights from disk", False),
+    (models, "read_card", "model: tokenizer, fingerprint", True),
+    (models, "probe", "model: probe of body and head", True),
+    (LanguageModel, "hidden", "body forward", False),
+    (Head, "logits", "head", False),
+    (LocalEngine, "generate", "drawing, log-probs, top ids", False),
+    (steps, "roll_out", "table", False),
+    (scoring, "score_joint", "softmax, divergences, support, table", False),
+    (score, "recheck_both", "check: rollouts scored again alone", True),
+    (scoring, "read_table", "Parquet: reading", True),
+    (steps, "select", "DuckDB", True),
+    (drafts, "write_table", "Parquet: writing", True),
+    (drafts, "content_hash", "store: hash of tables", True),
+    (drafts, "file_hash", "store: hash of checkpoint", True),
+    (Store, "ensure", "store: claims, commits, manifests", False),
+    (training, "load_training_data", LOADING, True),
+    (TrainingData, "support", READING, True),
+    (TrainingData, "tokens", READING, True),
+    (train, "fill", READING, True),
+    (train, "pad", READING, True),
+    (train, "_states", READING, False),
+    (train, "accumulate", READING, False),
+    (train, "sparse_loss", "head and loss", True),
+    (torch.Tensor, "backward", "body backward", True),
+    (torch.nn.utils, "clip_grad_norm_", "gradient clipping", True),
+    (torch.optim.AdamW, "step", "optimiser step", True),
+    (training, "train", "training loop, the rest", False),
+    (training, "drift", "drift: rollouts read again after", True),
+    (training, "save_state", "training state to disk", True),
+    (training, "export", "checkpoint to disk", True),
+    (training, "model_fingerprint", "fingerprint of the checkpoint", True),
+)
+STAGES = (
+    ("ensure_rollouts", "rollout"),
+    ("ensure_scores", "score"),
+    ("ensure_selection", "select"),
+    ("ensure_training", "train"),
+)
+
+
+@dataclass
+class Parts:
+    """Seconds by (stage, part), and the training steps that were taken: data and rollouts."""
+
+    seconds: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+    training: list[tuple[TrainingData, Any]] = field(default_factory=list)
+    _stack: list[list[Any]] = field(default_factory=list)  # [part, seconds of what it called, open]
+
+    def of(self, stage: str) -> dict[str, float]:
+        """Return the parts of a stage, the longest first."""
+        found = {part: s for (name, part), s in self.seconds.items() if name == stage}
+        return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+    def timed(self, function: Any, part: str, closed: bool) -> Any:
+        """Return a function that does the same and counts its seconds."""
+
+        @functools.wraps(function)
+        def inner(*args: Any, **kwargs: Any) -> Any:
+            if self._stack and self._stack[-1][2]:
+                return function(*args, **kwargs)
+            frame = [part, 0.0, closed]
+            self._stack.append(frame)
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                took = time.perf_counter() - start
+                self._stack.pop()
+                stage = self._stack[0][0] if self._stack else part
+                if self._stack:
+                    self._stack[-1][1] += took
+                self.seconds[stage, part] += took - frame[1]
+
+        return inner
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Time all named functions inside the block."""
+        before = []
+
+        def put(owner: Any, name: str, value: Any) -> None:
+            before.append((owner, name, getattr(owner, name)))
+            setattr(owner, name, value)
+
+        try:
+            for owner, name, part, closed in WRAPPED:
+                put(owner, name, self.timed(getattr(owner, name), part, closed))
+            for name, stage in STAGES:
+                put(rounds, name, self.timed(getattr(rounds, name), stage, False))
+            put(train, "accumulate", self._noting_steps(train.accumulate))
+            yield
+        finally:
+            for owner, name, value in reversed(before):
+                setattr(owner, name, value)
+
+    def _noting_steps(self, accumulate: Any) -> Any:
+        @functools.wraps(accumulate)
+        def inner(student: Any, data: TrainingData, rows: Any, *more: Any) -> Any:
+            self.training.append((data, rows))
+            return accumulate(student, data, rows, *more)
+
+        return inner
