@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
+from models import load
 from payload_encodings import cost, ideal, schemes, written_bytes
 from payload_supports import (
     DEFAULT,
@@ -41,11 +41,11 @@ from tip.pipeline.config import make_config
 from tip.pipeline.rounds import play
 from tip.pipeline.session import Session
 from tip.stages.engines.local import LocalEngine
-from tip.stages.models import LanguageModel, load_model
+from tip.stages.models import LanguageModel
 from tip.stages.prompts import render_prompts
 from tip.stages.rollout import roll_out, sampling_of
 from tip.stages.rollout_arrays import RolloutArrays, read_rollouts
-from tip.stages.settings import ModelSettings, RolloutSettings, TextSettings
+from tip.stages.settings import RolloutSettings, TextSettings
 from tip.storage.prompts import read_rows
 
 ROUNDS, ROUND_PROMPTS, ROUND_LENGTH = 2, 32, 32
@@ -87,11 +87,6 @@ def main() -> None:
         lines += written_lines(supports, folder)
         lines += scheme_lines(supports, folder)
     save("payload", lines, options.out)
-
-
-def load(folder: Path) -> LanguageModel:
-    """Load a model of the pair in float32 on the CPU."""
-    return load_model(ModelSettings(model=str(folder)), torch.device("cpu"), torch.float32)
 
 
 def write_problems(source: Path | None, folder: Path) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from models import load
 from timing import by_turns, line, save
 from tip.stages.engines import Request, Sampling
 from tip.stages.engines.local import LocalEngine
-from tip.stages.models import LanguageModel, load_model
-from tip.stages.settings import ModelSettings
+from tip.stages.models import LanguageModel
 
 TURNS = 2
 PAIR_ROWS, PAIR_TOKENS = 256, 64
@@ -85,11 +85,6 @@ def built_in() -> dict[str, object]:
         speed / 60_000,
         ">= 1",
     )
-
-
-def load(folder: Path) -> LanguageModel:
-    """Return a model in float32 on the CPU."""
-    return load_model(ModelSettings(model=str(folder)), torch.device("cpu"), torch.float32)
 
 
 def generate(

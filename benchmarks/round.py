@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from models import load
 from round_bare import Bare, micro_batches
 from round_parts import LOADING, READING, STAGES, Parts
 from round_reading import TOKENS as LONG_TOKENS
@@ -31,10 +32,9 @@ from timing import by_turns, line, save
 from tip.pipeline.config import RunConfig, make_config
 from tip.pipeline.rounds import play
 from tip.pipeline.session import Session
-from tip.stages.models import LanguageModel, load_model
 from tip.stages.rollout_arrays import read_rollouts
 from tip.stages.select import select
-from tip.stages.settings import ModelSettings, SelectSettings
+from tip.stages.settings import SelectSettings
 from tip.stages.train import accumulate
 from tip.stages.training_data import TrainingData, load_training_data
 from tip.storage.columns import SELECTION
@@ -334,11 +334,6 @@ def selected(played: Played, rule: str, keep: float, scope: Any) -> TrainingData
         path = Path(folder) / "selection.parquet"
         write_table(path, table, SELECTION)
         return load_training_data(played.rollouts, played.teacher, path)
-
-
-def load(folder: str) -> LanguageModel:
-    """Return a model in float32 on the CPU."""
-    return load_model(ModelSettings(model=folder), torch.device("cpu"), torch.float32)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from models import three_products
 from tip.stages.batching import fill, pad
 from tip.stages.chunks import chunk_rows
 from tip.stages.engines.cache import keep_rows, new_cache
@@ -100,15 +101,6 @@ class Bare:
             torch.nn.utils.clip_grad_norm_(parameters, clip)
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-
-
-def three_products(student: LanguageModel, rows: int) -> None:
-    """Run the matrix products that selected rows and the head cannot do without."""
-    weight = student.head.weight.detach()
-    states = torch.ones(rows, weight.shape[1])
-    logits = states @ weight.T
-    _ = logits @ weight
-    _ = logits.T @ states
 
 
 def micro_batches(

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from models import load
 from timing import by_turns, line, save
 from tip.stages.batching import fill
 from tip.stages.chunks import chunk_rows
-from tip.stages.models import LanguageModel, load_model
+from tip.stages.models import LanguageModel
 from tip.stages.rollout_arrays import predicting_states, read_rollouts
 from tip.stages.score import score_joint
-from tip.stages.settings import ModelSettings, ScoreSettings
+from tip.stages.settings import ScoreSettings
 from tip.storage.columns import ROLLOUTS, schema
 
 ROWS, PROMPT, RESPONSE, TOP, TURNS = 32, 64, 64, 48, 2
@@ -30,12 +31,7 @@ def main() -> None:
     parser.add_argument("models", type=Path, help="folder with the pair (`make models`)")
     parser.add_argument("--out", type=Path, default=Path("bench"))
     options = parser.parse_args()
-    student, teacher = (
-        load_model(
-            ModelSettings(model=str(options.models / name)), torch.device("cpu"), torch.float32
-        )
-        for name in ("smollm2-half", "smollm2-135m")
-    )
+    student, teacher = (load(options.models / name) for name in ("smollm2-half", "smollm2-135m"))
     rollouts = random_rollouts(student.vocabulary)
     seconds = by_turns(
         {

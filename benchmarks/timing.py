@@ -6,7 +6,6 @@ its fastest turn, since other work on the machine only ever adds time.
 
 import gc
 import json
-import resource
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,8 +47,3 @@ def save(name: str, lines: list[dict[str, object]], folder: Path) -> None:
     """Write the lines of one benchmark as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
-
-
-def peak_mb() -> float:
-    """Return the largest memory this process has held, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

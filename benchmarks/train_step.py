@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from models import load, three_products
 from timing import by_turns, line, save
 from tip.stages.batching import pad
-from tip.stages.models import LanguageModel, load_model
+from tip.stages.models import LanguageModel
 from tip.stages.ragged import Ragged
-from tip.stages.settings import ModelSettings, TrainSettings
+from tip.stages.settings import TrainSettings
 from tip.stages.train import accumulate
 from tip.stages.training_data import TrainingData
 
@@ -34,8 +35,7 @@ def main() -> None:
     parser.add_argument("models", type=Path, help="folder with smollm2-half (`make models`)")
     parser.add_argument("--out", type=Path, default=Path("bench"))
     options = parser.parse_args()
-    settings = ModelSettings(model=str(options.models / "smollm2-half"))
-    student = load_model(settings, torch.device("cpu"), torch.float32)
+    student = load(options.models / "smollm2-half")
     student.model.requires_grad_(True)
     lines = []
     for keep in KEEPS:
@@ -43,7 +43,7 @@ def main() -> None:
         works: dict[str, Callable[[], object]] = {
             "step": lambda data=data: step(student, data),
             "body": lambda data=data: body(student, data),
-            "head": lambda data=data: head(student, len(data.positions)),
+            "head": lambda data=data: three_products(student, len(data.positions)),
         }
         if keep == 0.2:
             works["dense"] = dense_step(student, data)
@@ -127,15 +127,6 @@ def body(student: LanguageModel, data: TrainingData) -> None:
     student.model.zero_grad(set_to_none=True)
     hidden = student.hidden(inputs(student, data))
     hidden.backward(torch.ones_like(hidden))
-
-
-def head(student: LanguageModel, rows: int) -> None:
-    """Run the three matrix products that selected rows and the head cannot do without."""
-    weight = student.head.weight.detach()
-    states = torch.ones(rows, weight.shape[1])
-    logits = states @ weight.T
-    _ = logits @ weight
-    _ = logits.T @ states
 
 
 def dense_step(student: LanguageModel, data: TrainingData) -> Callable[[], None]:
