@@ -2,10 +2,10 @@
 
     python benchmarks/rollouts.py MODELS
 
-`model.generate` gets the same prompts, left-padded. Two kinds of lengths: ragged, where one id in
-twenty of the vocabulary ends a response, so that rows end at different steps as real ones do and
-each side counts the tokens it made up to there; and equal, where all go on to the token limit and
-there is nothing to gain but overhead.
+`model.generate` gets the same prompts, left-padded, and runs as torch and transformers come. Two
+kinds of lengths: ragged, where one id in twenty of the vocabulary ends a response, so that rows end
+at different steps as real ones do and each side counts the tokens it made up to there; and equal,
+where all go on to the token limit and there is nothing to gain but overhead.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from defaults import defaults
 from models import load
 from timing import by_turns, line, save
 from tip.stages.engines import Request, Sampling
@@ -119,7 +120,7 @@ def plain(model: LanguageModel, prompts: list[list[int]], stop_ids: list[int]) -
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
     torch.manual_seed(0)
-    with torch.inference_mode():
+    with defaults(model), torch.inference_mode():
         out = model.model.generate(
             ids,
             attention_mask=mask,

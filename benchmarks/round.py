@@ -2,13 +2,13 @@
 
     python benchmarks/round.py MODELS [--problems FILE.jsonl] [--out bench]
 
-Teacher SmolLM2-135M, student half of its layers, float32 on the CPU, 128 word problems, 32 new
+Teacher SmolLM2-135M, student half of its layers, float32 on the CPU, 128 word problems, 128 new
 tokens, Soft-OR at 20 %, a fresh store and a fresh run folder. Baseline: the forward passes with the
 key-value cache that generation needs, both bodies and heads over the same sequences, and the
 training steps' body, head products, clipping and optimiser; in the same process, once each right
-after the round, which has warmed it. A stage counts with the seconds that the run records. Then:
-what part of training waits for data, and what sequences cost that end after their last selected
-token, against whole ones.
+after the round, which has warmed it, and once more as torch and transformers come. A stage counts
+with the seconds that the run records. Then: what part of training waits for data, and what
+sequences cost that end after their last selected token, against whole ones.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from defaults import defaults
 from models import load
 from round_bare import Bare, micro_batches
 from round_parts import LOADING, READING, STAGES, Parts
@@ -41,7 +42,7 @@ from tip.storage.columns import SELECTION
 from tip.storage.store import Artifact
 from tip.storage.tables import read_table, write_table
 
-PROMPTS, TOKENS = 128, 32
+PROMPTS, TOKENS = 128, 128
 RULES = ("soft_or", "entropy_top", "divergence", "q3", "random", "first", "last")
 KEEPS = (0.05, 0.1, 0.2, 0.5)
 THINGS = ("apples", "coins", "books", "trains")
@@ -165,6 +166,8 @@ def whole_round(played: Played) -> list[dict[str, object]]:
         "train": train,
     }
     floor = {name: seconds_of(work) for name, work in works.items()}
+    with defaults(student, teacher):
+        usual = {name: seconds_of(work) for name, work in works.items()}
     stages = {name: played.stages[name]["seconds"] for _, name in STAGES}
     print_profile(played, floor)
     total, least = sum(stages.values()), sum(floor.values())
@@ -177,7 +180,15 @@ def whole_round(played: Played) -> list[dict[str, object]]:
             f"bare model work {least:.3f} s",
             total / least,
             "<= 1.1",
-        )
+        ),
+        line(
+            "  the same",
+            total,
+            "s",
+            f"bare model work, torch's defaults {sum(usual.values()):.3f} s",
+            total / sum(usual.values()),
+            "<= 1.1",
+        ),
     ]
     lines.append(
         line("  before, between and after the stages", played.seconds - total, "s", "the run", None)
@@ -189,7 +200,9 @@ def whole_round(played: Played) -> list[dict[str, object]]:
                 f"  stage {name}",
                 seconds,
                 "s",
-                "no model work" if least is None else f"bare {least:.3f} s",
+                "no model work"
+                if least is None
+                else f"bare {least:.3f} s, torch's defaults {usual[name]:.3f} s",
                 None if least is None else seconds / least,
             )
         )

@@ -2,7 +2,9 @@
 
     python benchmarks/scoring.py MODELS
 
-A shard of 32 rollouts of 64 + 64 tokens; teacher SmolLM2-135M, student half of it, float32.
+A shard of 32 rollouts of 64 + 64 tokens; teacher SmolLM2-135M, student half of it, float32. The
+forward passes run with the matrix products and the attention of this project, and again as torch
+and transformers come.
 """
 
 import argparse
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from defaults import by_default
 from models import load
 from timing import by_turns, line, save
 from tip.stages.batching import fill
@@ -21,7 +24,7 @@ from tip.stages.score import score_joint
 from tip.stages.settings import ScoreSettings
 from tip.storage.columns import ROLLOUTS, schema
 
-ROWS, PROMPT, RESPONSE, TOP, TURNS = 32, 64, 64, 48, 2
+ROWS, PROMPT, RESPONSE, TOP, TURNS = 32, 64, 64, 48, 3
 SETTINGS = ScoreSettings(check_rows=0)
 
 
@@ -38,6 +41,7 @@ def main() -> None:
             "score": lambda: score_joint(student, teacher, rollouts, SETTINGS),
             "check": lambda: score_joint(student, teacher, rollouts, ScoreSettings()),
             "plain": lambda: plain(student, teacher, rollouts),
+            "default": by_default(lambda: plain(student, teacher, rollouts), student, teacher),
         },
         TURNS,
     )
@@ -52,11 +56,18 @@ def main() -> None:
             "<= 1.15",
         ),
         line(
-            "the same, 2 rollouts of 32 scored again as a check",
+            "  with a rollout of 32 scored again as a check",
             seconds["check"],
             "s",
             "two forward passes",
             seconds["check"] / seconds["plain"],
+        ),
+        line(
+            "  with its check",
+            seconds["check"],
+            "s",
+            f"two forward passes, torch's defaults {seconds['default']:.3f} s",
+            seconds["check"] / seconds["default"],
         ),
     ]
     save("scoring", lines, options.out)

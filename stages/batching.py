@@ -29,6 +29,12 @@ def fill(lengths: Sequence[int] | np.ndarray, budget: int) -> list[np.ndarray]:
     return batches
 
 
+def evenly(count: int, rows: int) -> np.ndarray:
+    """Return `count` of the row indices (all, where there are fewer), spread evenly over them."""
+    count = min(count, rows)
+    return ((np.arange(count) + 0.5) * rows / max(count, 1)).astype(int)
+
+
 def pad(rows: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """Return ids [B, T] int64 with zeros behind shorter rows."""
     longest = max(len(row) for row in rows)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .support import Support
+from .support import Support, largest
 
 TOP = 16  # the student's ids on which `teacher_mass_top` is taken
 
@@ -50,7 +50,8 @@ def features(
     value of that size, of either sign, means 0.
     """
     common = min(student.shape[1], teacher.shape[1])
-    p, q = student.exp(), teacher.exp()
+    # of log-probs, softmax is exp, and torch's takes three quarters of the time of its exp
+    p, q = student.softmax(1), teacher.softmax(1)
     student_entropy, teacher_entropy = -_dot(p, student), -_dot(q, teacher)
     p, q = p[:, :common], q[:, :common]
     ratio = student[:, :common] - teacher[:, :common]
@@ -67,7 +68,7 @@ def features(
         hellinger,
         student.gather(1, tokens[:, None]).squeeze(1),
         at_token.squeeze(1),
-        (teacher > at_token).sum(1),
+        _count_above(teacher, at_token),
         _mass(student.gather(1, ids), valid),
         _mass(teacher.gather(1, ids), valid),
         _mass(*_at_students_top(student[:, :common], teacher)),
@@ -77,6 +78,15 @@ def features(
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Return the row-wise inner product; a probability that underflowed to 0 adds nothing."""
     return torch.linalg.vecdot(a, b)
+
+
+def _count_above(logprobs: Tensor, limit: Tensor) -> Tensor:
+    """Return how many numbers of each row are above its limit [C, 1].
+
+    Compared into numbers of the same type, which a CPU sums four times as fast as booleans.
+    """
+    above = torch.gt(logprobs, limit, out=torch.empty_like(logprobs))
+    return above.sum(1).long()  # exact below 2^24 ids
 
 
 def _mass(logprobs: Tensor, valid: Tensor) -> Tensor:
@@ -89,7 +99,7 @@ def _at_students_top(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
     student: log-probs [C, S'], -inf where there is no id; teacher: in the same places.
     """
-    values, places = student.topk(min(TOP, student.shape[1]), dim=1, sorted=False)
+    values, places = largest(student, min(TOP, student.shape[1]))
     return teacher.gather(1, places), values > -math.inf
 
 
@@ -99,9 +109,11 @@ def _hellinger(p: Tensor, q: Tensor) -> Tensor:
 
 def _jsd(p: Tensor, q: Tensor, ratio: Tensor) -> Tensor:
     """Return the Jensen-Shannon divergence, m = (p + q) / 2, from ratio = log(p / q)."""
-    to_student = math.log(2) - torch.nn.functional.softplus(-ratio)  # log(p / m)
-    to_teacher = math.log(2) - torch.nn.functional.softplus(ratio)  # log(q / m)
-    return 0.5 * (_dot(p, to_student) + _dot(q, to_teacher))
+    # log(p / m) = log 2 - softplus(-ratio), and likewise for q; softplus(x) = max(x, 0) +
+    # softplus(-|x|), whose dear second part is the same for both
+    smooth = math.log(2) - torch.nn.functional.softplus(-ratio.abs())
+    sharp = _dot(p, ratio.clamp(max=0)) - _dot(q, ratio.clamp(min=0))
+    return 0.5 * (_dot(p + q, smooth) + sharp)
 
 
 def support_features(

@@ -192,9 +192,11 @@ def _back(gradient: Tensor, weight: Tensor) -> Tensor:
 
 def _accumulate(head: Head, gradient: Tensor, states: Tensor) -> None:
     if head.weight.requires_grad:
+        left, right = gradient.T.to(head.weight.dtype), states.to(head.weight.dtype)
         if head.weight.grad is None:
-            head.weight.grad = torch.zeros_like(head.weight)
-        head.weight.grad.addmm_(gradient.T.to(head.weight.dtype), states.to(head.weight.dtype))
+            head.weight.grad = left @ right
+        else:
+            head.weight.grad.addmm_(left, right)
     if head.bias is not None and head.bias.requires_grad:
         if head.bias.grad is None:
             head.bias.grad = torch.zeros_like(head.bias)

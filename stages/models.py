@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from ..storage.errors import ConfigError, ModelError
+from .attention import register_attention
 from .fingerprint import model_fingerprint, weight_files
 from .heap import keep_freed_memory
 from .loss import Head
+from .products import use_faster_products
 from .settings import ModelSettings
 
 PROBE_TOLERANCE = 1e-3  # relative to the logits' spread; scales and soft-caps differ by percents
@@ -174,9 +176,11 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM  # heavy
 
+    attention = "sdpa"
     if device.type == "cpu":
         keep_freed_memory()
-
+        use_faster_products()
+        attention = register_attention()
     card = card or read_card(settings)
     try:
         with _quiet():
@@ -185,7 +189,7 @@ def load_model(
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=settings.trust_remote_code,
-                attn_implementation="sdpa",
+                attn_implementation=attention,
                 ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
             )

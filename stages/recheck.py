@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..storage.errors import NumericsError
+from .batching import evenly
 from .models import LanguageModel
 from .rollout_arrays import RolloutArrays
 
@@ -45,10 +46,9 @@ def recheck(
     and this forward pass is reported, never refused (engines differ in rounding).
     """
     offsets, gaps = shard.responses.offsets, []
-    for row in np.linspace(0, len(shard.rollouts) - 1, min(rows, len(shard.rollouts))).astype(int):
+    answered = np.flatnonzero(shard.responses.counts)
+    for row in answered[evenly(rows, len(answered))]:
         response = shard.responses.row(row)
-        if not len(response):
-            continue
         some = np.unique(np.linspace(0, len(response) - 1, CHECK_TOKENS).astype(int))
         again = _log_probs_alone(model, prompts[row], response, some)
         stored = columns[f"{who}_logprob"][offsets[row] + some]

@@ -192,7 +192,7 @@ class ScoreSettings(Settings):
     """Tokens a forward pass, padding included. *Not in a key*: changes only rounding."""
     chunk_elements: Count = 1 << 24
     """Logits held at once in each model's head (rows x vocabulary). *Not in a key*."""
-    check_rows: Natural = 2
+    check_rows: Natural = 1
     """Rollouts a shard that are scored again, alone, and must agree. *Not in a key*."""
 
     @model_validator(mode="after")

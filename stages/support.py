@@ -16,6 +16,8 @@ from torch import Tensor
 from .batching import on_device
 from .ragged import Ragged
 
+_FOLDS = 64  # parts of a row that are laid over each other to find its largest numbers
+
 
 @dataclass(frozen=True)
 class Support:
@@ -40,13 +42,31 @@ class Support:
         )
 
 
+def largest(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return each row's largest numbers, falling, and their places: `topk`, faster on a CPU.
+
+    The `count` largest lie in at most that many columns of a folded row, in those whose own largest
+    are the greatest: all others need no looking at.
+    """
+    rows, width = numbers.shape
+    folded = width // _FOLDS
+    if numbers.is_cuda or width % _FOLDS or folded < 4 * count:
+        values, places = numbers.topk(count, dim=1)
+        return values, places
+    columns = numbers.view(rows, _FOLDS, folded)
+    chosen = columns.amax(1).topk(count, dim=1, sorted=False).indices
+    few = columns.gather(2, chosen[:, None].expand(-1, _FOLDS, -1)).flatten(1)
+    values, places = few.topk(count, dim=1)
+    return values, places // count * folded + chosen.gather(1, places % count)
+
+
 def top_ids(log_probs: Tensor, top_p: float, most: int) -> tuple[Tensor, Tensor]:
     """Return the most probable ids up to a mass: ids [C, S] and which of them count [C, S].
 
     The id that crosses `top_p` belongs to them, so there is at least one; at most `most`. With
     top_p = 1 all of those count, whatever the rounding of their sum.
     """
-    values, ids = log_probs.topk(min(most, log_probs.shape[1]), dim=1)
+    values, ids = largest(log_probs, min(most, log_probs.shape[1]))
     mass = values.exp()
     before = mass.cumsum(1) - mass
     return ids, before < (top_p if top_p < 1 else math.inf)

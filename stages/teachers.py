@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 
 from ..storage.errors import NumericsError
+from .batching import evenly
 from .engines import Tick, silent
 from .engines.vllm_engine import EngineMemoryError, VllmEngine
 from .ragged import Ragged, concatenate
@@ -318,9 +319,8 @@ def _recheck(
     limit: float,
 ) -> float:
     """Score a few rollouts again, each alone; return the largest mean gap in nats."""
-    places = np.linspace(0, len(rows) - 1, min(settings.check_rows, len(rows))).astype(int)
     gaps = [0.0]
-    for place in places:
+    for place in evenly(settings.check_rows, len(rows)):
         row = int(rows[place])
         prompt = shard.teacher_prompts[row]
         sequence = np.concatenate([prompt, shard.responses.row(row)])

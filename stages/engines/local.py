@@ -134,7 +134,8 @@ class LocalEngine:
         counts = np.zeros(len(picked), dtype=np.int32)
         values = np.zeros(0, dtype=np.int32)
         if sampling.top_most:
-            top, kept = top_ids(log_probs[going], sampling.top_mass, sampling.top_most)
+            top, kept = top_ids(log_probs, sampling.top_mass, sampling.top_most)
+            top, kept = top[going], kept[going]
             counts = kept.sum(1).cpu().numpy().astype(np.int32)
             values = top[kept].cpu().numpy().astype(np.int32)
         steps.rows.append(alive[going].cpu().numpy())

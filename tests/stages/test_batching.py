@@ -3,10 +3,11 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tip.stages.batching import fill, pad
+from tip.stages.batching import evenly, fill, pad
 
 lengths_and_budget = st.tuples(
     st.lists(st.integers(0, 40), max_size=30), st.integers(min_value=1, max_value=100)
@@ -46,3 +47,18 @@ def test_padding_stands_behind_and_is_zero() -> None:
     ids = pad([np.array([7, 8, 9]), np.array([5])], torch.device("cpu"))
     assert ids.tolist() == [[7, 8, 9], [5, 0, 0]]
     assert ids.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "expected"),
+    [
+        (1, 64, [32]),
+        (2, 64, [16, 48]),
+        (9, 3, [0, 1, 2]),
+        (3, 3, [0, 1, 2]),
+        (0, 5, []),
+        (2, 0, []),
+    ],
+)
+def test_rows_are_chosen_evenly_and_never_twice(count: int, rows: int, expected: list[int]) -> None:
+    assert evenly(count, rows).tolist() == expected

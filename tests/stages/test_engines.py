@@ -253,6 +253,23 @@ def test_the_ends_of_the_noise_never_draw_a_token_without_probability(
     assert set(draw(logits, noise, *terms).tolist()) <= {1, 2}
 
 
+@pytest.mark.parametrize("vocabulary", [256, 257, 1000, 2048])
+def test_a_wide_vocabulary_is_drawn_from_like_a_narrow_one(vocabulary: int) -> None:
+    random = np.random.default_rng(vocabulary)
+    logits = torch.from_numpy(4 * random.standard_normal((3, vocabulary)).astype(np.float32))
+    logits[0, 10:500] = -1e4  # whole blocks without probability
+    logits[1, -40:] = -1e4
+    sums = logits.softmax(1).double().numpy().cumsum(1)
+    ends = np.array([0.0, 1e-12, 1 - 1e-12, 1 - 2.0**-53])
+    for noise in np.concatenate([ends, random.random(300)]):
+        drawn = draw(logits, torch.full((3,), noise, dtype=torch.float64), 1.0, 1.0, 0).numpy()
+        for row, token in enumerate(drawn):
+            before = sums[row, token - 1] if token else 0.0
+            target = noise * sums[row, -1]
+            assert before - 1e-12 <= target <= sums[row, token] + 1e-12
+            assert logits[row, token] > -1e3
+
+
 def test_temperature_zero_takes_the_most_probable_token() -> None:
     logits = torch.tensor([[1.0, 3.0, 2.0], [9.0, 1.0, 1.0]])
     noise = torch.tensor([0.99, 0.99], dtype=torch.float64)

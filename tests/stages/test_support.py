@@ -7,7 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tip.stages.support import from_rows, merge_ids, teacher_support, to_rows, top_ids
+from tip.stages.support import (
+    from_rows,
+    largest,
+    merge_ids,
+    teacher_support,
+    to_rows,
+    top_ids,
+)
 
 FLOAT16_STEP = 2.0**-11  # relative rounding of a normal float16
 
@@ -50,6 +57,25 @@ def test_an_unused_slot_repeats_an_id_of_its_own_row() -> None:
     ids, valid = merge_ids([flagged([[5], [2]], 1), flagged([[5], [9]], 1)], 20)
     assert ids.tolist() == [[5, 5], [2, 9]]
     assert valid.tolist() == [[True, False], [True, True]]
+
+
+@pytest.mark.parametrize("count", [1, 5, 16])
+@pytest.mark.parametrize("width", [40, 64 * 64, 64 * 70, 64 * 64 + 1])
+@pytest.mark.parametrize("low", [-math.inf, 0.0])
+def test_the_largest_numbers_are_those_of_topk(count: int, width: int, low: float) -> None:
+    generator = torch.Generator().manual_seed(width)
+    numbers = torch.randn(6, width, generator=generator)
+    numbers[1] = torch.arange(width)  # the largest side by side
+    numbers[2, 7:] = low  # fewer than asked for stand out
+    numbers[3, ::70] += 9  # many in one column of the folded row
+    numbers[4] = (numbers[4] * 2).round()  # ties
+    numbers[5] = low
+    values, places = largest(numbers, count)
+    assert torch.equal(values, numbers.topk(count, dim=1).values)
+    assert torch.equal(numbers.gather(1, places), values)
+    assert all(len(set(row.tolist())) == count for row in places), "no place twice"
+    cut = numbers[:, : width // 2]  # rows that do not follow each other in memory
+    assert torch.equal(largest(cut, count)[0], cut.topk(count, dim=1).values)
 
 
 @given(

@@ -1,0 +1,39 @@
+"""Baselines as torch and transformers come, without what this project sets.
+
+Loading a model here lets oneDNN multiply float32 matrices and takes attention apart into matrix
+products, where that is faster (`stages/products.py`, `stages/attention.py`). A baseline that is
+somebody else's code would profit from both; it runs without them. Memory stays tuned
+(`stages/heap.py`): a process cannot go back, and every baseline is faster for it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from tip.stages.models import LanguageModel
+
+
+@contextmanager
+def defaults(*models: LanguageModel) -> Iterator[None]:
+    """Give models the attention, and the process the matrix products, that they come with."""
+    precision = torch.get_float32_matmul_precision()
+    own = [model.model.config._attn_implementation for model in models]
+    torch.set_float32_matmul_precision("highest")
+    for model in models:
+        model.model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        for model, attention in zip(models, own, strict=True):
+            model.model.set_attn_implementation(attention)
+
+
+def by_default(work: Callable[[], object], *models: LanguageModel) -> Callable[[], None]:
+    """Return work that runs with the defaults of torch and transformers."""
+
+    def inner() -> None:
+        with defaults(*models):
+            work()
+
+    return inner

@@ -1,0 +1,58 @@
+"""Matrix products may change their library, never their digits."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tip.stages import products
+
+
+@pytest.fixture(autouse=True)
+def _precision_as_before() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture
+def amd(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    """Let every machine look like the one the switch is for."""
+    monkeypatch.setattr(products, "_is_for_this_machine", lambda: True)
+
+
+def test_products_keep_the_digits_of_float32_once_a_model_could_have_been_loaded() -> None:
+    products.use_faster_products()
+    a, b = torch.randn(2, 300, 300, generator=torch.Generator().manual_seed(0))
+    exact = a.double() @ b.double()
+    for found in (a @ b, torch.nn.functional.linear(a, b.T), (b.T @ a.T).T):
+        assert ((found - exact).norm() / exact.norm()).item() < 1e-6
+
+
+def test_the_probe_tells_rounded_products_from_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_float32_matmul_precision("highest")
+    assert products.products_are_exact()
+    exact = torch.nn.functional.linear
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "linear",
+        lambda a, b: exact(a.bfloat16().float(), b.bfloat16().float()),
+    )
+    assert not products.products_are_exact()
+
+
+@pytest.mark.usefixtures("amd")
+@pytest.mark.parametrize(("exact", "left"), [(True, "medium"), (False, "high")])
+def test_a_library_that_rounds_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, *, exact: bool, left: str
+) -> None:
+    torch.set_float32_matmul_precision("high")
+    monkeypatch.setattr(products, "products_are_exact", lambda: exact)
+    assert products.use_faster_products.__wrapped__() is exact
+    assert torch.get_float32_matmul_precision() == left
+
+
+def test_other_machines_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_is_for_this_machine", lambda: False)
+    torch.set_float32_matmul_precision("highest")
+    assert not products.use_faster_products.__wrapped__()
+    assert torch.get_float32_matmul_precision() == "highest"
