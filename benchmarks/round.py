@@ -2,7 +2,7 @@
 
     python benchmarks/round.py MODELS [--problems FILE.jsonl] [--out bench]
 
-Teacher SmolLM2-135M, student half of its layers, float32 on the CPU, 128 word problems, 128 new
+Teacher SmolLM2-135M, student half of its layers, float32 on the CPU, 128 word problems, 64 new
 tokens, Soft-OR at 20 %, a fresh store and a fresh run folder. Baseline: the forward passes with the
 key-value cache that generation needs, both bodies and heads over the same sequences, and the
 training steps' body, head products, clipping and optimiser; in the same process, once each right
@@ -42,7 +42,7 @@ from tip.storage.columns import SELECTION
 from tip.storage.store import Artifact
 from tip.storage.tables import read_table, write_table
 
-PROMPTS, TOKENS = 128, 128
+PROMPTS, TOKENS = 128, 64
 RULES = ("soft_or", "entropy_top", "divergence", "q3", "random", "first", "last")
 KEEPS = (0.05, 0.1, 0.2, 0.5)
 THINGS = ("apples", "coins", "books", "trains")

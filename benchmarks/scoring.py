@@ -24,7 +24,7 @@ from tip.stages.score import score_joint
 from tip.stages.settings import ScoreSettings
 from tip.storage.columns import ROLLOUTS, schema
 
-ROWS, PROMPT, RESPONSE, TOP, TURNS = 32, 64, 64, 48, 3
+ROWS, PROMPT, RESPONSE, TOP, TURNS = 32, 64, 64, 48, 2
 SETTINGS = ScoreSettings(check_rows=0)
 
 

@@ -262,7 +262,7 @@ def test_the_second_scoring_refuses_what_is_not_a_number(
 ) -> None:
     arrays = read_rollouts(made.rollouts, None)
     column = scored[1]["teacher_logprob"].to_numpy().copy()
-    column[0] = np.nan
+    column[:] = np.nan
     with pytest.raises(NumericsError):
         recheck(
             "teacher", models[1], arrays.student_prompts, arrays, {"teacher_logprob": column}, 2
