@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from apart import apart, preload, rise_mb
+from arguments import models_folder
 from timing import line, save
 from tip.stages.chunks import chunk_rows
 from tip.stages.loss import Head, sparse_loss
@@ -69,7 +70,9 @@ class Case:
 def main() -> None:
     """Print and write the lines of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, help="folder with smollm2-half (`make models`)")
+    parser.add_argument(
+        "models", type=models_folder, help="folder with smollm2-half (`make models`)"
+    )
     parser.add_argument("--chunk", type=int, default=TrainSettings().chunk_elements)
     parser.add_argument("--width", type=int, default=256, help="of the states under the wide head")
     parser.add_argument("--out", type=Path, default=Path("bench"))

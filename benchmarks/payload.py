@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from arguments import models_folder
 from models import load
 from payload_encodings import cost, ideal, schemes, written_bytes
 from payload_supports import (
@@ -62,7 +63,7 @@ STORIES = (
 def main() -> None:
     """Print and write the lines of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, help="folder with the pair (`make models`)")
+    parser.add_argument("models", type=models_folder, help="folder with the pair (`make models`)")
     parser.add_argument("--problems", type=Path, help="JSONL with a column `problem`")
     parser.add_argument("--student", type=Path, help="a trained student; else it is trained here")
     parser.add_argument("--grid", action="store_true", help="every combination of settings")

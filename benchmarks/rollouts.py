@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from arguments import models_folder
 from defaults import defaults
 from models import load
 from timing import by_turns, line, save
@@ -30,7 +31,9 @@ ROWS, LIMIT, LONGEST, ONE_STOP_IN = 32, 64, 96, 20
 def main() -> None:
     """Print and write the lines of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, help="folder with smollm2-135m (`make models`)")
+    parser.add_argument(
+        "models", type=models_folder, help="folder with smollm2-135m (`make models`)"
+    )
     parser.add_argument("--out", type=Path, default=Path("bench"))
     options = parser.parse_args()
     lines = [built_in()]

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import models_folder
 from defaults import defaults
 from models import load
 from round_bare import Bare, micro_batches
@@ -59,7 +60,7 @@ TEMPLATES = (
 def main() -> None:
     """Print and write the lines of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, help="folder with the pair (`make models`)")
+    parser.add_argument("models", type=models_folder, help="folder with the pair (`make models`)")
     parser.add_argument("--problems", type=Path, help="JSONL with a column `problem`")
     parser.add_argument("--out", type=Path, default=Path("bench"))
     options = parser.parse_args()

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from arguments import models_folder
 from defaults import by_default
 from models import load
 from timing import by_turns, line, save
@@ -31,7 +32,7 @@ SETTINGS = ScoreSettings(check_rows=0)
 def main() -> None:
     """Print and write the lines of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, help="folder with the pair (`make models`)")
+    parser.add_argument("models", type=models_folder, help="folder with the pair (`make models`)")
     parser.add_argument("--out", type=Path, default=Path("bench"))
     options = parser.parse_args()
     student, teacher = (load(options.models / name) for name in ("smollm2-half", "smollm2-135m"))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from arguments import models_folder
 from defaults import by_default
 from models import load, three_products
 from timing import by_turns, line, save
@@ -34,7 +35,9 @@ SETTINGS = TrainSettings(batch_tokens=2048)
 def main() -> None:
     """Print and write the lines of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, help="folder with smollm2-half (`make models`)")
+    parser.add_argument(
+        "models", type=models_folder, help="folder with smollm2-half (`make models`)"
+    )
     parser.add_argument("--out", type=Path, default=Path("bench"))
     options = parser.parse_args()
     student = load(options.models / "smollm2-half")

@@ -39,6 +39,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from arguments import models_folder
 from timing import line, save
 
 THREADS, PROMPTS, RESPONSE, RATE = 2, 8, 64, 3e-4  # PROMPTS: of a step
@@ -53,7 +54,9 @@ Answers = list[dict[str, Any]]
 def main() -> int:
     """Print and write the lines of this benchmark; as a child, play one side."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, help="folder with both SmolLM2 (`make models`)")
+    parser.add_argument(
+        "models", type=models_folder, help="folder with both SmolLM2 (`make models`)"
+    )
     parser.add_argument("--out", type=Path, default=Path("bench"))
     parser.add_argument("--steps", type=int, default=4, help="training steps in a round")
     parser.add_argument("--turns", type=int, choices=(1, 2, 3), default=1)
