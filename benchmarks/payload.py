@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from arguments import models_folder
-from models import load
+from pair import load
 from payload_encodings import cost, ideal, schemes, written_bytes
 from payload_supports import (
     DEFAULT,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from arguments import models_folder
 from defaults import defaults
-from models import load
+from pair import load
 from timing import by_turns, line, save
 from tip.stages.engines import Request, Sampling
 from tip.stages.engines.local import LocalEngine

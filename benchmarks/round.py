@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from arguments import models_folder
 from defaults import defaults
-from models import load
+from pair import load
 from round_bare import Bare, micro_batches
 from round_parts import LOADING, READING, STAGES, Parts
 from round_reading import TOKENS as LONG_TOKENS

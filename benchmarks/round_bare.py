@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from models import three_products
+from pair import three_products
 from tip.stages.batching import fill, pad
 from tip.stages.chunks import chunk_rows
 from tip.stages.engines.cache import keep_rows, new_cache

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from arguments import models_folder
 from defaults import by_default
-from models import load
+from pair import load
 from timing import by_turns, line, save
 from tip.stages.batching import fill
 from tip.stages.chunks import chunk_rows

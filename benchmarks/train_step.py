@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from arguments import models_folder
 from defaults import by_default
-from models import load, three_products
+from pair import load, three_products
 from timing import by_turns, line, save
 from tip.stages.batching import pad
 from tip.stages.models import LanguageModel
