@@ -8,24 +8,37 @@ to be read from memory. Heads that share keys are multiplied together, so that k
 repeated.
 """
 
+import inspect
 import math
+import re
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 NAME = "sdpa_by_products"  # transformers asks of a name with sdpa in it what it asks of its own
+_ASKS_FOR_SDPA = re.compile(r"_attn_implementation\b.*[\"']sdpa[\"']")
 _LONGEST = 256  # query tokens; longer ones go as fast through the fused kernel, without scores
 
 
-def register_attention() -> str:
-    """Make the attention known to transformers, and return its name."""
+def use_products_in_attention(model: Any) -> None:
+    """Let a model of transformers use this attention; one that cannot keeps what it has.
+
+    A model whose code asks for the name "sdpa" works differently under another one, and keeps it.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-    return NAME
+    code = sys.modules.get(type(model).__module__)
+    try:
+        free = code is not None and not _ASKS_FOR_SDPA.search(inspect.getsource(code))
+    except OSError:  # code without a file
+        free = False
+    if free:
+        model.set_attn_implementation(NAME)
 
 
 def attention(

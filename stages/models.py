@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..storage.errors import ConfigError, ModelError
-from .attention import register_attention
+from .attention import use_products_in_attention
 from .fingerprint import model_fingerprint, weight_files
 from .heap import keep_freed_memory
 from .loss import Head
@@ -176,11 +176,9 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM  # heavy
 
-    attention = "sdpa"
     if device.type == "cpu":
         keep_freed_memory()
         use_faster_products()
-        attention = register_attention()
     card = card or read_card(settings)
     try:
         with _quiet():
@@ -189,7 +187,7 @@ def load_model(
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=settings.trust_remote_code,
-                attn_implementation=attention,
+                attn_implementation="sdpa",
                 ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
             )
@@ -200,6 +198,8 @@ def load_model(
     model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         _own_memory(model)
+        with _quiet():
+            use_products_in_attention(model)
     loaded = LanguageModel(model, card, device, dtype)
     probe(loaded)
     return loaded

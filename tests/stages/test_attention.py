@@ -117,3 +117,45 @@ def test_a_loaded_model_uses_it_and_computes_what_eager_attention_does_in_float6
         expected = reference_model(folder)(input_ids=ids, use_cache=False).logits
     assert len(calls) == 2  # one a layer
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("code", "own"),
+    [
+        ("attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)", True),
+        ('def block(config, attn_implementation: str = "sdpa"): ...', True),
+        ('if self.config._attn_implementation == "sdpa" and not output_attentions:', False),
+        ('if self.config._attn_implementation in ("eager", "sdpa"):', False),
+        (None, False),
+    ],
+)
+def test_code_that_asks_for_the_name_of_torchs_attention_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, code: str | None, *, own: bool
+) -> None:
+    def source(_: object) -> str:
+        if code is None:
+            raise OSError("no source")
+        return code
+
+    monkeypatch.setattr(module.inspect, "getsource", source)
+    chosen: list[str] = []
+
+    class Model:
+        def set_attn_implementation(self, name: str) -> None:
+            chosen.append(name)
+
+    module.use_products_in_attention(Model())
+    assert chosen == [module.NAME] * own
+
+
+def test_a_model_with_classes_of_its_own_for_attention_loads_and_keeps_them(
+    tmp_path: Path,
+) -> None:
+    folder = write_model(tmp_path / "falcon", "falcon")
+    model = load(folder)
+    assert model.model.config._attn_implementation == "sdpa"
+    ids = torch.arange(2, 22).reshape(2, 10)
+    with torch.inference_mode():
+        found = model.model(input_ids=ids, use_cache=False).logits
+        expected = reference_model(folder)(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-4)

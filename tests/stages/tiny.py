@@ -40,6 +40,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {},  # positions are absolute: a wrong one shows, unlike with rotary embeddings
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 30.0},
     "cohere": {"logit_scale": 0.5},
+    "falcon": {},  # chooses its attention by classes of its own
 }
 
 
