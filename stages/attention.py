@@ -8,6 +8,7 @@ to be read from memory. Heads that share keys are multiplied together, so that k
 repeated.
 """
 
+import contextlib
 import inspect
 import math
 import re
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .products import for_changing_shapes
 
 NAME = "sdpa_by_products"  # transformers asks of a name with sdpa in it what it asks of its own
 _ASKS_FOR_SDPA = re.compile(r"_attn_implementation\b.*[\"']sdpa[\"']")
@@ -85,7 +88,9 @@ def attention(
         )
     if attention_mask is None and tokens > 1 and causal:
         attention_mask = torch.ones(tokens, seen, dtype=torch.bool, device=query.device).tril()
-    return _by_products(query, key, value, attention_mask, scaling), None
+    # In decoding each token sees one more than the last: a new shape at every step.
+    with for_changing_shapes() if tokens == 1 else contextlib.nullcontext():
+        return _by_products(query, key, value, attention_mask, scaling), None
 
 
 def _by_products(
@@ -96,10 +101,7 @@ def _by_products(
     together = heads // shared  # consecutive heads share keys
     scale = 1 / math.sqrt(width) if scaling is None else scaling
     grouped = (query * scale).reshape(rows, shared, together * tokens, width)
-    if tokens == 1:  # keys are a view of a larger cache, and a right factor would be copied
-        scores = (key @ grouped.transpose(2, 3)).transpose(2, 3)
-    else:
-        scores = grouped @ key.transpose(2, 3)
+    scores = grouped @ key.transpose(2, 3)
     if mask is not None:
         # The smallest number, not -inf: a padding token that sees nothing must not become NaN.
         lowest = torch.finfo(scores.dtype).min

@@ -6,11 +6,16 @@ to bfloat16. oneDNN makes use of that leave on CPUs with a matrix unit for bfloa
 nowhere else; a product that rounding would change shows which of the two this CPU is.
 """
 
+import contextlib
 import functools
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+# oneDNN compiles code for each new shape and keeps that of 1,024: up to 10 GB, and then it crawls.
+_SHAPES_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 _ONE_MORE = 2.0**-12  # beside 1: kept by the 24 bits of float32, lost by the 8 of bfloat16
 
 
@@ -22,12 +27,25 @@ def use_faster_products() -> bool:
     """
     if not _is_for_this_machine():
         return False
+    for name, value in _SHAPES_KEPT.items():
+        os.environ.setdefault(name, value)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     if products_are_exact():
         return True
     torch.set_float32_matmul_precision(before)
     return False
+
+
+@contextlib.contextmanager
+def for_changing_shapes() -> Iterator[None]:
+    """Leave products to MKL inside the block: small ones whose shape is new each time."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _is_for_this_machine() -> bool:

@@ -159,3 +159,20 @@ def test_a_model_with_classes_of_its_own_for_attention_loads_and_keeps_them(
         found = model.model(input_ids=ids, use_cache=False).logits
         expected = reference_model(folder)(input_ids=ids, use_cache=False).logits
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(("tokens", "inside"), [(1, "highest"), (2, "medium")])
+def test_only_decoding_whose_shape_changes_at_every_step_is_left_to_mkl(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, inside: str
+) -> None:
+    before, seen = torch.get_float32_matmul_precision(), []
+    monkeypatch.setattr(
+        module, "_by_products", lambda *_: seen.append(torch.get_float32_matmul_precision())
+    )
+    try:
+        torch.set_float32_matmul_precision("medium")
+        attention(SimpleNamespace(), *inputs(2, tokens, tokens), None)  # type: ignore[arg-type]
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == [inside]

@@ -1,5 +1,6 @@
 """Matrix products may change their library, never their digits."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -56,3 +57,16 @@ def test_other_machines_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.set_float32_matmul_precision("highest")
     assert not products.use_faster_products.__wrapped__()
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.usefixtures("amd")
+def test_code_for_few_shapes_is_kept_unless_the_user_says_how_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "7")
+    products.use_faster_products.__wrapped__()
+    assert os.environ[name] == "7"
+    monkeypatch.delenv(name)
+    products.use_faster_products.__wrapped__()
+    assert os.environ[name] == "64"
