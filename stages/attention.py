@@ -63,12 +63,18 @@ def attention(
     """
     tokens, seen = query.shape[2], key.shape[2]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    plain = attention_mask is None or attention_mask.dtype == torch.bool
+    plain = attention_mask is None or (
+        attention_mask.dtype == torch.bool
+        and attention_mask.dim() == 4
+        and attention_mask.shape[1] == 1
+    )
+    dtypes = {query.dtype, key.dtype, value.dtype}
     square = attention_mask is not None or tokens in (1, seen)
     if (
         tokens > _LONGEST
         or dropout
-        or query.dtype != torch.float32
+        or dtypes != {torch.float32}  # scores would be rounded
+        or torch.is_autocast_enabled("cpu")
         or not (plain and square)
         or more.get("position_bias") is not None
         or more.get("cache") is not None

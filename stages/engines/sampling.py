@@ -48,7 +48,8 @@ def _invert(weights: Tensor, noise: Tensor) -> Tensor:
     block = _first_above(ends, target)
     before = ends.gather(1, block) - sums.gather(1, block)
     inside = blocks.gather(1, block[:, :, None].expand(-1, -1, _BLOCK)).squeeze(1).cumsum(1)
-    return (block * _BLOCK + _first_above(inside, target - before)).squeeze(1)
+    rest = (target - before).clamp(min=0)  # not below, by rounding: that would be any first id
+    return (block * _BLOCK + _first_above(inside, rest)).squeeze(1)
 
 
 def _first_above(sums: Tensor, target: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import load, reference_model, write_model
 from tip.stages import attention as module
+from tip.stages import products
 from tip.stages.attention import attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -92,6 +93,7 @@ def test_scaling_and_direction_are_those_asked_for(more: dict[str, Any]) -> None
         (4, 4, torch.float64, {}),
         (4, 9, torch.float32, {}),  # several tokens of a longer cache, without a mask
         (4, 4, torch.float32, {"position_bias": torch.zeros(1, HEADS, 4, 4)}),
+        (4, 4, torch.bfloat16, {}),
     ],
 )
 def test_what_it_is_not_made_for_goes_to_transformers(
@@ -99,6 +101,30 @@ def test_what_it_is_not_made_for_goes_to_transformers(
 ) -> None:
     monkeypatch.setattr(module, "_by_products", lambda *_: pytest.fail("not made for it"))
     ours, theirs = both([t.to(dtype) for t in inputs(2, tokens, seen)], None, **more)
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.zeros(ROWS, 1, 4, 4),  # added to the scores
+        torch.ones(ROWS, HEADS, 4, 4, dtype=torch.bool).tril(),  # a plane for each head
+    ],
+)
+def test_other_masks_go_to_transformers(
+    monkeypatch: pytest.MonkeyPatch, mask: torch.Tensor
+) -> None:
+    monkeypatch.setattr(module, "_by_products", lambda *_: pytest.fail("not made for it"))
+    ours, theirs = both(inputs(2, 4, 4), mask)
+    assert torch.equal(ours, theirs)
+
+
+def test_autocast_goes_to_transformers_whose_scores_are_not_rounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_by_products", lambda *_: pytest.fail("not made for it"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours, theirs = both(inputs(2, 4, 4), None)
     assert torch.equal(ours, theirs)
 
 
@@ -166,6 +192,7 @@ def test_only_decoding_whose_shape_changes_at_every_step_is_left_to_mkl(
     monkeypatch: pytest.MonkeyPatch, tokens: int, inside: str
 ) -> None:
     before, seen = torch.get_float32_matmul_precision(), []
+    monkeypatch.setattr(products, "use_faster_products", lambda: True)
     monkeypatch.setattr(
         module, "_by_products", lambda *_: seen.append(torch.get_float32_matmul_precision())
     )

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
-from tip.stages import products
+from tiny import load, write_model
+from tip.stages import models, products
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +18,7 @@ def _precision_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def amd(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def amd(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every machine look like the one the switch is for."""
     monkeypatch.setattr(products, "_is_for_this_machine", lambda: True)
 
@@ -70,3 +72,24 @@ def test_code_for_few_shapes_is_kept_unless_the_user_says_how_many(
     monkeypatch.delenv(name)
     products.use_faster_products.__wrapped__()
     assert os.environ[name] == "64"
+
+
+@pytest.mark.usefixtures("amd")
+def test_a_process_that_sets_precisions_by_backend_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def mixed() -> str:
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", mixed)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda _: pytest.fail("set"))
+    assert not products.use_faster_products.__wrapped__()
+
+
+def test_loading_a_model_asks_for_the_faster_products(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+    monkeypatch.setattr(models, "use_faster_products", lambda: asked.append(1))
+    load(write_model(tmp_path / "m"))
+    assert asked == [1]
