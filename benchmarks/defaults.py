@@ -9,22 +9,20 @@ somebody else's code would profit from both; it runs without them. Memory stays 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from tip.stages.models import LanguageModel
+from tip.stages.products import precision
 
 
 @contextmanager
 def defaults(*models: LanguageModel) -> Iterator[None]:
     """Give models the attention, and the process the matrix products, that they come with."""
-    precision = torch.get_float32_matmul_precision()
     own = [model.model.config._attn_implementation for model in models]
-    torch.set_float32_matmul_precision("highest")
     for model in models:
         model.model.set_attn_implementation("sdpa")
     try:
-        yield
+        with precision("highest"):
+            yield
     finally:
-        torch.set_float32_matmul_precision(precision)
         for model, attention in zip(models, own, strict=True):
             model.model.set_attn_implementation(attention)
 

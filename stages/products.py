@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 # oneDNN compiles code for each new shape and keeps that of 1,024: up to 10 GB, and then it crawls.
-_SHAPES_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+_SHAPES_KEPT = 64
 _ONE_MORE = 2.0**-12  # beside 1: kept by the 24 bits of float32, lost by the 8 of bfloat16
 
 
@@ -31,8 +31,7 @@ def use_faster_products() -> bool:
         before = torch.get_float32_matmul_precision()
     except RuntimeError:  # the process sets precisions by backend: they are its own affair
         return False
-    for name, value in _SHAPES_KEPT.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_SHAPES_KEPT))
     torch.set_float32_matmul_precision("medium")
     if products_are_exact():
         return True
@@ -41,17 +40,19 @@ def use_faster_products() -> bool:
 
 
 @contextlib.contextmanager
-def for_changing_shapes() -> Iterator[None]:
-    """Leave products to MKL inside the block: small ones whose shape is new each time."""
-    if not use_faster_products():
-        yield
-        return
+def precision(name: str) -> Iterator[None]:
+    """Multiply float32 matrices with torch's precision `name` inside the block."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision(name)
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def for_changing_shapes() -> contextlib.AbstractContextManager[None]:
+    """Leave products to MKL inside the block: small ones whose shape is new each time."""
+    return precision("highest") if use_faster_products() else contextlib.nullcontext()
 
 
 def _is_for_this_machine() -> bool:
@@ -70,5 +71,6 @@ def products_are_exact() -> bool:
     """Return whether products of float32 matrices keep the digits of their factors."""
     ones = torch.ones(256, 256, dtype=torch.float32, device="cpu")
     nearly = ones + _ONE_MORE
-    products = (nearly @ ones, ones @ nearly, torch.nn.functional.linear(nearly, ones))
+    linear = torch.nn.functional.linear(nearly, ones)
+    products = (nearly @ ones, ones @ nearly, linear, nearly[None] @ ones[None])
     return all(bool((product == 256 * (1 + _ONE_MORE)).all()) for product in products)

@@ -9,7 +9,7 @@ always live; only teacher numbers come from disk. Legend: N tokens of a micro-ba
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from .engines import Tick, silent
 from .loss import sparse_loss
 from .models import LanguageModel, resolve_dtype
 from .noise import mix
+from .products import precision
 from .settings import TrainSettings
 from .train_state import load_state, save_state, state_about
 from .training_data import TrainingData
@@ -306,8 +307,9 @@ def _autocast(
     return torch.autocast(device.type, dtype=dtype)
 
 
-@contextlib.contextmanager
-def _head_precision(device: torch.device, settings: TrainSettings) -> Iterator[None]:
+def _head_precision(
+    device: torch.device, settings: TrainSettings
+) -> contextlib.AbstractContextManager[None]:
     """Let a GPU's tensor cores multiply the head's float32 numbers where the body is in bfloat16.
 
     Under autocast the last hidden state of Llama and Qwen is float32, and plain float32 products
@@ -315,11 +317,5 @@ def _head_precision(device: torch.device, settings: TrainSettings) -> Iterator[N
     bits are more than the 7 of the body.
     """
     if device.type != "cuda" or resolve_dtype(settings.autocast, device) != torch.bfloat16:
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+        return contextlib.nullcontext()
+    return precision("high")

@@ -134,6 +134,7 @@ class LocalEngine:
         counts = np.zeros(len(picked), dtype=np.int32)
         values = np.zeros(0, dtype=np.int32)
         if sampling.top_most:
+            # of the few that ended, too: leaving them out first would copy all others' log-probs
             top, kept = top_ids(log_probs, sampling.top_mass, sampling.top_most)
             top, kept = top[going], kept[going]
             counts = kept.sum(1).cpu().numpy().astype(np.int32)

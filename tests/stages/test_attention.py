@@ -119,6 +119,12 @@ def test_other_masks_go_to_transformers(
     assert torch.equal(ours, theirs)
 
 
+def test_dropout_goes_to_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_by_products", lambda *_: pytest.fail("not made for it"))
+    ours, _ = both(inputs(2, 4, 4), None, dropout=1.0)
+    assert (ours == 0).all()
+
+
 def test_autocast_goes_to_transformers_whose_scores_are_not_rounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -152,6 +158,7 @@ def test_a_loaded_model_uses_it_and_computes_what_eager_attention_does_in_float6
         ('def block(config, attn_implementation: str = "sdpa"): ...', True),
         ('if self.config._attn_implementation == "sdpa" and not output_attentions:', False),
         ('if self.config._attn_implementation in ("eager", "sdpa"):', False),
+        ("if config._attn_implementation in (\n    'eager',\n    'sdpa',\n):", False),
         (None, False),
     ],
 )

@@ -93,3 +93,22 @@ def test_loading_a_model_asks_for_the_faster_products(
     monkeypatch.setattr(models, "use_faster_products", lambda: asked.append(1))
     load(write_model(tmp_path / "m"))
     assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "capability", "cpu", "meant"),
+    [
+        (False, "AVX512", "AuthenticAMD", True),
+        (True, "AVX512", "AuthenticAMD", False),
+        (False, "AVX2", "AuthenticAMD", False),
+        (False, "AVX512", "GenuineIntel", False),
+    ],
+)
+def test_the_switch_is_for_amd_with_avx512_and_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, *, gpu: bool, capability: str, cpu: str, meant: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(Path, "read_text", lambda _: f"vendor_id : {cpu}")
+    assert products._is_for_this_machine() is meant
