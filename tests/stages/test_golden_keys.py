@@ -1,0 +1,117 @@
+"""Keys that stores in use are found by: a change here orphans every store there is.
+
+A key may change only with the stage's VERSION, on purpose, with a line in CHANGELOG. A type spelled
+`float32` instead of `torch.float32`, a tuple that becomes a string or a setting that leaves its
+inputs would pass every other test.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from tiny import prompt
+from tip.stages.evaluate import evaluate_inputs
+from tip.stages.models import read_card
+from tip.stages.rollout import rollout_inputs, sampling_of
+from tip.stages.schedule import learning_rates
+from tip.stages.score import teacher_inputs, tokens_inputs
+from tip.stages.select import selection_inputs
+from tip.stages.settings import (
+    EvaluateSettings,
+    ModelSettings,
+    RolloutSettings,
+    ScoreSettings,
+    SelectSettings,
+    TrainSettings,
+)
+from tip.stages.teachers import engine_teacher_inputs
+from tip.stages.train import train_inputs
+from tip.storage.artifacts import artifact_key
+
+PAIR = Path(str(files("tip.pipeline.demo") / "pair"))
+PROMPTS = [prompt([5, 6, 7]), prompt([8, 9])]
+STUDENT, TEACHER = "5" * 32, "7" * 32
+SOURCE = ("a" * 32, "b" * 64)
+
+
+def rollouts() -> dict:
+    settings = RolloutSettings(samples=2, temperature=0.7, stop_ids=(9, 3), batch_size=7)
+    sampling = sampling_of(settings, [1, 9], 11)
+    return rollout_inputs(STUDENT, "torch.float32", PROMPTS, settings, sampling)
+
+
+def evaluation() -> dict:
+    settings = EvaluateSettings(source="x.jsonl", samples=4, resamples=7, every=3)
+    sampling = sampling_of(settings, [1, 9], 11)
+    return evaluate_inputs(STUDENT, "torch.bfloat16 fp8", PROMPTS, settings, sampling)
+
+
+def teacher(shown: list[tuple[int, ...]] | None) -> dict:
+    settings = ScoreSettings(mode="separate", batch_tokens=9, check_rows=0)
+    return teacher_inputs(TEACHER, "torch.float32", SOURCE, shown, settings)
+
+
+def engine_teacher() -> dict:
+    settings = ScoreSettings(mode="separate", engine="vllm", teacher_top_max=16)
+    return engine_teacher_inputs(TEACHER, "torch.bfloat16", SOURCE, None, settings, given_ids=True)
+
+
+def selection(**changes: object) -> dict:
+    settings = SelectSettings.model_validate({"rule": "soft_or_clipped", "memory_gb": 2} | changes)
+    return selection_inputs(settings) | {"tokens": [list(SOURCE)], "seed": 3, "vocabulary": 36}
+
+
+def training() -> dict:
+    settings = TrainSettings(lr=3e-4, betas=(0.9, 0.98), schedule="linear", snapshot_seconds=1)
+    rates = learning_rates(settings, horizon=30, first=8, count=4)
+    return train_inputs(STUDENT, SOURCE, [SOURCE, SOURCE], settings, "torch.float32", rates, 3)
+
+
+GOLDEN = {
+    "rollouts": (lambda: artifact_key("rollouts", rollouts()), "f4ef384345c8b9158a53189e4f8a796d"),
+    "evaluation": (
+        lambda: artifact_key("evaluation", evaluation()),
+        "6663060b3f1982af928e01021b5b36ba",
+    ),
+    "teacher": (lambda: artifact_key("teacher", teacher(None)), "9aa9704f99e5a3cedae854bedd72b843"),
+    "teacher shown more": (
+        lambda: artifact_key("teacher", teacher([(1, 2)])),
+        "6d5f15dffcad9d654539ad781d720e7f",
+    ),
+    "teacher of an engine": (
+        lambda: artifact_key("teacher", engine_teacher()),
+        "05711fe757d3237f55e73fc149b40209",
+    ),
+    "tokens": (
+        lambda: artifact_key("tokens", tokens_inputs(STUDENT, "torch.float32", SOURCE, "exact")),
+        "494424ffcc93a8f69947d20aae6dda88",
+    ),
+    "selection": (
+        lambda: artifact_key("selection", selection()),
+        "549d1aa04db751490a6b47c24e1ac151",
+    ),
+    "selection at medians": (
+        lambda: artifact_key(
+            "selection", selection(rule="soft_or_sampled", corrected=True, cuts="median")
+        ),
+        "703a5b5d24ccd93489cf19b6fed72014",
+    ),
+    "checkpoint": (
+        lambda: artifact_key("checkpoint", training()),
+        "8ccf943d2e0ef6570424e2f73f0886e0",
+    ),
+    "the built-in student": (
+        lambda: read_card(ModelSettings(model=str(PAIR / "student"))).fingerprint,
+        "9e283a0c01a1d6f8fa39d56cac43eceb",
+    ),
+    "the built-in teacher": (
+        lambda: read_card(ModelSettings(model=str(PAIR / "teacher"))).fingerprint,
+        "5a0cbfd65722c00da3c5450d2c610835",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_key_is_the_one_that_stores_hold(name: str) -> None:
+    key, golden = GOLDEN[name]
+    assert key() == golden
