@@ -12,7 +12,7 @@ import typer
 from .storage.errors import TipError
 
 if TYPE_CHECKING:
-    from .pipeline.config import RunConfig
+    from .pipeline.config.run import RunConfig
     from .pipeline.session import Session
 
 app = typer.Typer(
@@ -75,18 +75,18 @@ def run(
     continues. With a larger `rounds` it goes further.
     """
     from .pipeline.progress import Reporter
-    from .pipeline.rounds import play
+    from .pipeline.rounds.play import play
     from .pipeline.session import Session
-    from .pipeline.status import print_run
+    from .pipeline.show.status import print_run
 
     settings, reporter = _load(config, changes, name), Reporter()
     if dry:
-        from .pipeline.plan import dry_run
+        from .pipeline.plan.plan import dry_run
 
         dry_run(Session(settings, reporter, look_only=True), origin)
         return
     if origin:
-        from .pipeline.branching import branch
+        from .pipeline.rounds.branching import branch
 
         branch(settings, origin, reporter)
     session = Session(settings, reporter)
@@ -97,7 +97,7 @@ def run(
 @app.command()
 def rollout(config: Config, number: Round, changes: Changes = [], name: Name = None) -> None:  # noqa: B006
     """Sample the student's responses of one round."""
-    from .pipeline.single import rollout_round
+    from .pipeline.rounds.single import rollout_round
 
     rollout_round(_session(config, changes, name), number)
 
@@ -105,7 +105,7 @@ def rollout(config: Config, number: Round, changes: Changes = [], name: Name = N
 @app.command()
 def score(config: Config, number: Round, changes: Changes = [], name: Name = None) -> None:  # noqa: B006
     """Score the rollouts of one round with the teacher."""
-    from .pipeline.single import score_round
+    from .pipeline.rounds.single import score_round
 
     score_round(_session(config, changes, name), number)
 
@@ -113,7 +113,7 @@ def score(config: Config, number: Round, changes: Changes = [], name: Name = Non
 @app.command()
 def select(config: Config, number: Round, changes: Changes = [], name: Name = None) -> None:  # noqa: B006
     """Select the tokens of one round."""
-    from .pipeline.single import select_round
+    from .pipeline.rounds.single import select_round
 
     select_round(_session(config, changes, name), number)
 
@@ -121,7 +121,7 @@ def select(config: Config, number: Round, changes: Changes = [], name: Name = No
 @app.command()
 def train(config: Config, number: Round, changes: Changes = [], name: Name = None) -> None:  # noqa: B006
     """Train the student on the selected tokens of one round."""
-    from .pipeline.single import train_round
+    from .pipeline.rounds.single import train_round
 
     train_round(_session(config, changes, name), number)
 
@@ -137,7 +137,7 @@ def evaluate(
     teacher: Annotated[bool, typer.Option("--teacher", help="Ask the teacher instead.")] = False,
 ) -> None:
     """Ask the problems of the config's `evaluate` section and check the answers."""
-    from .pipeline.single import evaluate_round, evaluate_teacher
+    from .pipeline.rounds.single import evaluate_round, evaluate_teacher
 
     session = _session(config, changes, name)
     if teacher:
@@ -177,7 +177,7 @@ def compare(
 
     Other settings compare the same way: --rules all --vary train.loss=reverse_kl,forward_kl,jsd
     """
-    from .pipeline.compare_command import compare_and_show
+    from .pipeline.compare.command import compare_and_show
 
     compare_and_show(
         _load(config, changes, name),
@@ -208,7 +208,7 @@ def status(
     runs: Runs = "runs",
 ) -> None:
     """Show what runs have done: accuracy, loss, tokens and costs by round."""
-    from .pipeline.status import print_run, print_runs
+    from .pipeline.show.status import print_run, print_runs
     from .storage.runs import RunFolder
 
     if name is None:
@@ -224,7 +224,7 @@ app.add_typer(rules_app, name="rules", invoke_without_command=True)
 @rules_app.callback()
 def rules(context: typer.Context) -> None:
     """List the selection rules: what each ranks tokens by, and where it comes from."""
-    from .pipeline.listing import print_rules
+    from .pipeline.show.listing import print_rules
 
     if context.invoked_subcommand is None:
         print_rules()
@@ -233,7 +233,7 @@ def rules(context: typer.Context) -> None:
 @rules_app.command("show")
 def rules_show(name: Annotated[str, typer.Argument(help="Name or path of a rule.")]) -> None:
     """Print a rule's file: what it computes, its parameters and source, its SQL."""
-    from .stages.rulebook import load_rule
+    from .stages.select.rulebook import load_rule
 
     typer.echo(load_rule(name).file.rstrip())
 
@@ -251,7 +251,7 @@ def sql(
     ] = None,
 ) -> None:
     """Ask the token table in SQL, e.g. "SELECT round, avg(reverse_kl) FROM tokens GROUP BY 1"."""
-    from .pipeline.listing import print_query
+    from .pipeline.show.listing import print_query
 
     print_query(query, name, numbers, runs, output)
 
@@ -262,7 +262,7 @@ def cache_ls(
     store: StoreRoot = "store",
 ) -> None:
     """List artifacts: key, size, rows and what made them."""
-    from .pipeline.listing import print_artifacts
+    from .pipeline.show.listing import print_artifacts
 
     print_artifacts(store, kind)
 
@@ -270,7 +270,7 @@ def cache_ls(
 @cache_app.command("du")
 def cache_du(store: StoreRoot = "store") -> None:
     """Show how much each kind of artifact takes, in all and a token."""
-    from .pipeline.listing import print_sizes
+    from .pipeline.show.listing import print_sizes
 
     print_sizes(store)
 
@@ -278,7 +278,7 @@ def cache_du(store: StoreRoot = "store") -> None:
 @cache_app.command("verify")
 def cache_verify(store: StoreRoot = "store") -> None:
     """Read every part and compare it with its manifest; exit code 2 when one is damaged."""
-    from .pipeline.listing import verify_store
+    from .pipeline.show.listing import verify_store
 
     verify_store(store)
 
@@ -289,13 +289,13 @@ def cache_sweep(
     hours: Annotated[float, typer.Option("--older-than", help="Age in hours.", min=0)] = 24,
 ) -> None:
     """Remove what killed processes left unfinished; nothing committed is touched."""
-    from .pipeline.listing import sweep_store
+    from .pipeline.show.listing import sweep_store
 
     sweep_store(store, hours)
 
 
 def _load(config: Path, changes: list[str], name: str | None) -> "RunConfig":
-    from .pipeline.config import load_config
+    from .pipeline.config.toml import load_config
 
     return load_config(config, [*changes, *([f'name="{name}"'] if name else [])])
 

@@ -9,8 +9,8 @@ somebody else's code would profit from both; it runs without them. Memory stays 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tip.stages.models import LanguageModel
-from tip.stages.products import precision
+from tip.stages.models.cpu.products import precision
+from tip.stages.models.language_model import LanguageModel
 
 
 @contextmanager

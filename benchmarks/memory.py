@@ -28,12 +28,14 @@ import torch
 from apart import apart, preload, rise_mb
 from arguments import models_folder
 from timing import line, save
-from tip.stages.chunks import chunk_rows
-from tip.stages.loss import Head, sparse_loss
-from tip.stages.models import load_model
-from tip.stages.ragged import Ragged
-from tip.stages.settings import ModelSettings, TrainSettings
-from tip.stages.support import from_rows
+from tip.stages.arrays.chunks import chunk_rows
+from tip.stages.arrays.ragged import Ragged
+from tip.stages.models.head import Head
+from tip.stages.models.load import load_model
+from tip.stages.models.settings import ModelSettings
+from tip.stages.signals.loss import sparse_loss
+from tip.stages.signals.support import from_rows
+from tip.stages.train.settings import TrainSettings
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -77,7 +79,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256, help="of the states under the wide head")
     parser.add_argument("--out", type=Path, default=Path("bench"))
     options = parser.parse_args()
-    preload(["torch", "transformers.models.llama.modeling_llama", "tip.stages.models"])
+    preload(["torch", "transformers.models.llama.modeling_llama", "tip.stages.models.load"])
     half = Case(options.models / "smollm2-half", 0, options.chunk, 192)
     wide = Case(None, options.width, options.chunk, 512)
     lines = lines_of(

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
-from tip.stages.models import LanguageModel, load_model
-from tip.stages.settings import ModelSettings
+from tip.stages.models.language_model import LanguageModel
+from tip.stages.models.load import load_model
+from tip.stages.models.settings import ModelSettings
 
 
 def load(folder: Path | str) -> LanguageModel:

@@ -38,16 +38,17 @@ from payload_supports import (
     signal_tables,
 )
 from timing import line, save
-from tip.pipeline.config import make_config
-from tip.pipeline.rounds import play
+from tip.pipeline.config.toml import make_config
+from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session
-from tip.stages.engines.local import LocalEngine
-from tip.stages.models import LanguageModel
-from tip.stages.prompts import render_prompts
-from tip.stages.rollout import roll_out, sampling_of
-from tip.stages.rollout_arrays import RolloutArrays, read_rollouts
-from tip.stages.settings import RolloutSettings, TextSettings
-from tip.storage.prompts import read_rows
+from tip.stages.engines.local.engine import LocalEngine
+from tip.stages.models.language_model import LanguageModel
+from tip.stages.prompts.render import render_prompts
+from tip.stages.prompts.settings import TextSettings
+from tip.stages.rollout.rollout import roll_out, sampling_of
+from tip.stages.rollout.settings import RolloutSettings
+from tip.stages.score.shard import RolloutArrays, read_rollouts
+from tip.storage.sources.rows import read_rows
 
 ROUNDS, ROUND_PROMPTS, ROUND_LENGTH = 2, 32, 32
 JUDGED, LONG = (16, 32), (32, 64)  # rollouts x tokens for the quality and for the bytes

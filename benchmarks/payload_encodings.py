@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tip.stages.ragged import Ragged, from_lists
+from tip.stages.arrays.ragged import Ragged, from_lists
 from tip.storage.columns import TEACHER
 from tip.storage.tables import LIST_ROWS, write_table
 

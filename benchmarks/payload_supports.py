@@ -13,12 +13,21 @@ import numpy as np
 import pyarrow as pa
 import torch
 from scipy.stats import spearmanr
-from tip.stages.loss import bucket_loss_
-from tip.stages.models import LanguageModel
-from tip.stages.rollout_arrays import RolloutArrays, predicting_states
-from tip.stages.score_tables import StoredSupport, joined, teacher_table
-from tip.stages.settings import RolloutSettings, ScoreSettings
-from tip.stages.support import Support, from_rows, merge_ids, teacher_support, to_rows, top_ids
+from tip.stages.models.language_model import LanguageModel
+from tip.stages.rollout.settings import RolloutSettings
+from tip.stages.score.settings import ScoreSettings
+from tip.stages.score.shard import RolloutArrays
+from tip.stages.score.tables import StoredSupport, joined, teacher_table
+from tip.stages.signals.alignment import predicting_states
+from tip.stages.signals.loss import bucket_loss_
+from tip.stages.signals.support import (
+    Support,
+    from_rows,
+    merge_ids,
+    teacher_support,
+    to_rows,
+    top_ids,
+)
 from torch import Tensor
 
 ROLLOUTS_AT_ONCE, CHUNK = 8, 64

@@ -19,9 +19,9 @@ from arguments import models_folder
 from defaults import defaults
 from pair import load
 from timing import by_turns, line, save
-from tip.stages.engines import Request, Sampling
-from tip.stages.engines.local import LocalEngine
-from tip.stages.models import LanguageModel
+from tip.stages.engines.local.engine import LocalEngine
+from tip.stages.engines.protocols import Request, Sampling
+from tip.stages.models.language_model import LanguageModel
 
 TURNS = 2
 PAIR_ROWS, PAIR_TOKENS = 256, 64

@@ -31,16 +31,17 @@ from round_parts import LOADING, READING, STAGES, Parts
 from round_reading import TOKENS as LONG_TOKENS
 from round_reading import read_round, write_round
 from timing import by_turns, line, save
-from tip.pipeline.config import RunConfig, make_config
-from tip.pipeline.rounds import play
+from tip.pipeline.config.run import RunConfig
+from tip.pipeline.config.toml import make_config
+from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session
-from tip.stages.rollout_arrays import read_rollouts
-from tip.stages.select import select
-from tip.stages.settings import SelectSettings
-from tip.stages.train import accumulate
-from tip.stages.training_data import TrainingData, load_training_data
+from tip.stages.score.shard import read_rollouts
+from tip.stages.select.select import select
+from tip.stages.select.settings import SelectSettings
+from tip.stages.train.data import TrainingData, load_training_data
+from tip.stages.train.train import accumulate
 from tip.storage.columns import SELECTION
-from tip.storage.store import Artifact
+from tip.storage.store.store import Artifact
 from tip.storage.tables import read_table, write_table
 
 PROMPTS, TOKENS = 128, 64

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from pair import three_products
-from tip.stages.batching import fill, pad
-from tip.stages.chunks import chunk_rows
-from tip.stages.engines.cache import keep_rows, new_cache
-from tip.stages.models import LanguageModel
-from tip.stages.rollout_arrays import RolloutArrays, predicting_states
-from tip.stages.settings import ScoreSettings, TrainSettings
-from tip.stages.training_data import TrainingData
+from tip.stages.arrays.batching import fill, pad
+from tip.stages.arrays.chunks import chunk_rows
+from tip.stages.engines.local.cache import keep_rows, new_cache
+from tip.stages.models.language_model import LanguageModel
+from tip.stages.score.settings import ScoreSettings
+from tip.stages.score.shard import RolloutArrays
+from tip.stages.signals.alignment import predicting_states
+from tip.stages.train.data import TrainingData
+from tip.stages.train.settings import TrainSettings
 from torch import Tensor
 
 _DROP_SHARE = 8  # finished rows leave the batch when they are one in so many, as in the engine

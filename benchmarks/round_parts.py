@@ -13,14 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tip.pipeline import rounds, scoring, session, steps, training
-from tip.stages import models, score, train
-from tip.stages.engines.local import LocalEngine
-from tip.stages.loss import Head
-from tip.stages.models import LanguageModel
-from tip.stages.training_data import TrainingData
-from tip.storage import drafts
-from tip.storage.store import Store
+from tip.pipeline import session
+from tip.pipeline.rounds import play as rounds
+from tip.pipeline.rounds import scores as scoring
+from tip.pipeline.rounds import steps, training
+from tip.stages.engines.local.engine import LocalEngine
+from tip.stages.models import load as models
+from tip.stages.models.head import Head
+from tip.stages.models.language_model import LanguageModel
+from tip.stages.score import joint as score
+from tip.stages.train import train
+from tip.stages.train.data import TrainingData
+from tip.storage.store import drafts
+from tip.storage.store.store import Store
 
 READING = "reading: batches and supports"
 LOADING = "reading: tables"

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 from round_bare import micro_batches
-from tip.stages.ragged import Ragged
-from tip.stages.settings import TrainSettings
-from tip.stages.training_data import load_training_data
+from tip.stages.arrays.ragged import Ragged
+from tip.stages.train.data import load_training_data
+from tip.stages.train.settings import TrainSettings
 from tip.storage.columns import ROLLOUTS, SELECTION, TEACHER, schema
 from tip.storage.tables import write_table
 

@@ -17,12 +17,13 @@ from arguments import models_folder
 from defaults import by_default
 from pair import load
 from timing import by_turns, line, save
-from tip.stages.batching import fill
-from tip.stages.chunks import chunk_rows
-from tip.stages.models import LanguageModel
-from tip.stages.rollout_arrays import predicting_states, read_rollouts
-from tip.stages.score import score_joint
-from tip.stages.settings import ScoreSettings
+from tip.stages.arrays.batching import fill
+from tip.stages.arrays.chunks import chunk_rows
+from tip.stages.models.language_model import LanguageModel
+from tip.stages.score.joint import score_joint
+from tip.stages.score.settings import ScoreSettings
+from tip.stages.score.shard import read_rollouts
+from tip.stages.signals.alignment import predicting_states
 from tip.storage.columns import ROLLOUTS, schema
 
 ROWS, PROMPT, RESPONSE, TOP, TURNS = 32, 64, 64, 48, 2

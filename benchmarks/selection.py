@@ -30,8 +30,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apart import apart, peak_mb
 from timing import line, save
-from tip.stages.select import select
-from tip.stages.settings import SelectSettings
+from tip.stages.select.select import select
+from tip.stages.select.settings import SelectSettings
 from tip.storage.columns import ROLLOUTS, TOKENS
 from tip.storage.queries import add_view, locked_connection, one_row
 from tip.storage.tables import write_table

@@ -20,12 +20,12 @@ from arguments import models_folder
 from defaults import by_default
 from pair import load, three_products
 from timing import by_turns, line, save
-from tip.stages.batching import pad
-from tip.stages.models import LanguageModel
-from tip.stages.ragged import Ragged
-from tip.stages.settings import TrainSettings
-from tip.stages.train import accumulate
-from tip.stages.training_data import TrainingData
+from tip.stages.arrays.batching import pad
+from tip.stages.arrays.ragged import Ragged
+from tip.stages.models.language_model import LanguageModel
+from tip.stages.train.data import TrainingData
+from tip.stages.train.settings import TrainSettings
+from tip.stages.train.train import accumulate
 
 ROLLOUTS, PROMPT, RESPONSE, ENTRIES, TURNS = 4, 64, 192, 88, 4
 KEEPS = (0.1, 0.2, 0.5, 1.0)

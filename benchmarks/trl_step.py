@@ -215,8 +215,8 @@ class Child:
 
     def rounds(self, rule: str, keep: float) -> None:
         """Play a run, a round a turn."""
-        from tip.pipeline.identity import begin
-        from tip.pipeline.rounds import play_round
+        from tip.pipeline.rounds.identity import begin
+        from tip.pipeline.rounds.play import play_round
 
         session, loading = self.session(rule, rule, keep), watch_loading()
         begin(session)
@@ -228,8 +228,8 @@ class Child:
 
     def again(self) -> None:
         """Start a run a turn, with another rule, over the store of `all`."""
-        from tip.pipeline.identity import begin
-        from tip.pipeline.rounds import play_round
+        from tip.pipeline.rounds.identity import begin
+        from tip.pipeline.rounds.play import play_round
 
         loading = watch_loading()
         for number in self.turns():
@@ -244,7 +244,7 @@ class Child:
         """Return the session of a run, whose responses have no end but the limit."""
         from dataclasses import replace
 
-        from tip.pipeline.config import make_config
+        from tip.pipeline.config.toml import make_config
         from tip.pipeline.session import Session
 
         values = {
@@ -320,8 +320,9 @@ def trl_turns(child: Child) -> Any:
 
 def watch_loading() -> list[float]:
     """Return a list that gets the seconds of each load of a model from now on."""
-    from tip.pipeline import session, training
-    from tip.stages.models import load_model
+    from tip.pipeline import session
+    from tip.pipeline.rounds import training
+    from tip.stages.models.load import load_model
 
     spent: list[float] = []
 

@@ -50,7 +50,7 @@ def requests(vocabulary: int) -> list[list[int]]:
 
 
 def spec(options: argparse.Namespace, scoring: bool):
-    from tip.stages.engines.vllm_engine import EngineSpec
+    from tip.stages.engines.vllm.spec import EngineSpec
 
     vocabulary = json.loads((options.model / "config.json").read_text())["vocab_size"]
     return EngineSpec(
@@ -93,8 +93,8 @@ def raw(options: argparse.Namespace, scoring: bool) -> float:
 
 
 def engine(options: argparse.Namespace, scoring: bool) -> float:
-    from tip.stages.engines import Request, Sampling
-    from tip.stages.engines.vllm_engine import VllmEngine
+    from tip.stages.engines.protocols import Request, Sampling
+    from tip.stages.engines.vllm.engine import VllmEngine
 
     terms = spec(options, scoring)
     prompts = requests(terms.vocabulary)

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..stages.engines import Engine, Request, Sampling
-from ..stages.engines.gap import (
+from ..stages.engines.local.engine import LocalEngine
+from ..stages.engines.probe import (
     Gap,
     measured_gap,
     probe_sequences,
     refuse_gross,
     trainer_logprobs,
 )
-from ..stages.engines.local import LocalEngine
-from ..stages.engines.vllm_engine import EngineSpec, VllmEngine
-from ..stages.prompts import Prompt
-from ..stages.settings import ModelSettings, SamplingSettings
+from ..stages.engines.protocols import Engine, Request, Sampling
+from ..stages.engines.settings import SamplingSettings
+from ..stages.engines.vllm.engine import VllmEngine
+from ..stages.engines.vllm.spec import EngineSpec
+from ..stages.models.settings import ModelSettings
+from ..stages.prompts.render import Prompt
 from ..storage.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,24 +10,23 @@ from typing import Any
 
 import torch
 
-from ..stages.heap import give_back_freed_memory
-from ..stages.models import (
-    LanguageModel,
-    ModelCard,
-    load_model,
-    read_card,
-    resolve_device,
-    resolve_dtype,
-)
-from ..stages.prompts import Prompt, needed_columns, render_prompts, round_prompts
-from ..stages.remote import read_served_card
-from ..stages.settings import EvaluateSettings, ModelSettings, TextSettings
-from ..stages.vocabulary import check_compatible
+from ..stages.evaluate.settings import EvaluateSettings
+from ..stages.models.card import ModelCard, read_card
+from ..stages.models.cpu.heap import give_back_freed_memory
+from ..stages.models.device import resolve_device, resolve_dtype
+from ..stages.models.language_model import LanguageModel
+from ..stages.models.load import load_model
+from ..stages.models.served import read_served_card
+from ..stages.models.settings import ModelSettings
+from ..stages.models.vocabulary import check_compatible
+from ..stages.prompts.order import round_prompts
+from ..stages.prompts.render import Prompt, needed_columns, render_prompts
+from ..stages.prompts.settings import TextSettings
 from ..storage.errors import ConfigError
-from ..storage.prompts import read_rows
 from ..storage.runs import RunFolder
-from ..storage.store import Artifact, Store
-from .config import RunConfig
+from ..storage.sources.rows import read_rows
+from ..storage.store.store import Artifact, Store
+from .config.run import RunConfig
 from .engines import Engines
 from .progress import Reporter, Stopwatch, peak_memory
 

@@ -9,7 +9,7 @@ teacher on the unselected tokens (of the `select` stage), and the student's drif
 from collections.abc import Mapping
 from typing import Any
 
-from .config import RunConfig
+from .config.run import RunConfig
 
 # Of the mean over all tokens in the run's first round, and of the best round so far. On the
 # built-in pair every run that collapsed went beyond it, and none that ended as well as all tokens

@@ -12,7 +12,6 @@ table here (bytes a row, 100,000 rows, zstd level 3):
 Ids ascend in a row: by falling log-prob the log-probs shrink and the ids grow by more.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .columns import Column, schema
+from .content import is_list, kind_of, numbers, spell
 from .errors import NumericsError, StoreError
 
 # Rows a row group: 65,536 narrow rows let DuckDB spread one shard over threads; 8,192 rows with
 # lists are a few MB, so that a reader of the payload holds little beyond what it asked for.
 NARROW_ROWS = 65_536
+
+
 LIST_ROWS = 8_192
+
 
 # A list of halves is stored as singles of the same numbers: Parquet readers know their encoding,
 # and their last 13 bits are zero. This mark on the field brings the halves back.
 _HALVES = {b"tip.element": b"float16"}
+
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -59,23 +63,8 @@ def read_table(paths: Sequence[Path], columns: Sequence[str] | None = None) -> p
     return pa.concat_tables([_read(Path(path), columns) for path in paths])
 
 
-def content_hash(table: pa.Table) -> str:
-    """Return the hash of a table's logical rows, 64 hex digits.
-
-    Names, types, values, list lengths and nulls count, bit for bit; chunks, slices, what lies
-    below a null, and the version of the writer do not.
-    """
-    digest = hashlib.sha256()
-    for field, column in zip(table.schema, table.columns, strict=True):
-        hashed = _ArrayHash()
-        for chunk in column.chunks:
-            hashed.feed(chunk)
-        digest.update(f"{field.name}:{_spell(field.type)}:{hashed.hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
 def _options(columns: tuple[Column, ...]) -> dict[str, Any]:
-    lists = any(_is_list(column.type) for column in columns)
+    lists = any(is_list(column.type) for column in columns)
     return {
         "compression": "zstd",
         "compression_level": 3,
@@ -124,9 +113,9 @@ def _conform(table: pa.Table, columns: tuple[Column, ...]) -> pa.Table:
 
 
 def _cast(array: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    given, wanted = _kind(array.type), _kind(field.type)
+    given, wanted = kind_of(array.type), kind_of(field.type)
     reason = f"{given} where {wanted} is needed"
-    if given in (wanted, "null") or (given == "list of null" and _is_list(field.type)):
+    if given in (wanted, "null") or (given == "list of null" and is_list(field.type)):
         try:
             return array.cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -136,31 +125,31 @@ def _cast(array: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 
 def _refuse_nulls(array: pa.ChunkedArray, field: pa.Field) -> None:
     found = None if field.nullable else _first(array, _null)
-    if found is None and _is_list(field.type):
+    if found is None and is_list(field.type):
         found = _first(array, _null, entries=True)
     if found is not None:
         raise ValueError(f"column {field.name}, row {found[0]}: null where a value is needed")
 
 
 def _refuse_not_finite(array: pa.ChunkedArray, field: pa.Field) -> None:
-    entries = _is_list(field.type)
+    entries = is_list(field.type)
     if not pa.types.is_floating(field.type.value_type if entries else field.type):
         return
     found = _first(array, _not_finite, entries)
     if found is not None:
         row, value = found
         raise NumericsError(
-            f"column {field.name}, row {row}: {value} is not finite in {_spell(field.type)}; "
+            f"column {field.name}, row {row}: {value} is not finite in {spell(field.type)}; "
             "nothing was stored: look at the model or the rule that computed it"
         )
 
 
 def _null(values: pa.Array) -> Flags:
-    return _numbers(values.is_null())
+    return numbers(values.is_null())
 
 
 def _not_finite(values: pa.Array) -> Flags:
-    return ~np.isfinite(_numbers(values)) & ~_null(values)
+    return ~np.isfinite(numbers(values)) & ~_null(values)
 
 
 def _first(
@@ -198,12 +187,8 @@ def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
     return table if columns is None else table.select(list(columns))
 
 
-def _is_list(type_: pa.DataType) -> bool:
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_)
-
-
 def _is_halves(type_: pa.DataType) -> bool:
-    return _is_list(type_) and pa.types.is_float16(type_.value_type)
+    return is_list(type_) and pa.types.is_float16(type_.value_type)
 
 
 def _was_halves(field: pa.Field) -> bool:
@@ -218,24 +203,14 @@ def _half(type_: pa.DataType) -> pa.DataType:
     return pa.list_(type_.value_field.with_type(pa.float16()))
 
 
-def _kind(type_: pa.DataType) -> str:
-    """Return what a type holds: a cast changes its width, never its kind."""
-    if _is_list(type_):
-        return f"list of {_kind(type_.value_type)}"
-    if pa.types.is_integer(type_) or pa.types.is_floating(type_):
-        return "number"
-    text = pa.types.is_string(type_) or pa.types.is_large_string(type_)
-    return "text" if text or pa.types.is_string_view(type_) else str(type_)
-
-
 def _leaf(column: Column) -> str:
     """Return the Parquet path of a column's values."""
-    return f"{column.name}.list.element" if _is_list(column.type) else column.name
+    return f"{column.name}.list.element" if is_list(column.type) else column.name
 
 
 def _splits(type_: pa.DataType) -> bool:
     """Tell whether BYTE_STREAM_SPLIT pays and every reader knows it for the type."""
-    if _is_list(type_):
+    if is_list(type_):
         return type_.value_type in (pa.int32(), pa.float32(), pa.float16())
     return type_ in (pa.float32(), pa.float64())
 
@@ -243,61 +218,3 @@ def _splits(type_: pa.DataType) -> bool:
 def _repeats(type_: pa.DataType) -> bool:
     """Tell whether a dictionary pays: words, token ids, and ids that repeat row after row."""
     return pa.types.is_integer(type_) or pa.types.is_string(type_)
-
-
-def _spell(type_: pa.DataType) -> str:
-    """Return a type's name, free of what Arrow's versions print or lay out differently."""
-    if _is_list(type_):
-        return f"list({_spell(type_.value_type)})"
-    if pa.types.is_floating(type_):
-        return f"float{type_.bit_width}"
-    return str(type_) if _kind(type_) == "number" else _kind(type_)
-
-
-def _numbers(array: pa.Array) -> np.ndarray[Any, Any]:
-    return array.to_numpy(zero_copy_only=False)
-
-
-class _ArrayHash:
-    """Running hash of one column: the rows that are null, the lengths, the values.
-
-    Three streams, so that the place where a chunk ends leaves no trace in any of them.
-    """
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.nulls = hashlib.sha256()
-        self.lengths = hashlib.sha256()
-        self.values = hashlib.sha256()
-        self.items: _ArrayHash | None = None
-
-    def feed(self, array: pa.Array) -> None:
-        if array.null_count:
-            at = np.flatnonzero(_numbers(array.is_null())) + self.rows
-            self.nulls.update(at.astype("<i8").tobytes())
-        self.rows += len(array)
-        self._feed_values(array.drop_null() if array.null_count else array)
-
-    def _feed_values(self, array: pa.Array) -> None:
-        if _is_list(array.type):
-            self._feed_lengths(array.value_lengths())
-            self.items = self.items or _ArrayHash()
-            self.items.feed(array.flatten())
-        elif pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-            self._feed_lengths(pc.call_function("binary_length", [array]))
-            self.values.update("".join(array.to_pylist()).encode())
-        else:
-            self.values.update(np.ascontiguousarray(_numbers(array)).view(np.uint8).data)
-
-    def _feed_lengths(self, lengths: pa.Array) -> None:
-        self.lengths.update(_numbers(lengths).astype("<i8").tobytes())
-
-    def hexdigest(self) -> str:
-        parts = (
-            str(self.rows),
-            self.nulls.hexdigest(),
-            self.lengths.hexdigest(),
-            self.values.hexdigest(),
-            self.items.hexdigest() if self.items and self.items.rows else "",
-        )
-        return hashlib.sha256("/".join(parts).encode()).hexdigest()

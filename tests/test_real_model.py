@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from tip.pipeline.config import load_config
+from tip.pipeline.config.toml import load_config
 from tip.pipeline.progress import Reporter
-from tip.pipeline.rounds import play
+from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session
 
 ROOT = Path(__file__).parents[1]

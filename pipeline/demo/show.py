@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ...storage.runs import RunFolder
-from ..config import load_config
+from ..config.toml import load_config
+from ..metrics import by_round
 from ..progress import Reporter, Stopwatch
-from ..rounds import play
+from ..rounds.play import play
+from ..rounds.single import evaluate_teacher
 from ..session import Session
-from ..single import evaluate_teacher
-from ..status import by_round
 from .task import write_problem_files
 
 PROBLEMS = 500  # held-out ones asked before and after: an interval of about 3 points at 85 %

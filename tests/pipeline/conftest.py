@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tip.pipeline.config import RunConfig, make_config
+from tip.pipeline.config.run import RunConfig
+from tip.pipeline.config.toml import make_config
 from tip.pipeline.demo.task import write_problem_files
 from tip.pipeline.session import Session
 

@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
+from tip.pipeline.metrics import by_round
 from tip.pipeline.progress import Reporter
-from tip.pipeline.rounds import play
+from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session
+from tip.pipeline.show.status import print_run
 from tip.pipeline.stability import lost_ground, rounds_that_lost_ground, warning
-from tip.pipeline.status import by_round, print_run
 
 from .conftest import MakeConfig
 

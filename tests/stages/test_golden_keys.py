@@ -10,23 +10,20 @@ from pathlib import Path
 
 import pytest
 from tiny import prompt
-from tip.stages.evaluate import evaluate_inputs
-from tip.stages.models import read_card
-from tip.stages.rollout import rollout_inputs, sampling_of
-from tip.stages.schedule import learning_rates
-from tip.stages.score import teacher_inputs, tokens_inputs
-from tip.stages.select import selection_inputs
-from tip.stages.settings import (
-    EvaluateSettings,
-    ModelSettings,
-    RolloutSettings,
-    ScoreSettings,
-    SelectSettings,
-    TrainSettings,
-)
-from tip.stages.teachers import engine_teacher_inputs
-from tip.stages.train import train_inputs
-from tip.storage.artifacts import artifact_key
+from tip.stages.evaluate.evaluate import evaluate_inputs
+from tip.stages.evaluate.settings import EvaluateSettings
+from tip.stages.models.card import read_card
+from tip.stages.models.settings import ModelSettings
+from tip.stages.rollout.rollout import rollout_inputs, sampling_of
+from tip.stages.rollout.settings import RolloutSettings
+from tip.stages.score.keys import engine_teacher_inputs, teacher_inputs, tokens_inputs
+from tip.stages.score.settings import ScoreSettings
+from tip.stages.select.select import selection_inputs
+from tip.stages.select.settings import SelectSettings
+from tip.stages.train.schedule import learning_rates
+from tip.stages.train.settings import TrainSettings
+from tip.stages.train.train import train_inputs
+from tip.storage.store.artifacts import artifact_key
 
 PAIR = Path(str(files("tip.pipeline.demo") / "pair"))
 PROMPTS = [prompt([5, 6, 7]), prompt([8, 9])]

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from tip.stages.engines import Sampling
-from tip.stages.engines.local import LocalEngine
-from tip.stages.models import LanguageModel, load_model
-from tip.stages.prompts import Prompt
-from tip.stages.rollout import roll_out
-from tip.stages.settings import ModelSettings, ScoreSettings
-from tip.stages.training_data import TrainingData, load_training_data
+from tip.stages.engines.local.engine import LocalEngine
+from tip.stages.engines.protocols import Sampling
+from tip.stages.models.language_model import LanguageModel
+from tip.stages.models.load import load_model
+from tip.stages.models.settings import ModelSettings
+from tip.stages.prompts.render import Prompt
+from tip.stages.rollout.rollout import roll_out
+from tip.stages.score.settings import ScoreSettings
+from tip.stages.train.data import TrainingData, load_training_data
 from tip.storage.columns import ROLLOUTS, SELECTION, TEACHER, schema
 from tip.storage.keys import ids_hash
 from tip.storage.tables import write_table

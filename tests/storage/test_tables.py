@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tip.storage import columns as declared
 from tip.storage.columns import Column, schema
+from tip.storage.content import content_hash
 from tip.storage.errors import NumericsError, StoreError
-from tip.storage.tables import content_hash, read_table, write_table
+from tip.storage.tables import read_table, write_table
 
 TABLES = {
     name: getattr(declared, name)

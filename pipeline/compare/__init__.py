@@ -1,0 +1,1 @@
+"""Which tokens matter: rules x budgets x seeds from shared artifacts."""

@@ -1,0 +1,101 @@
+"""What would stop a comparison halfway, met before anything is played."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from ...storage.errors import ConfigError
+from ...storage.runs import RunFolder
+from ..config.run import RunConfig
+from ..config.same import same_run
+from ..progress import Reporter
+from ..rounds.steps import check_selection
+from ..session import Session
+from .rows import NO_REFRESH, Row, run_config
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a comparison."""
+
+    row: Row
+    seed: int
+    config: RunConfig
+
+
+def jobs_of(
+    config: RunConfig, rows: Sequence[Row], seeds: Iterable[int], reporter: Reporter
+) -> list[Job]:
+    """Return the runs of a comparison, seed by seed, each shown to be one that can be played.
+
+    No refresh is left out, with a note, where there are fewer prompts than it needs. Raises
+    `ConfigError` or another `TipError` for the first run that could not be played: a name that no
+    run may have, a run that was begun otherwise, a rule or condition that is not SQL over the
+    tables, models, prompts or problems that do not serve.
+    """
+    if config.evaluate is None:
+        raise ConfigError("compare needs an [evaluate] section: add one with problems and answers")
+    session = Session(config, reporter)
+    session.check_inputs()
+    rows = [row for row in rows if row.rule != NO_REFRESH or _prompts_suffice(session)]
+    jobs = [Job(row, seed, run_config(config, row, seed)) for seed in seeds for row in rows]
+    for job in jobs:
+        _check_begun(job.config)
+    for select in {job.config.select.model_dump_json(): job.config.select for job in jobs}.values():
+        check_selection(select)
+    for each in {_inputs(job.config): job.config for job in jobs}.values():
+        Session(each).check_inputs()
+    return jobs
+
+
+def _inputs(config: RunConfig) -> str:
+    """Return all of a config that its models, prompts and problems depend on, and some more."""
+    return config.model_dump_json(
+        exclude={"name", "rounds", "seed", "data_seed", "select", "train"}
+    )
+
+
+def _prompts_suffice(session: Session) -> bool:
+    """Tell whether one round can hold the prompts of all rounds; say so where it cannot."""
+    config = session.config
+    needed = config.rollout.prompts * config.rounds
+    if config.rollout.replay is not None or needed <= len(session.prompts):
+        return True
+    session.reporter.say(
+        f"note: the control `{NO_REFRESH}` is left out: its one round holds rounds x "
+        f"rollout.prompts = {needed} distinct prompts, and there are {len(session.prompts)}; add "
+        "prompts or lower one of the two to have it"
+    )
+    return False
+
+
+def _check_begun(config: RunConfig) -> None:
+    """Raise `ConfigError` where a run of this name exists that is not the one to be played.
+
+    Its length counts too: the schedule of the learning rate was laid out for it.
+    """
+    run = RunFolder(config.runs, config.name)
+    stored = run.config()
+    if stored is None or not any(run.rounds()):
+        return
+    before = stored["config"]
+    differ = [f"{key} = {_value(before, key)!r}" for key in same_run(before, config)]
+    lengths = (stored.get("horizon_rounds", config.rounds), before["rounds"])
+    differ += [f"rounds = {length}" for length in lengths if length != config.rounds][:1]
+    if "branch" in stored:
+        differ.append("rounds of another run (--from)")
+    if differ:
+        raise ConfigError(
+            f"run {config.name} in {config.runs} was begun otherwise, with {', '.join(differ)}: "
+            "give the comparison another name (--name), its stored signals are shared"
+        )
+
+
+def _value(values: dict[str, Any], key: str) -> Any:
+    """Return the value at a dotted key, None where there is none."""
+
+    def within(place: Any, part: str) -> Any:
+        return place.get(part) if isinstance(place, dict) else None
+
+    return reduce(within, key.split("."), values)

@@ -1,0 +1,188 @@
+"""Which tokens matter for a pair of models: rules x budgets x seeds, from shared artifacts.
+
+Within a seed all rows share prompts, noise, the first rollouts and their teacher signals; then
+each goes on-policy on its own. Seeds share nothing but the models. Beside the rules stand the
+controls: all tokens, random tokens at each budget, and no refresh (every rollout from the first
+student). Runs are ordinary runs: they resume, and what exists is not played again.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from ...storage.errors import TipError
+from ...storage.runs import RunFolder
+from ...storage.store.artifacts import artifact_key
+from ...storage.store.store import Artifact, Make, Store
+from ..config.run import RunConfig
+from ..metrics import by_round
+from ..progress import Reporter, Tick
+from ..rounds.play import play
+from ..rounds.single import evaluate_teacher
+from ..session import Session
+from ..stability import rounds_that_lost_ground
+from .checks import Job
+from .rows import Row
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to; accuracies in points, tokens and seconds summed over its rounds.
+
+    peak_gpu_memory_mb: None where no GPU was used. lost_ground: whether the student lost, in a
+    round, what it was not trained on. curve: accuracy by optimiser steps.
+    """
+
+    row: Row
+    seed: int
+    accuracy: float
+    reverse_kl: float | None
+    trained_tokens: int
+    teacher_scored: int
+    teacher_reused: int
+    seconds: float
+    peak_memory_mb: int
+    peak_gpu_memory_mb: int | None
+    lost_ground: bool
+    curve: tuple[tuple[int, float], ...]
+
+
+def compare(
+    jobs: Sequence[Job], workers: int, reporter: Reporter
+) -> tuple[list[Outcome], float | None]:
+    """Play all runs, `workers` at a time; return what they came to, and the teacher's accuracy.
+
+    The teacher is asked first, with the first run's seed: what is wrong with it shows before hours
+    of work. Its accuracy in points is None where a server holds it, for nobody can ask it here.
+    """
+    teacher = None
+    if jobs[0].config.teacher.server is None:
+        teacher = 100 * _each(_ask_teacher, [jobs[0].config], 1, lambda _: None)[0]
+        reporter.say(f"teacher: accuracy {teacher:.1f} %")
+    with reporter.bar("compare", len(jobs), "runs") as tick:
+        played = _each(_play, [job.config for job in jobs], workers, tick)
+    return [_outcome(job, lines) for job, lines in zip(jobs, played, strict=True)], teacher
+
+
+def _play(session: Session) -> list[dict[str, Any]]:
+    """Play a run to its end and return the metrics of this start: a line for each of its stages."""
+    before = len(session.run.metrics())
+    play(session)
+    return session.run.metrics()[before:]
+
+
+def _ask_teacher(session: Session) -> float:
+    return evaluate_teacher(session)["accuracy"]
+
+
+def _each(
+    work: Callable[[Session], Any], configs: Sequence[RunConfig], workers: int, tick: Tick
+) -> list[Any]:
+    """Return what `work` gives for each run, doing only what is not in the store."""
+    results = [_found(work, config) if _has_ended(config) else None for config in configs]
+    missing = [place for place, result in enumerate(results) if result is None]
+    tick(len(configs) - len(missing))
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = {pool.submit(_apart, work, configs[place]): place for place in missing}
+        try:
+            for done in as_completed(waiting):
+                results[waiting[done]] = done.result()
+                tick(1)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
+
+
+def _apart(work: Callable[[Session], Any], config: RunConfig) -> Any:
+    """Work in a process of its own: its peak memory is its own, and nothing it holds outlives it.
+
+    It takes 3 s to start, mostly for torch.
+    """
+    context = multiprocessing.get_context("spawn")  # a forked CUDA does not work
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        try:
+            return process.submit(_in_process, work, config.model_dump_json()).result()
+        except BrokenProcessPool as error:
+            raise TipError(
+                f"the process of run {config.name} was killed, maybe for its memory: with fewer "
+                "--workers each has more; the same command continues"
+            ) from error
+
+
+def _in_process(work: Callable[[Session], Any], text: str) -> Any:
+    return work(Session(RunConfig.model_validate_json(text)))
+
+
+class _LackingError(Exception):
+    """The store does not hold what a run needs."""
+
+
+class _FullStore(Store):
+    """A store in which everything is found, or else the work ends: nothing is made."""
+
+    def ensure(self, kind: str, inputs: dict[str, Any], make: Make) -> tuple[Artifact, bool]:
+        """Return what is found; raise `_LackingError` where it is not."""
+        found = self.find(kind, artifact_key(kind, inputs))
+        if found is None:
+            raise _LackingError
+        return found, False
+
+
+def _found(work: Callable[[Session], Any], config: RunConfig) -> Any:
+    """Return what work gives if all it needs is in the store, else None; no model is loaded.
+
+    Every key is computed again: an edited rule, prompt, problem or model is met as in a first play.
+    """
+    session = Session(config)
+    session.store = _FullStore(config.store)
+    try:
+        return work(session)
+    except _LackingError:
+        return None
+
+
+def _has_ended(config: RunConfig) -> bool:
+    """Tell whether a run of this name once got to its end: then it is worth a look in the store."""
+    metrics = RunFolder(config.runs, config.name).metrics()
+    return any(m["stage"] == "evaluate" and m["round"] == config.rounds for m in metrics)
+
+
+def _outcome(job: Job, played: list[dict[str, Any]]) -> Outcome:
+    """Return what a run came to. played: the metrics of its last start, which met every stage.
+
+    Results are those of that start. Costs are of all starts, but only for the stages of this run:
+    a question to the teacher, or rounds beyond the last one, are no part of it.
+    """
+    results = by_round(played)
+    run = RunFolder(job.config.runs, job.config.name)
+    paid = [m for m in run.metrics() if m["stage"] in results.get(m["round"], {})]
+    costs = by_round(paid).values()
+    steps, curve = 0, []
+    for stages in results.values():
+        if "evaluate" in stages:
+            curve.append((steps, 100 * stages["evaluate"]["accuracy"]))
+        steps += stages.get("train", {}).get("steps", 0)
+    last = results[job.config.rounds]["evaluate"]
+
+    def total(stage: str, name: str) -> int:
+        return sum(stages[stage].get(name, 0) for stages in costs if stage in stages)
+
+    on_gpu = [m["peak_gpu_memory_mb"] for m in paid if "peak_gpu_memory_mb" in m]
+    return Outcome(
+        row=job.row,
+        seed=job.seed,
+        accuracy=100 * last["accuracy"],
+        reverse_kl=last.get("reverse_kl"),
+        trained_tokens=total("train", "trained_tokens"),
+        teacher_scored=total("score", "teacher_tokens_scored"),
+        teacher_reused=total("score", "teacher_tokens_reused"),
+        seconds=sum(s["seconds"] for stages in costs for s in stages.values()),
+        peak_memory_mb=max(m["peak_memory_mb"] for m in paid),
+        peak_gpu_memory_mb=max(on_gpu, default=None),
+        lost_ground=bool(rounds_that_lost_ground(results)),
+        curve=tuple(curve),
+    )

@@ -1,0 +1,89 @@
+"""Everything that makes a run, as one frozen value."""
+
+from pydantic import model_validator
+
+from ...stages.evaluate.settings import EvaluateSettings
+from ...stages.models.settings import ModelSettings, TeacherSettings
+from ...stages.prompts.settings import PromptSettings
+from ...stages.rollout.settings import RolloutSettings
+from ...stages.score.settings import ScoreSettings
+from ...stages.select.settings import SelectSettings
+from ...stages.settings import Count, Natural, Settings
+from ...stages.train.settings import TrainSettings
+
+
+class RunConfig(Settings):
+    """Everything that makes a run."""
+
+    name: str
+    """Name of the run's folder under `runs`."""
+    rounds: Count = 10
+    """Rounds of rollout, score, select, train. More of them extend a run."""
+    seed: Natural = 0
+    """Seed of sampling, ties and the order of training."""
+    data_seed: Natural = 0
+    """Seed of the order of prompts; runs that share it share rollouts."""
+    store: str = "store"
+    """Folder or fsspec URL (s3://bucket/prefix) of artifacts; share it between runs."""
+    runs: str = "runs"
+    """Folder of run folders."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: Natural = 0
+    """CPU threads. 0: as many as torch chooses. Results can differ in rounding between counts."""
+    student: ModelSettings
+    """The model that learns."""
+    teacher: TeacherSettings
+    """The model that is learnt from."""
+    prompts: PromptSettings
+    """Prompts of the rollouts."""
+    rollout: RolloutSettings = RolloutSettings()
+    """Sampling of rollouts."""
+    score: ScoreSettings = ScoreSettings()
+    """Teacher signals."""
+    select: SelectSettings = SelectSettings()
+    """Selection of tokens."""
+    train: TrainSettings = TrainSettings()
+    """Training of the student."""
+    evaluate: EvaluateSettings | None = None
+    """Problems with known answers. None: no evaluation."""
+
+    @model_validator(mode="after")
+    def _a_server_has_an_address(self) -> "RunConfig":
+        if (self.score.engine == "server") != (self.teacher.server is not None):
+            raise ValueError(
+                "score.engine = 'server' and the section [teacher.server] with its `url` go "
+                f"together, but score.engine = '{self.score.engine}' and teacher.server is "
+                f"{'missing' if self.teacher.server is None else 'there'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _problems_are_shown_as_they_are(self) -> "RunConfig":
+        if self.teacher.format is not None and self.evaluate and self.evaluate.reverse_kl:
+            raise ValueError(
+                "evaluate.reverse_kl asks the teacher about problems, but teacher.format shows it "
+                "more of a training prompt than the student sees: leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_gpu_is_not_shared_out(self) -> "RunConfig":
+        for name, section in (("student", self.student), ("teacher", self.teacher)):
+            count = section.vllm.tensor_parallel
+            if count > 1 and ":" in self.device:
+                raise ValueError(
+                    f"{name}.vllm.tensor_parallel = {count} needs {count} GPUs, but device = "
+                    f"'{self.device}' is one: set device = 'cuda' (CUDA_VISIBLE_DEVICES says "
+                    "which), or tensor_parallel = 1"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _replay_is_another_run(self) -> "RunConfig":
+        if self.rollout.replay == self.name:
+            raise ValueError(
+                f"rollout.replay = {self.name!r} names the run itself: give this run another name, "
+                "or name a finished run to replay"
+            )
+        return self

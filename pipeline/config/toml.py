@@ -1,0 +1,93 @@
+"""The configuration of a run: TOML in, one frozen value out, every rule checked before any work.
+
+Sections belong to the stages (`stages/settings.py`); here stands what belongs to the run as a
+whole. No model and no GPU is needed to read a config.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...storage.errors import ConfigError
+from .run import RunConfig
+
+
+def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
+    """Return the config of a TOML file with `key=value` changes applied.
+
+    Raises `ConfigError` with the place of the first wrong value and what was expected there.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such config file; see examples/ for some") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    for change in changes:
+        apply_change(values, change, "--set")
+    values.setdefault("name", path.stem)
+    return make_config(values, str(path))
+
+
+def make_config(values: dict[str, Any], where: str) -> RunConfig:
+    """Return the config of plain values, or raise `ConfigError` naming `where`."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first(error)}") from error
+
+
+def apply_change(values: dict[str, Any], change: str, option: str) -> None:
+    """Change plain values in place. change: `key=value`; option: the one that gave it."""
+    key, equals, text = change.partition("=")
+    if not equals or not re.fullmatch(r"[a-z_]+(\.[A-Za-z_]\w*)*", key.strip()):
+        raise ConfigError(f"{option} {change}: expected key=value, such as train.lr=1e-5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{option} {change}: {section} is a value, not a section")
+    values[last] = value
+
+
+def _first(error: ValidationError) -> str:
+    """Return the first complaint in one line: the dotted key, what is wrong, the way out."""
+    about = error.errors()[0]
+    key = ".".join(str(part) for part in about["loc"]) or "config"
+    if about["type"] == "extra_forbidden":
+        known = _fields(about["loc"][:-1])
+        near = difflib.get_close_matches(str(about["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    if about["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    if about["type"] == "value_error":
+        return f"{key}: {about['msg'].removeprefix('Value error, ')}"
+    return f"{key} = {about['input']!r}: {about['msg'][0].lower()}{about['msg'][1:]}"
+
+
+def _fields(place: Iterable[int | str]) -> list[str]:
+    model: Any = RunConfig
+    for part in place:
+        field = model.model_fields.get(part)
+        model = None if field is None else section_of(field.annotation)
+        if model is None:
+            return []
+    return sorted(model.model_fields)
+
+
+def section_of(annotation: Any) -> Any:
+    """Return the settings class of a field's type, None for a plain value."""
+    kinds = getattr(annotation, "__args__", (annotation,))
+    return next((k for k in kinds if hasattr(k, "model_fields")), None)

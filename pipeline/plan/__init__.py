@@ -1,0 +1,1 @@
+"""What a run would do and take, from configs and manifests alone."""

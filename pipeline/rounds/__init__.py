@@ -1,0 +1,1 @@
+"""Rounds: what follows what, and each stage through the store."""

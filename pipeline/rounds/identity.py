@@ -1,0 +1,82 @@
+"""What a run is, and whether it is the same one: before any work, and again at every start.
+
+A run is its resolved config, what the config names by a path (the rule's SQL, the prompts, the
+models), and where it branched off. The run folder keeps all of it from the first start on.
+"""
+
+import secrets
+from typing import Any
+
+from ...stages.select.rulebook import load_rule
+from ...storage.errors import ConfigError
+from ...storage.keys import key_of
+from ..config.run import RunConfig
+from ..config.same import same_run
+from ..config.toml import make_config
+from ..session import Session
+from .steps import check_selection
+
+
+def begin(session: Session) -> None:
+    """Write what the run is into its folder, or show that it is the run already there.
+
+    Raises `ConfigError` when the run was started with anything else that changes results.
+    """
+    named = check(session)
+    before = session.run.config()
+    if before is None or not any(session.run.rounds()):
+        identity = session.run.id or secrets.token_hex(8)  # a killed first start made shards
+        before = {"id": identity, "horizon_rounds": session.config.rounds}
+    now = {"config": session.config.model_dump(mode="json"), "content": named}
+    session.run.save_config(before | now)
+
+
+def check(session: Session) -> dict[str, str]:
+    """Meet a person's mistakes before any work; write nothing. Raises as `begin` does.
+
+    Returns the run's `content`.
+    """
+    check_selection(session.config.select)
+    session.check_inputs()
+    named = content(session)
+    before = session.run.config()
+    if before is None or not any(session.run.rounds()):
+        return named
+    run, runs = session.run.name, session.config.runs
+    way_out = "give this run another name (--name), its stored signals are shared"
+    if changed := same_run(before["config"], session.config):
+        old = make_config(before["config"], str(session.run.config_path))
+        first = changed[0]
+        raise ConfigError(
+            f"run {run} in {runs} was started with {first} = {_value(old, first)!r}, now it is "
+            f"{_value(session.config, first)!r}"
+            + (f" (and {len(changed) - 1} more differ)" if len(changed) > 1 else "")
+            + f": {way_out}"
+        )
+    known = before.get("content", {})
+    for key, digest in named.items():
+        if known.get(key, digest) != digest:
+            raise ConfigError(
+                f"run {run} in {runs}: what {key} = {_value(session.config, key)!r} names has "
+                f"changed since it was started: bring the old one back, or {way_out}"
+            )
+    return named
+
+
+def content(session: Session) -> dict[str, str]:
+    """Return a digest of what each setting that is a name or a path stands for."""
+    digests = {
+        "select.rule": key_of(load_rule(session.config.select.rule).sql),
+        "student.model": session.student_card.fingerprint,
+        "teacher.model": session.teacher_card.fingerprint,
+    }
+    if session.config.rollout.replay is None:
+        digests["prompts.source"] = key_of([p.hash for p in session.prompts])
+    return digests
+
+
+def _value(config: RunConfig, key: str) -> Any:
+    value: Any = config.model_dump(mode="json")
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

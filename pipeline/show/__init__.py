@@ -1,0 +1,1 @@
+"""What people see: tables of runs, stores, plans and comparisons."""

@@ -1,0 +1,148 @@
+"""What the store and the rules hold, printed for people."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ...stages.select.rulebook import builtin_rules
+from ...storage.errors import ConfigError, StoreError
+from ...storage.queries import ask
+from ...storage.runs import RunFolder
+from ...storage.store.store import Artifact, Store
+
+_WIDE_TEXT = 60  # characters of a cell before it is cut
+
+
+def print_rules() -> None:
+    """Print the built-in rules: name, budget, what must be known first, what each ranks by."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("rule", "budget", "needs", "ranks tokens by", "source"):
+        table.add_column(name, no_wrap=name == "rule")
+    for rule in builtin_rules().values():
+        budget = "its own" if rule.keep is not None else "keep"
+        drawn = ", drawn" if rule.draw == "sample" else ""
+        table.add_row(rule.name, budget + drawn, rule.needs, rule.title, rule.source.split(" (")[0])
+    Console().print(table)
+    print(
+        "budget: `select.keep`, or the rule's own; drawn: by chance, without replacement.\n"
+        "needs: whose pass over the rollouts the ranking costs (training needs the teacher's)."
+    )
+
+
+def print_query(
+    query: str, name: str, numbers: list[int] | None, runs: str, output: Path | None
+) -> None:
+    """Run one SELECT over the tables of a run and print or write its result."""
+    run = RunFolder(runs, name)
+    config = run.config()
+    if config is None:
+        raise ConfigError(f"no run {name} under {runs}; `tip status --runs {runs}` lists them")
+    store = existing_store(config["config"]["store"])
+    tokens, rollouts = {}, {}
+    for number, pointers in run.rounds():
+        if "tokens" in pointers and (numbers is None or number in numbers):
+            tokens[number] = _paths(store, "tokens", pointers["tokens"])
+            rollouts[number] = _paths(store, "rollouts", pointers["rollouts"])
+    if not tokens:
+        raise ConfigError(f"run {name} has no scored round {numbers or ''}; play it first")
+    frame = pl.DataFrame(ask(query, tokens, rollouts))
+    if output is None:
+        with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True):
+            print(frame)
+    else:
+        _write(frame, output)
+
+
+def _write(frame: pl.DataFrame, output: Path) -> None:
+    writers = {".parquet": frame.write_parquet, ".csv": frame.write_csv}
+    if output.suffix not in writers:
+        raise ConfigError(f"--output {output}: expected a name ending in .parquet or .csv")
+    try:
+        writers[output.suffix](output)
+    except OSError as error:
+        raise ConfigError(f"--output {output}: cannot be written ({error})") from error
+
+
+def print_artifacts(root: str, kind: str | None) -> None:
+    """Print a line an artifact."""
+    table = Table()
+    for name in ("kind", "key", "bytes", "rows", "made from"):
+        table.add_column(name, justify="right" if name in ("bytes", "rows") else "left")
+    for artifact in existing_store(root).list(kind):
+        table.add_row(
+            artifact.kind,
+            artifact.key,
+            f"{artifact.bytes:,}",
+            f"{artifact.rows:,}",
+            _about(artifact),
+        )
+    Console().print(table)
+
+
+def print_sizes(root: str) -> None:
+    """Print what each kind takes, and the bytes a token of the tables that have one row a token."""
+    sizes = existing_store(root).sizes()
+    table = Table()
+    for name in ("kind", "artifacts", "bytes", "rows", "bytes a row"):
+        table.add_column(name, justify="left" if name == "kind" else "right")
+    for kind, size in sorted(sizes.items()):
+        each = f"{size.bytes / size.rows:.1f}" if size.rows else ""
+        table.add_row(kind, f"{size.artifacts:,}", f"{size.bytes:,}", f"{size.rows:,}", each)
+    total = sum(size.bytes for size in sizes.values())
+    table.add_row("all", f"{sum(s.artifacts for s in sizes.values()):,}", f"{total:,}", "", "")
+    Console().print(table)
+
+
+def verify_store(root: str) -> None:
+    """Read everything; raise `StoreError` when something is damaged."""
+    store, wrong, count = existing_store(root), [], 0
+    for artifact in store.list(damaged=wrong):
+        wrong += store.verify(artifact)
+        count += 1
+    for text in wrong:
+        print(text)
+    if wrong:
+        raise StoreError(
+            f"{root}: {len(wrong)} damaged of {count} artifacts, listed above; remove their "
+            "folders and run again: they are made anew"
+        )
+    print(f"{count} artifacts, all whole")
+
+
+def sweep_store(root: str, hours: float) -> None:
+    """Remove unfinished work of dead processes."""
+    removed = existing_store(root).sweep(hours * 3600)
+    print(f"removed {len(removed)} unfinished drafts")
+
+
+def existing_store(root: str) -> Store:
+    """Open a store to look at it; one that is not there is named, not made."""
+    if "://" not in root and not Path(root).expanduser().is_dir():
+        raise StoreError(f"{root}: no such store; name one with --store (runs make theirs)")
+    return Store(root)
+
+
+def _paths(store: Store, kind: str, keys: list[str]) -> list[Path]:
+    found: list[Path] = []
+    for key in keys:
+        artifact = store.find(kind, key)
+        if artifact is None:
+            raise StoreError(f"{store}: {kind} {key} is not there any more; run `tip run` again")
+        found.append(store.path(artifact, kind))
+    return found
+
+
+def _about(artifact: Artifact) -> str:
+    names = ("student", "teacher", "model", "rule", "start", "mode", "temperature", "loss", "seed")
+    picked: dict[str, Any] = {k: artifact.inputs[k] for k in names if k in artifact.inputs}
+    text = " ".join(f"{k}={_short(v)}" for k, v in picked.items())
+    return text if len(text) <= _WIDE_TEXT else text[: _WIDE_TEXT - 3] + "..."
+
+
+def _short(value: Any) -> str:
+    text = value[0] if isinstance(value, list) and value else value
+    return str(text)[:12]

@@ -1,0 +1,1 @@
+"""Arrays and batches: knows no model."""

@@ -1,0 +1,87 @@
+"""What generates: token ids in, token ids out. Text is never tokenised a second time.
+
+An engine is a class with the one method of `Engine`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..arrays.ragged import Ragged
+
+Tick = Callable[[int], None]
+"""Called with how many responses, tokens or steps are done since the last call, for progress."""
+
+
+def silent(_: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response wanted: the prompt and the 63-bit id that its noise is keyed by."""
+
+    prompt_ids: tuple[int, ...]
+    rollout: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; see `SamplingSettings`. top_mass, top_most: student ids to keep."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+    stop_ids: tuple[int, ...]
+    seed: int
+    top_mass: float = 0.0
+    top_most: int = 0
+
+
+@dataclass(frozen=True)
+class Responses:
+    """R responses in the order of their requests.
+
+    ids: R rows of token ids, a stop token included. logprobs: [sum of lengths] natural log at
+    temperature 1, response after response. top: the student's top ids, a row a token in the same
+    order. stopped: [R] whether a stop token ended it.
+    """
+
+    ids: Ragged
+    logprobs: np.ndarray
+    top: Ragged
+    stopped: np.ndarray
+
+
+class Engine(Protocol):
+    """Generates responses with one model."""
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, tick: Tick = silent
+    ) -> Responses:
+        """Return a response for each request."""
+        ...
+
+
+Scored = list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+
+
+class Scorer(Protocol):
+    """Reads sequences and says what the teacher thinks of their tokens."""
+
+    vocabulary: int
+    given_ids: bool
+
+    def score(
+        self,
+        sequences: Sequence[np.ndarray],
+        starts: Sequence[int],
+        top: int,
+        given: Sequence[np.ndarray | None] | None = None,
+        tick: Tick = silent,
+    ) -> Scored:
+        """Return ids and log-probs [n, 1 + top] from each start, and those of given ids [n, S]."""
+        ...

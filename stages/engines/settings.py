@@ -1,0 +1,26 @@
+"""How responses are sampled, whatever they are for."""
+
+from typing import Literal
+
+from ..settings import Count, Fraction, Natural, NotNegative, Settings
+
+
+class SamplingSettings(Settings):
+    """How responses are sampled."""
+
+    samples: Count = 1
+    """Responses a prompt."""
+    temperature: NotNegative = 1.0
+    """0 takes the most probable token. Log-probs are stored at temperature 1 whatever this is."""
+    top_p: Fraction = 1.0
+    """Sample from the smallest set of tokens with this mass."""
+    top_k: Natural = 0
+    """Sample from that many most probable tokens. 0: all."""
+    max_tokens: Count = 512
+    """Longest response in tokens."""
+    stop_ids: tuple[int, ...] = ()
+    """Further token ids that end a response, beside the model's own."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What generates."""
+    batch_size: Count = 128
+    """Rows generated together. *Not in a key*: changes results only by rounding."""

@@ -1,0 +1,244 @@
+"""The process that owns vLLM: token ids and numbers in, arrays out, over a pipe to its parent.
+
+It ends when the pipe closes or its parent is gone, and all memory that vLLM took goes with it.
+vLLM is imported here and nowhere else. The arrays are cut from vLLM's flat lists of log-probs, a
+request at a time as it finishes, so no Python object a token outlives its request.
+
+    python -m tip.stages.engines.vllm.worker FILE_DESCRIPTOR
+"""
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+
+def _vllm() -> Any:
+    """Return the package; by name, since most machines that check types lack it."""
+    return importlib.import_module("vllm")
+
+
+def _final_only() -> Any:
+    """Return the kind of output that comes once, when a request is finished."""
+    return importlib.import_module("vllm.sampling_params").RequestOutputKind.FINAL_ONLY
+
+
+def start(spec: dict[str, Any]) -> Any:
+    """Return vLLM's `LLM` for the arguments of a spec; `None` stands for vLLM's own default."""
+    chosen = {name: value for name, value in spec.items() if value is not None}
+    return _vllm().LLM(
+        skip_tokenizer_init=True,  # token ids in, token ids out
+        generation_config="vllm",  # no defaults of sampling from the model's folder
+        logprobs_mode="raw_logprobs",  # at temperature 1, whatever sampling does
+        disable_log_stats=True,
+        **chosen,
+    )
+
+
+class Worker:
+    """Steps the engine while there is work, and answers its parent in between."""
+
+    def __init__(self, llm: Any) -> None:
+        self.engine = llm.llm_engine
+        self.waiting: dict[str, Any] = {}  # request -> how to cut its output
+        self.done: dict[str, Any] = {}
+        self.wanted: list[str] = []
+        self.told = 0  # wanted requests that the parent knows to be finished
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the parent has to know of the engine."""
+        config = self.engine.vllm_config
+        return {
+            "version": _vllm().__version__,
+            "vocabulary": config.model_config.get_vocab_size(),
+            "longest": config.model_config.max_model_len,
+            "batch_tokens": config.scheduler_config.max_num_batched_tokens,
+            "given_ids": bool(config.use_v2_model_runner),
+        }
+
+    def serve(self, pipe: Connection) -> None:
+        """Answer messages until the parent closes the pipe."""
+        while True:
+            if not self.engine.has_unfinished_requests() or pipe.poll():
+                try:
+                    name, value = pipe.recv()
+                except EOFError:
+                    return
+                getattr(self, f"on_{name}")(value)
+            self._step()
+            self._tell(pipe)
+
+    def _step(self) -> None:
+        """Let the engine compute once, and keep what it finished."""
+        if not self.engine.has_unfinished_requests():
+            return
+        for output in self.engine.step():
+            if output.finished:
+                self.done[output.request_id] = self.waiting.pop(output.request_id)(output)
+
+    def _tell(self, pipe: Connection) -> None:
+        """Tell the parent how many wanted requests are finished; hand over the last of them."""
+        if not self.wanted:
+            return
+        finished = sum(name in self.done for name in self.wanted)
+        if finished > self.told:
+            pipe.send(("tick", finished - self.told))
+            self.told = finished
+        if finished == len(self.wanted):
+            pipe.send(("done", [self.done.pop(name) for name in self.wanted]))
+            self.wanted, self.told = [], 0
+
+    def on_generate(self, value: dict[str, Any]) -> None:
+        """Begin responses. value: names, prompts, seeds, and `sampling`, the same for all."""
+        terms = value["sampling"]
+        stop_ids = np.array(terms["stop_ids"], dtype=np.int64)
+
+        def cut(output: Any) -> tuple[Any, ...]:
+            return response(output.outputs[0], stop_ids, terms["top_mass"], terms["top_most"])
+
+        for name, prompt, seed in zip(
+            value["names"], value["prompts"], value["seeds"], strict=True
+        ):
+            params = _vllm().SamplingParams(
+                temperature=terms["temperature"],
+                top_p=terms["top_p"],
+                top_k=terms["top_k"],
+                max_tokens=terms["max_tokens"],
+                seed=seed,
+                stop_token_ids=terms["stop_ids"],
+                ignore_eos=True,  # the stop ids say everything
+                logprobs=terms["top_most"],
+                flat_logprobs=True,
+                detokenize=False,
+                output_kind=_final_only(),
+            )
+            self._add(name, prompt, params, cut)
+
+    def on_score(self, value: dict[str, Any]) -> None:
+        """Begin scoring. value: names, sequences, starts (first position wanted of each), top (ids
+        fetched a position), given (ids [n, S] a sequence, -1 pads, or None).
+        """
+        given = value["given"] or [None] * len(value["names"])
+        for name, sequence, first, ids in zip(
+            value["names"], value["sequences"], value["starts"], given, strict=True
+        ):
+            params = _vllm().SamplingParams(
+                temperature=0.0,
+                max_tokens=1,  # the least that vLLM accepts; it is thrown away
+                prompt_logprobs=value["top"],
+                prompt_logprob_token_ids=ids,
+                prompt_logprob_start=None if ids is None else first - 1,
+                ignore_eos=True,
+                flat_logprobs=True,
+                detokenize=False,
+                output_kind=_final_only(),
+            )
+            self._add(name, sequence, params, lambda output, first=first: scores(output, first))
+
+    def on_want(self, names: list[str]) -> None:
+        """Remember what the parent waits for."""
+        self.wanted = names
+
+    def _add(self, name: str, ids: list[int], params: Any, cut: Any) -> None:
+        self.waiting[name] = cut
+        self.engine.add_request(name, {"prompt_token_ids": ids}, params)
+
+
+def response(
+    output: Any, stop_ids: np.ndarray, top_mass: float, top_most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Return ids [T], log-probs [T], the student's top ids, how many a position, and whether a stop
+    token ended it.
+
+    vLLM gives a row of 1 + `top_most` entries a token: the sampled one, then the most probable.
+    """
+    ids = np.array(output.token_ids, dtype=np.int32)
+    flat = output.logprobs
+    rows = np.array(flat.logprobs, dtype=np.float32).reshape(len(ids), -1)
+    named = np.array(flat.token_ids, dtype=np.int32).reshape(len(ids), -1)
+    kept = leading(rows[:, 1 : 1 + top_most], top_mass)
+    stopped = bool(len(ids)) and bool(np.isin(ids[-1], stop_ids))
+    top = named[:, 1 : 1 + top_most][kept]
+    return ids, rows[:, 0], top, kept.sum(1).astype(np.int32), stopped
+
+
+def leading(logprobs: np.ndarray, top_p: float) -> np.ndarray:
+    """Return which of falling log-probs [T, S] count up to a mass, as `support.top_ids` does."""
+    mass = np.exp(logprobs.astype(np.float64))
+    before = mass.cumsum(1) - mass
+    return before < top_p if top_p < 1 else np.ones_like(before, dtype=bool)
+
+
+def scores(output: Any, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return ids and log-probs [n, 1 + top] of the positions from `first`, and the log-probs of
+    given ids [n, S] where some were given. Column 0 is the token itself.
+    """
+    flat = output.prompt_logprobs
+    begin = flat.start_indices[first]
+    count = len(flat.start_indices) - first
+    ids = np.array(flat.token_ids[begin:], dtype=np.int32).reshape(count, -1)
+    logprobs = np.array(flat.logprobs[begin:], dtype=np.float32).reshape(count, -1)
+    return ids, logprobs, output.prompt_token_id_logprobs
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when its parent is gone: a pipe is read only between two steps."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    _end_group()
+
+
+def _lead_group() -> None:
+    """Become the leader of a process group, which all that vLLM starts belongs to.
+
+    Python's resource tracker stays outside: it outlives a group that is killed, and removes the
+    shared memory (168 MB an engine) that nobody else does then.
+    """
+    resource_tracker.ensure_running()
+    os.setsid()  # Ctrl-C reaches the parent, which then ends the group
+
+
+def _end_group() -> None:
+    """End this process and all that it started: off the CPU a child of vLLM's holds the model.
+
+    That child looks after no parent. vLLM's own clean-up at exit is left out: it can hang where a
+    step was cut off, and memory goes either way. Children are waited for here, since an init may
+    be slow to do so; the group has theirs.
+    """
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
+    os.killpg(0, signal.SIGKILL)
+
+
+def main() -> None:
+    """Serve the pipe given by number on the command line."""
+    _lead_group()
+    pipe = Connection(int(sys.argv[1]))
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    try:
+        _, spec = pipe.recv()
+        worker = Worker(start(spec))
+        pipe.send(("ready", worker.facts()))
+        worker.serve(pipe)
+    except BaseException as error:  # told to the parent, which knows what to say of it
+        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the parent is gone, too
+            pipe.send(("failed", f"{type(error).__name__}: {error}"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _end_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Evaluate: answers to problems with known answers, and their verdicts."""

@@ -1,0 +1,92 @@
+"""Evaluate: a model answers problems with known answers; each verdict is a row.
+
+From a checkpoint and problems to the `evaluation` table. Responses are sampled by the same engine
+as rollouts, so the noise of a problem does not depend on its batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...storage.columns import EVALUATION, schema
+from ...storage.keys import rollout_id
+from ..engines.protocols import Engine, Request, Sampling, Tick, silent
+from ..prompts.render import Prompt
+from .settings import EvaluateSettings
+from .statistics import Summary, summarise
+from .verdicts import Verifier
+
+VERSION = 1
+
+
+def evaluate_inputs(
+    model: str,
+    dtype: str,
+    problems: Sequence[Prompt],
+    settings: EvaluateSettings,
+    sampling: Sampling,
+) -> dict:
+    """Return what makes an evaluation: the printable value behind its key.
+
+    model: the fingerprint of the model asked.
+    """
+    return {
+        "version": VERSION,
+        "model": model,
+        "dtype": dtype,
+        "engine": settings.engine,
+        "problems": [[p.hash, p.answer] for p in problems],
+        "samples": settings.samples,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "max_tokens": sampling.max_tokens,
+        "stop_ids": list(sampling.stop_ids),
+        "seed": sampling.seed,
+        "verifier": settings.verifier,
+        "timeout": settings.timeout,
+    }
+
+
+def evaluate(
+    engine: Engine,
+    tokenizer: Any,
+    problems: Sequence[Prompt],
+    settings: EvaluateSettings,
+    sampling: Sampling,
+    tick: Tick = silent,
+) -> pa.Table:
+    """Return the `evaluation` table, problem by problem, sample by sample."""
+    asked = [(p, sample) for p in problems for sample in range(settings.samples)]
+    requests = [Request(p.ids, rollout_id(p.hash, sample)) for p, sample in asked]
+    responses = engine.generate(requests, sampling, tick)
+    texts = [
+        tokenizer.decode(responses.ids.row(row), skip_special_tokens=True)
+        for row in range(len(asked))
+    ]
+    with Verifier(settings.verifier, timeout=settings.timeout) as verifier:
+        verdicts = verifier.verdicts(
+            [(text, p.answer or "") for text, (p, _) in zip(texts, asked, strict=True)]
+        )
+    columns = {
+        "problem": [p.hash for p, _ in asked],
+        "sample": [sample for _, sample in asked],
+        "expected": [p.answer for p, _ in asked],
+        "answer": [v.answer for v in verdicts],
+        "correct": [v.correct for v in verdicts],
+        "verdict": [v.word for v in verdicts],
+        "length": responses.ids.counts.astype(np.int32),
+        "stop_reason": np.where(responses.stopped, "stop", "length"),
+        "response": texts,
+    }
+    return pa.table(columns, schema=schema(EVALUATION))
+
+
+def summary_of(table: pa.Table, settings: EvaluateSettings, seed: int = 0) -> Summary:
+    """Return mean@n with its interval, pass@k and the truncation rate of an evaluation."""
+    shape = (-1, settings.samples)
+    correct = table["correct"].to_numpy().reshape(shape)
+    truncated = np.asarray(table["stop_reason"].to_pylist()) == "length"
+    return summarise(correct, truncated.reshape(shape), resamples=settings.resamples, seed=seed)

@@ -1,0 +1,216 @@
+"""Verdicts: is the answer in a response the reference answer?
+
+The answer is the content of the last complete `\\boxed{...}` of the response; a response without
+one has no answer, whatever else it says. math-verify decides in a process that can be killed: it
+hangs on answers such as 9^{9^{9^9}}, where neither a signal handler nor a thread gets a turn.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from ...storage.errors import ConfigError
+
+Word = Literal["right", "wrong", "no answer", "timeout"]
+
+_PROGRAM = Path(__file__).with_name("verdicts_worker.py")
+_START_SECONDS = 120.0  # importing math-verify takes about one; a busy disk may take many
+_BATCH = 64  # pairs a message: enough that messages cost nothing beside math-verify
+
+_BRACES = re.compile(r"(?P<box>\\boxed\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one response.
+
+    `timeout` means that no verdict was reached: the time ran out, or the process died on the
+    pair. Only `right` counts as correct.
+    """
+
+    answer: str | None
+    word: Word
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is the reference answer."""
+        return self.word == "right"
+
+
+class Verifier:
+    """Decides (response, reference) pairs; a context manager that leaves no process behind.
+
+    `math`: math-verify decides, at most `timeout` seconds a pair. `exact`: the answer's text must
+    equal the reference's, white space aside; no process is started. For one thread at a time.
+    """
+
+    def __init__(self, kind: Literal["math", "exact"], *, timeout: float) -> None:
+        self._kind = kind
+        self._timeout = timeout
+        self._worker: _Worker | None = None
+        # Samples of one problem often agree: a pair is asked once, a hanging one too.
+        self._known: dict[tuple[str, str], Word] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, if one runs."""
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+    def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """Return the verdict of each (response, reference) pair, in order.
+
+        Raises `ConfigError` if math-verify cannot be used.
+        """
+        answers = [last_boxed(response) for response, _ in pairs]
+        keys = [
+            (reference_answer(reference), _plain(answer or ""))
+            for answer, (_, reference) in zip(answers, pairs, strict=True)
+        ]
+        self._learn(list(dict.fromkeys(key for key in keys if key[1])))
+        return [
+            Verdict(answer, self._known[key]) if key[1] else Verdict(None, "no answer")
+            for answer, key in zip(answers, keys, strict=True)
+        ]
+
+    def _learn(self, keys: list[tuple[str, str]]) -> None:
+        """Come to know the verdict of every (reference, answer)."""
+        for reference, answer in keys:
+            if reference == answer:
+                self._known[reference, answer] = "right"
+            elif self._kind == "exact":
+                self._known[reference, answer] = "wrong"
+        unknown = [key for key in keys if key not in self._known]
+        while unknown:
+            batch = unknown[:_BATCH]
+            words = self._ask(batch)
+            self._known.update(zip(batch, words, strict=False))
+            unknown = unknown[len(words) :]
+
+    def _ask(self, batch: list[tuple[str, str]]) -> list[Word]:
+        """Return the first verdicts of a batch: all, or up to one that cost the process."""
+        if self._worker is None or not self._worker.alive():
+            self.close()
+            self._worker = _Worker(self._timeout)
+        try:
+            words = self._worker.decide(batch)
+        except BaseException:  # a line with answers under way must not be used again
+            self.close()
+            raise
+        if words[-1] == "timeout":
+            self.close()
+        return words
+
+
+class _Worker:
+    """One running `verdicts_worker.py` and the line to it."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._line, other_end = Pipe()
+        # Not multiprocessing: it would run the main program's file again. -P keeps this folder
+        # off the import path (its select.py would hide Python's), and an own session keeps
+        # Ctrl-C, which is meant for the main program, from ending up as a verdict.
+        with other_end:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", _PROGRAM, str(other_end.fileno()), str(2 * timeout + 1)],
+                pass_fds=[other_end.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                env=os.environ | {"PYTHONHASHSEED": "0"},  # sympy's order of terms
+            )
+        try:
+            self._greet()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _greet(self) -> None:
+        try:
+            trouble = json.loads(self._receive(_START_SECONDS))
+        except (TimeoutError, EOFError, OSError) as error:
+            trouble = f"its process did not start ({error!r}, status {self._process.poll()})"
+        if trouble is not None:
+            raise ConfigError(
+                f"verifier = 'math' cannot use math-verify: {trouble}; install math-verify, or "
+                "set verifier = 'exact'"
+            )
+
+    def decide(self, batch: list[tuple[str, str]]) -> list[Word]:
+        """Return the verdicts of a batch; a `timeout` is the last word of this worker."""
+        words: list[Word] = []
+        try:
+            self._line.send_bytes(json.dumps(batch).encode())
+            for _ in batch:
+                words.append("right" if json.loads(self._receive(self._timeout)) else "wrong")
+        except (TimeoutError, EOFError, ConnectionError):
+            words.append("timeout")
+        return words
+
+    def _receive(self, seconds: float) -> bytes:
+        if not self._line.poll(seconds):
+            raise TimeoutError(f"no word within {seconds} s")
+        return self._line.recv_bytes()
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """Kill the process and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._line.close()
+
+
+def last_boxed(text: str) -> str | None:
+    """Return the content of the last complete, filled `\\boxed{...}`; None if there is none.
+
+    Braces balance, escaped ones aside. One that is cut off or empty is passed over; of nested
+    ones the innermost counts. One pass, whatever the text.
+    """
+    depth: list[tuple[bool, int]] = []  # of each open brace: is it a box's, and where it begins
+    last = (-1, None)
+    for match in _BRACES.finditer(text):
+        if match["box"] or match["open"]:
+            depth.append((bool(match["box"]), match.end()))
+        elif match["close"] and depth:
+            is_box, start = depth.pop()
+            content = text[start : match.start()].strip() if is_box and start > last[0] else ""
+            last = (start, content) if content else last
+    return last[1]
+
+
+def reference_answer(reference: str) -> str:
+    """Return the answer in a reference: after its last `####` (GSM8K), boxed, or all of it."""
+    if "####" in reference:
+        reference = reference.rsplit("####", 1)[1]
+    else:
+        reference = last_boxed(reference) or reference
+    return _plain(reference)
+
+
+def _plain(text: str) -> str:
+    """Return the text with single spaces and without a full stop at its end."""
+    return " ".join(text.split()).removesuffix(".").rstrip()

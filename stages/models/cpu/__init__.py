@@ -1,0 +1,1 @@
+"""What a CPU computes faster, each a switch of the process."""

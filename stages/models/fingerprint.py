@@ -1,0 +1,119 @@
+"""The content fingerprint of a model folder: what a cache key knows of a model.
+
+The same weights give the same fingerprint whether they come from a hub or a folder, in one file
+or in many. In it: tensor names, dtypes, shapes and bytes; config fields that change what the model
+computes; the id -> token map. Not in it: paths, times, library versions, file layout.
+"""
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ...storage.errors import ModelError
+from ...storage.keys import canonical, key_of
+
+# Fields that describe the file or its history, not the function it computes. The weights say
+# their own dtype; fields that start with _ are transformers' notes to itself.
+_IGNORED_CONFIG = frozenset(
+    {"transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"}
+)
+_DIGEST_LENGTH = hashlib.sha256().digest_size * 2
+
+
+def model_fingerprint(
+    folder: Path, vocabulary: dict[str, int], declared: dict[str, Any] | None = None
+) -> str:
+    """Return the fingerprint of the weights, config and vocabulary in a folder.
+
+    vocabulary: token -> id. declared: what stands for weights that lie elsewhere. Raises
+    `ModelError` when there are no safetensors weights, and none are declared.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    return key_of(
+        {
+            "weights": _weights(folder) if declared is None else declared,
+            "config": {k: v for k, v in config.items() if _matters(k)},
+            "vocabulary": key_of(sorted(vocabulary.items())),
+        }
+    )
+
+
+def _matters(field: str) -> bool:
+    return field not in _IGNORED_CONFIG and not field.startswith("_")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a folder, or raise `ModelError` saying how to get some."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        others = sorted(p.name for p in folder.glob("*.bin")) + sorted(
+            p.name for p in folder.glob("*.gguf")
+        )
+        found = f" (found {', '.join(others)})" if others else ""
+        raise ModelError(
+            f"{folder}: no *.safetensors weights{found}; expected a folder written by "
+            "save_pretrained(). Other formats are not read: convert them first"
+        )
+    return files
+
+
+def _weights(folder: Path) -> str:
+    files = weight_files(folder)
+    stamp = tuple((str(f.resolve()), os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in files)
+    memo = _memo_folder() / key_of(stamp)
+    with contextlib.suppress(OSError):
+        remembered = memo.read_text()
+        if len(remembered) == _DIGEST_LENGTH:  # a machine that lost power may leave it empty
+            return remembered
+    tensors = sorted(t for file in files for t in _tensor_hashes(file))
+    digest = hashlib.sha256(canonical(tensors).encode()).hexdigest()
+    with contextlib.suppress(OSError):  # a memory aid: a read-only home costs time, nothing else
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        beside = memo.with_suffix(f".{os.getpid()}")
+        beside.write_text(digest)
+        beside.replace(memo)
+    return digest
+
+
+def _memo_folder() -> Path:
+    """Return where weights already hashed are remembered, by path, size and time."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "tip" / "fingerprints"
+
+
+def _tensor_hashes(path: Path) -> Iterator[tuple[str, str, list[int], str]]:
+    """Yield (name, dtype, shape, sha256 of the bytes) of each tensor, read through a memory map.
+
+    Source: the safetensors format: eight bytes of header length, a JSON header, raw tensors.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        tensors = _header(path, file, size)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+            for name, dtype, shape, start, stop in tensors:
+                if stop > size:
+                    raise ModelError(f"{path}: cut short inside tensor {name}; copy it again")
+                yield name, dtype, shape, hashlib.sha256(view[start:stop]).hexdigest()
+
+
+def _header(path: Path, file: BinaryIO, size: int) -> list[tuple[str, str, list[int], int, int]]:
+    """Return name, dtype, shape and the borders in the file of each tensor."""
+    body = 8 + int.from_bytes(file.read(8), "little")
+    if not 8 < body <= size:
+        raise ModelError(f"{path}: not a whole safetensors file (no full header); copy it again")
+    tensors = []
+    try:
+        for name, about in json.loads(file.read(body - 8)).items():
+            if name != "__metadata__":
+                start, stop = about["data_offsets"]
+                tensors.append((name, about["dtype"], about["shape"], body + start, body + stop))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: not a safetensors file (unreadable header)") from error
+    if not tensors:
+        raise ModelError(f"{path}: holds no tensor; expected the weights of a model")
+    return tensors

@@ -1,0 +1,36 @@
+"""A model in memory: a body that makes hidden states, and a head."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .card import ModelCard
+from .head import Head
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model in memory, ready for use."""
+
+    model: Any
+    card: ModelCard
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def head(self) -> Head:
+        """Return the LM head (shared with the embedding where the model ties them)."""
+        module = self.model.get_output_embeddings()
+        return Head(module.weight, module.bias)
+
+    @property
+    def vocabulary(self) -> int:
+        """Return the number of ids the head knows."""
+        return self.model.get_output_embeddings().weight.shape[0]
+
+    def hidden(self, ids: Tensor, **kwargs: Any) -> Tensor:
+        """Return hidden states [B, T, D] of ids [B, T]; extra arguments go to the body."""
+        kwargs.setdefault("use_cache", False)
+        return self.model.base_model(input_ids=ids, **kwargs).last_hidden_state

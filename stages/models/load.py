@@ -1,0 +1,88 @@
+"""Models split into what the pipeline needs of them: a body, a head, a tokenizer, a fingerprint.
+
+A body turns token ids into hidden states; the head turns hidden states into logits, a chunk at a
+time. At load it is shown on a probe that head(body(x)) is what the whole model computes (a model
+with soft-capping or scaled logits is refused), so nothing later has to wonder.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...storage.errors import ModelError
+from .card import ModelCard, first_line, quiet, read_card
+from .cpu.attention import use_products_in_attention
+from .cpu.heap import keep_freed_memory
+from .cpu.products import use_faster_products
+from .language_model import LanguageModel
+from .probe import probe
+from .settings import ModelSettings
+
+
+def load_model(
+    settings: ModelSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+    card: ModelCard | None = None,
+) -> LanguageModel:
+    """Load a model in evaluation mode and show on a probe that head(body(x)) = model(x).
+
+    card: the model's, where it has been read before: a tokenizer takes as long as small weights.
+
+    Raises `ModelError` for a folder without safetensors, weights that are missing or of another
+    shape than the config says, an architecture that needs its own code, or logits that are not a
+    linear head of the last hidden state.
+    """
+    from transformers import AutoModelForCausalLM  # heavy
+
+    if device.type == "cpu":
+        keep_freed_memory()
+        use_faster_products()
+    card = card or read_card(settings)
+    try:
+        with quiet():
+            both: Any = AutoModelForCausalLM.from_pretrained(
+                card.folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=settings.trust_remote_code,
+                attn_implementation="sdpa",
+                ignore_mismatched_sizes=True,  # refused below, by name
+                output_loading_info=True,
+            )
+            model, report = both
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{card.folder}: the model does not load ({first_line(error)})") from error
+    _refuse_partial(card.folder, report)
+    model.to(device).eval().requires_grad_(False)
+    if device.type == "cpu":
+        _own_memory(model)
+        with quiet():
+            use_products_in_attention(model)
+    loaded = LanguageModel(model, card, device, dtype)
+    probe(loaded)
+    return loaded
+
+
+def _own_memory(model: torch.nn.Module) -> None:
+    """Copy weights that are views of the mapped file into memory of their own.
+
+    Matrix products of the same numbers round differently when their memory is aligned differently,
+    and a file puts them anywhere: a result would depend on the length of a file's header. Training
+    would write into views of a file that may be replaced.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+
+
+def _refuse_partial(folder: Path, report: dict[str, Any]) -> None:
+    """Raise `ModelError` where transformers made up weights that the files do not give."""
+    wrong = {name: "missing" for name in sorted(report["missing_keys"])}
+    wrong |= {name: "of another shape" for name, *_ in sorted(report["mismatched_keys"])}
+    if wrong:
+        name, what = next(iter(wrong.items()))
+        raise ModelError(
+            f"{folder}: its weights are not those of its config.json: {name} is {what} "
+            f"({len(wrong)} such tensors); copy the folder again"
+        )

@@ -1,0 +1,194 @@
+"""Prompts: rows rendered to token ids, and the order in which rounds take them.
+
+A prompt is its token ids, nothing else: two rows that render to the same ids are one prompt.
+Knows no model; the tokenizer is an argument.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from jinja2.exceptions import TemplateError
+
+from ...storage.errors import ConfigError, InputError
+from ...storage.keys import ids_hash
+from ...storage.sources.rows import Row
+from .settings import TextSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+# A name alone between braces: `\boxed{}`, `{ a }`, `\frac{1}{2}` and `x^{n+1}` stay as they are.
+_PLACEHOLDER = re.compile(r"\{([^\W\d]\w*)\}")
+
+
+_FIXED_KWARGS = ("add_generation_prompt", "tokenize", "return_dict")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt: what the student is shown, what the teacher is shown, the answer."""
+
+    ids: tuple[int, ...]
+    hash: str
+    teacher_ids: tuple[int, ...]
+    answer: str | None
+    number: int
+
+
+@dataclass(frozen=True)
+class RenderFacts:
+    """What became of the rows: each is a prompt, a duplicate of an earlier one, or too long."""
+
+    rows: int
+    prompts: int
+    duplicates: int
+    too_long: int
+
+
+def needed_columns(
+    settings: TextSettings, *, teacher_format: str | None = None, answer_column: str | None = None
+) -> list[str]:
+    """Return the columns that rendering reads, to be asked of the source.
+
+    Raises `ConfigError` for a format that names none: all rows would be the same prompt.
+    """
+    names = _PLACEHOLDER.findall(settings.format)
+    if not names:
+        raise ConfigError(
+            f"format = {settings.format!r} names no column: write one in braces, e.g. "
+            f"{TextSettings.model_fields['format'].default!r}"
+        )
+    names += _PLACEHOLDER.findall(teacher_format or "")
+    names += [answer_column] if answer_column is not None else []
+    return list(dict.fromkeys(names))
+
+
+def render_prompts(
+    rows: Iterable[Row],
+    settings: TextSettings,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    teacher_tokenizer: "PreTrainedTokenizerBase | None" = None,
+    teacher_format: str | None = None,
+    answer_column: str | None = None,
+    longest: int | None = None,
+    teacher_longest: int | None = None,
+    too_long: Literal["refuse", "skip"] = "refuse",
+) -> tuple[list[Prompt], RenderFacts]:
+    """Return the distinct prompts of the rows, in their order, and what was left out.
+
+    Without `teacher_format` the teacher is shown the student's own ids. With it, the teacher's
+    prompt is that text under the same template, tokenized by `teacher_tokenizer` (default: the
+    student's). `longest` and `teacher_longest` are in tokens; None: no limit.
+    Raises `InputError` with the row's place for a blank prompt, a blank answer, or a prompt that
+    is too long; `ConfigError` if the settings do not suit the rows or the tokenizer.
+    """
+    prompts: dict[tuple[int, ...], Prompt] = {}
+    seen = duplicates = skipped = 0
+    for row in rows:
+        seen += 1
+        ids = _render(row, settings.format, settings, tokenizer)
+        teacher_ids = ids
+        if teacher_format is not None:
+            teacher_ids = _render(row, teacher_format, settings, teacher_tokenizer or tokenizer)
+        excess = _excess("prompt", ids, longest)
+        if teacher_format is not None:
+            excess = excess or _excess("teacher's prompt", teacher_ids, teacher_longest)
+        if excess and too_long == "refuse":
+            raise InputError(
+                f"{row.place}: the {excess}; shorten it, raise max_tokens, or set too_long = 'skip'"
+            )
+        if excess:
+            skipped += 1
+        elif ids in prompts:
+            duplicates += 1
+        else:
+            answer = None if answer_column is None else _answer(row, answer_column)
+            prompts[ids] = Prompt(ids, ids_hash(list(ids)), teacher_ids, answer, row.number)
+    if not prompts:
+        raise InputError(
+            f"no prompt is left: {skipped} of {seen} rows are too long for {longest} tokens; raise "
+            "max_tokens or shorten them"
+        )
+    return list(prompts.values()), RenderFacts(seen, len(prompts), duplicates, skipped)
+
+
+def _render(
+    row: Row, text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[int, ...]:
+    """Return the token ids of one prompt, special tokens of the template included."""
+    filled = fill(text, row.fields)
+    if not filled.strip():
+        raise InputError(f"{row.place}: the prompt is blank; expected text in {text!r}")
+    if settings.template == "raw":
+        ids = tokenizer(filled, add_special_tokens=True, verbose=False)["input_ids"]
+    else:
+        ids = _chat(filled, settings, tokenizer)
+    if not ids:
+        raise InputError(f"{row.place}: the prompt has no token: {filled[:40]!r}")
+    return tuple(cast("list[int]", ids))
+
+
+def _chat(text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"template = 'chat', but the tokenizer of {tokenizer.name_or_path!r} has no chat "
+            "template: set template = 'raw'"
+        )
+    fixed = [name for name in _FIXED_KWARGS if name in settings.chat_kwargs]
+    if fixed:
+        raise ConfigError(f"chat_kwargs may not set {', '.join(fixed)}: always set by tip itself")
+    messages = [{"role": "user", "content": text}]
+    if settings.system is not None:
+        messages.insert(0, {"role": "system", "content": settings.system})
+    try:
+        ids = tokenizer.apply_chat_template(
+            messages,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,  # True, transformers' default, returns a BatchEncoding
+            **settings.chat_kwargs,
+        )
+    except TemplateError as error:  # such as a template that knows no system message
+        raise ConfigError(
+            f"the chat template of {tokenizer.name_or_path!r} refuses these messages: {error}; "
+            "mend system or chat_kwargs, or set template = 'raw'"
+        ) from error
+    return cast("list[int]", ids)
+
+
+def fill(text: str, fields: Mapping[str, Any]) -> str:
+    """Return the text with each `{column}` replaced by the row's value.
+
+    One pass: braces inside a value are text. Raises `ConfigError` for a name that is no column.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in fields:
+            raise ConfigError(
+                f"format names {match[0]}, but the rows have {', '.join(fields)}; write "
+                f"{{ {name} }}, with spaces, for literal braces"
+            )
+        return str(fields[name])
+
+    return _PLACEHOLDER.sub(value, text)
+
+
+def _answer(row: Row, column: str) -> str:
+    if column not in row.fields:
+        raise ConfigError(f"answer = {column!r}, but the rows have {', '.join(row.fields)}")
+    answer = str(row.fields[column])
+    if not answer.strip():
+        raise InputError(f"{row.place}: the answer in column {column!r} is blank")
+    return answer
+
+
+def _excess(name: str, ids: tuple[int, ...], longest: int | None) -> str:
+    """Return what is too long about a prompt, or nothing."""
+    if longest is None or len(ids) <= longest:
+        return ""
+    return f"{name} has {len(ids)} tokens, more than the {longest} that fit"

@@ -1,0 +1,1 @@
+"""Rollout: the student answers prompts."""

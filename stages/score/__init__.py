@@ -1,0 +1,1 @@
+"""Score: what the teacher says of every token of the rollouts."""

@@ -1,0 +1,64 @@
+"""What makes teacher signals and token tables: the printable values behind their keys."""
+
+from collections.abc import Sequence
+
+from .settings import ScoreSettings
+
+TEACHER_VERSION = 1
+
+
+TOKENS_VERSION = 2
+
+
+def teacher_inputs(
+    teacher: str,
+    dtype: str,
+    rollouts: tuple[str, str],
+    prompts: Sequence[Sequence[int]] | None,
+    settings: ScoreSettings,
+) -> dict:
+    """Return what makes a shard of teacher scores. rollouts: key and content hash of its source.
+
+    prompts: the teacher's own prompts where they differ from the student's (privileged context).
+    """
+    return {
+        "version": TEACHER_VERSION,
+        "teacher": teacher,
+        "dtype": dtype,
+        "rollouts": list(rollouts),
+        "prompts": None if prompts is None else [list(p) for p in prompts],
+        "teacher_top_p": settings.teacher_top_p,
+        "teacher_top_max": settings.teacher_top_max,
+    }
+
+
+def tokens_inputs(student: str, dtype: str, teacher: tuple[str, str], mode: str) -> dict:
+    """Return what makes a shard of the token table. mode: `exact` or `support`."""
+    return {
+        "version": TOKENS_VERSION,
+        "student": student,
+        "dtype": dtype,
+        "teacher": list(teacher),
+        "mode": mode,
+    }
+
+
+def engine_teacher_inputs(
+    teacher: str,
+    dtype: str,
+    rollouts: tuple[str, str],
+    prompts: Sequence[Sequence[int]] | None,
+    settings: ScoreSettings,
+    *,
+    given_ids: bool,
+) -> dict:
+    """Return what makes a shard of an engine's teacher scores.
+
+    given_ids: whether the engine is asked for the student's ids; else `engine_top` decides which
+    of them are known.
+    """
+    return teacher_inputs(teacher, dtype, rollouts, prompts, settings) | {
+        "engine": settings.engine,
+        "engine_top": settings.engine_top,
+        "given_ids": given_ids,
+    }

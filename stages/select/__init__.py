@@ -1,0 +1,1 @@
+"""Select: which tokens are trained on."""

@@ -1,0 +1,206 @@
+"""The rulebook: selection rules as small files of SQL.
+
+A rule is one `.sql` file: a head comment, then exactly one SELECT over `tokens` (and `rollouts`)
+that gives rollout, position, importance and, if it likes, weight. What these views hold stands in
+`tokens.sql`. The head comment is text for people, its first line the title, with these directives:
+
+    -- draw: top | sample        the k largest (default), or chances in proportion to importance
+    -- keep: 1                   the rule fixes the budget itself; the setting `keep` is not used
+    -- param NAME = DEFAULT  meaning        a number to set; read with getvariable('NAME')
+    -- round NAME = aggregate over tokens   computed once; read with getvariable('NAME')
+    -- Source: where it comes from          goes on in lines that are indented
+
+A token that the SELECT leaves out, or gives the importance null, cannot be kept. The SELECT runs
+more than once, so what it needs to know of the whole round is better said with `round`.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ...storage.errors import ConfigError, InputError
+from ...storage.queries import one_expression, one_select
+
+# Variables that select() binds. A rule may read the first three; no parameter may take a name.
+GIVEN = ("vocabulary", "entropy_cut", "divergence_cut")
+_TAKEN = (*GIVEN, "keep", "scope", "draw", "corrected", "seed_low", "seed_high", "slice", "slices")
+
+# Columns by the model whose pass over the rollouts fills them.
+_FROM_TEACHER = {"reverse_kl", "forward_kl", "jsd", "hellinger", "type", "teacher_mass_top"} | {
+    f"teacher_{name}" for name in ("entropy", "entropy_frac", "logprob", "rank", "mass")
+}
+_FROM_STUDENT = {"student_entropy", "student_entropy_frac", "student_logprob", "student_mass"}
+
+_RULES = Path(__file__).with_name("rules")
+_DIRECTIVE = re.compile(r"(draw|keep|source): *(.*)", re.IGNORECASE)
+_PARAM = re.compile(r"param +([a-z_][a-z0-9_]*) *= *(\S+) *(.*)")
+_ROUND = re.compile(r"round +([a-z_][a-z0-9_]*) *= *(.+)")
+_VARIABLE = re.compile(r"getvariable\(\s*'([^']*)'\s*\)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Param:
+    """A number that a rule lets the user set."""
+
+    default: float
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A selection rule: the SQL and what its head comment says."""
+
+    name: str
+    file: str
+    """The whole file."""
+    sql: str
+    """Its SELECT alone."""
+    title: str = ""
+    text: str = ""
+    """What is computed, from the lines below the title."""
+    source: str = ""
+    draw: str = "top"
+    """`top`: the k largest. `sample`: drawn without replacement in proportion to importance."""
+    keep: float | None = None
+    """The share that the rule fixes, or None where the setting decides."""
+    params: Mapping[str, Param] = field(default_factory=dict)
+    round: Mapping[str, str] = field(default_factory=dict)
+    """Aggregates over `tokens` that are computed once, by name."""
+
+    @property
+    def needs(self) -> str:
+        """Return what must have run before it can rank: `teacher`, `student` or `nothing`."""
+        words = set(re.findall(r"\w+", " ".join([self.sql, *self.round.values()])))
+        if words & _FROM_TEACHER:
+            return "teacher"
+        return "student" if words & _FROM_STUDENT else "nothing"
+
+    def resolved(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the value of each parameter. Raises `ConfigError` for a name it does not have."""
+        for name in values:
+            if name not in self.params:
+                has = ", ".join(self.params) or "none"
+                raise ConfigError(f"rule `{self.name}` has no parameter `{name}`; it has: {has}")
+        return {name: float(values.get(name, p.default)) for name, p in self.params.items()}
+
+
+def builtin_rules() -> dict[str, Rule]:
+    """Return the rules that come with the package, by name."""
+    return {name: _builtin(name) for name in _builtin_names()}
+
+
+def load_rule(name_or_path: str) -> Rule:
+    """Return a built-in rule by its name, or the rule in a user's .sql file.
+
+    Raises `InputError` for an unknown name, a missing file or a file that is not a rule.
+    """
+    if name_or_path.endswith(".sql"):
+        path = Path(name_or_path)
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"rule {name_or_path} cannot be read: {error}") from error
+        return parse_rule(name_or_path, text)
+    names = _builtin_names()
+    if name_or_path in names:
+        return _builtin(name_or_path)
+    near = difflib.get_close_matches(name_or_path, names, n=1)
+    hint = f" (did you mean `{near[0]}`?)" if near else ""
+    raise InputError(
+        f"there is no rule `{name_or_path}`{hint}: choose one of {', '.join(names)}, or give the "
+        "path of a .sql file"
+    )
+
+
+def parse_rule(name: str, text: str) -> Rule:
+    """Return the rule in a file's text. Raises `InputError` that names the rule."""
+    head, sql = _split(text)
+    rule = _with_head(Rule(name, text, one_select(sql, f"rule {name}")), head)
+    known = (*rule.params, *rule.round, *GIVEN)
+    for variable in _VARIABLE.findall(" ".join([rule.sql, *rule.round.values()])):
+        if variable not in known:
+            raise InputError(
+                f"rule {name}: getvariable('{variable}') is not set; declare it in the head "
+                f"comment (-- param {variable} = DEFAULT), or use one of {', '.join(known)}"
+            )
+    return rule
+
+
+def _builtin_names() -> list[str]:
+    return sorted(file.stem for file in _RULES.glob("*.sql"))
+
+
+def _builtin(name: str) -> Rule:
+    return parse_rule(name, (_RULES / f"{name}.sql").read_text("utf-8"))
+
+
+def _split(text: str) -> tuple[list[str], str]:
+    lines = text.strip().splitlines()
+    height = next((i for i, line in enumerate(lines) if not line.startswith("--")), len(lines))
+    return [line.removeprefix("--") for line in lines[:height]], "\n".join(lines[height:])
+
+
+def _with_head(rule: Rule, head: list[str]) -> Rule:
+    prose: list[str] = []
+    in_source = False
+    for line in (line.removeprefix(" ").rstrip() for line in head):
+        if in_source and line.startswith(" "):
+            rule = replace(rule, source=f"{rule.source} {line.strip()}")
+            continue
+        in_source = line.lower().startswith("source:")
+        if directive := _DIRECTIVE.fullmatch(line):
+            rule = _with_directive(rule, directive[1].lower(), directive[2].strip())
+        elif line.startswith("param "):
+            rule = replace(rule, params={**rule.params, **_param(rule, line)})
+        elif line.startswith("round "):
+            rule = replace(rule, round={**rule.round, **_aggregate(rule, line)})
+        else:
+            prose.append(line)
+    title, *rest = prose or [""]
+    return replace(rule, title=title, text="\n".join(rest).strip())
+
+
+def _with_directive(rule: Rule, word: str, value: str) -> Rule:
+    if word == "source":
+        return replace(rule, source=value)
+    if word == "draw":
+        if value not in ("top", "sample"):
+            raise InputError(f"rule {rule.name}: draw must be `top` or `sample`, not `{value}`")
+        return replace(rule, draw=value)
+    try:
+        keep = float(value)
+    except ValueError:
+        keep = 0.0
+    if not 0 < keep <= 1:
+        raise InputError(f"rule {rule.name}: keep must be above 0 and at most 1, not `{value}`")
+    return replace(rule, keep=keep)
+
+
+def _param(rule: Rule, line: str) -> dict[str, Param]:
+    match = _PARAM.fullmatch(line)
+    try:
+        if match is None:
+            raise ValueError(line)
+        name, default, meaning = match[1], float(match[2]), match[3]
+    except ValueError as error:
+        raise InputError(
+            f"rule {rule.name}: expected `-- param NAME = NUMBER  meaning`, found `-- {line}`"
+        ) from error
+    return {_free(rule, name): Param(default, meaning)}
+
+
+def _aggregate(rule: Rule, line: str) -> dict[str, str]:
+    match = _ROUND.fullmatch(line)
+    if match is None:
+        raise InputError(
+            f"rule {rule.name}: expected `-- round NAME = AGGREGATE`, found `-- {line}`"
+        )
+    return {_free(rule, match[1]): one_expression(match[2], f"rule {rule.name}: {match[1]}")}
+
+
+def _free(rule: Rule, name: str) -> str:
+    if name in (*_TAKEN, *rule.params, *rule.round):
+        raise InputError(f"rule {rule.name}: the name `{name}` is taken; choose another")
+    return name

@@ -1,0 +1,300 @@
+"""Stage two, first half: which tokens are trained on.
+
+A rule gives each trainable token an importance; `select.sql` takes the budget from it, the same way
+for every rule. The answer depends on the tokens, the rule and the seed alone: not on the order of
+parts, threads or memory.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from ...storage import columns
+from ...storage.errors import ConfigError, InputError
+from ...storage.keys import key_of
+from ...storage.queries import (
+    add_rollouts_view,
+    add_view,
+    columns_of,
+    locked_connection,
+    one_expression,
+    one_row,
+    set_variables,
+    stream,
+    users_sql,
+)
+from .rulebook import Rule, load_rule
+from .settings import SelectSettings
+
+VERSION = 1
+
+TYPES = ("Q1", "Q2", "Q3", "Q4")
+_NEEDED = ("rollout", "position", "importance")
+_SCHEMA = columns.schema(columns.SELECTION)
+_BYTES_A_SCORE = 16  # measured: memory of the k + 1 best scores, of which half may be used
+
+
+def select(
+    tokens: Sequence[Path],
+    rollouts: Sequence[Path],
+    settings: SelectSettings,
+    *,
+    seed: int,
+    vocabulary: int,
+    threads: int = 0,
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the SELECTION table, ordered by rollout and position, and facts about it.
+
+    tokens, rollouts: the parts of one round. seed: of ties and draws. vocabulary: V, for entropies
+    as shares of ln V. threads: 0 takes all cores.
+
+    Facts: `trainable` and `kept` tokens, `kept_reverse_kl` (the share of all reverse KL that is
+    kept), `selected_reverse_kl` and `unselected_reverse_kl` (nats: its mean over the tokens that
+    are trained on, and over the others), `types` (each type's share of the trainable and of the
+    kept tokens and of their reverse KL), the `cuts` used, the rule's numbers of the `round`,
+    `keep`, `rule`, `sql` (the rule's file), `seconds`.
+    Raises `InputError` for a rule or condition that cannot be used, `ConfigError` for settings
+    that contradict the rule, `StoreError` for parts that cannot be read.
+    """
+    began = time.monotonic()
+    rule = load_rule(settings.rule)
+    inputs = _inputs(rule, settings)
+    paths = [*tokens, *rollouts]
+    with locked_connection(paths, threads=threads, memory_gb=settings.memory_gb) as connection:
+        add_view(connection, "token_table", tokens)
+        add_rollouts_view(connection, "rollout_table", rollouts)
+        cuts = _bind(connection, inputs, seed=seed, vocabulary=vocabulary)
+        numbers = _round_numbers(connection, rule)
+        _create_scored(connection, rule, settings)
+        _rank(connection, rule, settings)
+        table, kept = _kept(connection, rule)
+        facts = _facts(connection, kept)
+    facts |= {
+        "rule": rule.name,
+        "sql": rule.file,
+        "keep": inputs["keep"],
+        "cuts": cuts,
+        "round": numbers,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    return table, facts
+
+
+def selection_inputs(settings: SelectSettings) -> dict[str, Any]:
+    """Return what a selection's key holds, beside its tokens and seed.
+
+    The rule's name and head comment are not in it: the same SELECT with the same numbers is the
+    same selection, whatever it is called. `memory_gb` changes no result.
+    """
+    return _inputs(load_rule(settings.rule), settings)
+
+
+def _inputs(rule: Rule, settings: SelectSettings) -> dict[str, Any]:
+    if settings.corrected and rule.draw != "sample":
+        raise ConfigError(
+            f"corrected = true weighs by the chance to be kept, but rule `{rule.name}` takes the "
+            "top tokens for certain: choose a sampled rule, or leave `corrected` out"
+        )
+    fixed = settings.cuts == "fixed"
+    return {
+        "version": VERSION,
+        "sql": rule.sql,
+        "sql_key": key_of(rule.sql),
+        "draw": rule.draw,
+        "params": rule.resolved(settings.params),
+        "round": dict(rule.round),
+        "keep": settings.keep if rule.keep is None else rule.keep,
+        "scope": settings.scope,
+        "where": settings.where,
+        "rollout_weight": settings.rollout_weight,
+        "corrected": settings.corrected,
+        "cuts": settings.cuts,
+        "entropy_cut": settings.entropy_cut if fixed else None,
+        "divergence_cut": settings.divergence_cut if fixed else None,
+    }
+
+
+def _bind(
+    connection: duckdb.DuckDBPyConnection, inputs: dict[str, Any], *, seed: int, vocabulary: int
+) -> dict[str, float]:
+    """Bind every value, create what a rule sees, and return the two cuts."""
+    cuts = {name: inputs[name] or 0.0 for name in ("entropy_cut", "divergence_cut")}
+    values = {name: inputs[name] for name in ("keep", "scope", "draw", "corrected")}
+    lanes = {"seed_low": seed & 0xFFFFFFFF, "seed_high": seed >> 32 & 0xFFFFFFFF}
+    own = {**values, **lanes, **cuts, "vocabulary": vocabulary}
+    set_variables(connection, {**own, **inputs["params"]})
+    connection.execute(_sql("tokens.sql"))
+    if inputs["cuts"] == "median":
+        medians = one_row(
+            connection,
+            "SELECT round_quantile(student_entropy, 0.5), round_quantile(reverse_kl, 0.5)",
+        )
+        cuts = dict(zip(cuts, (float(median or 0.0) for median in medians), strict=True))
+        set_variables(connection, cuts)
+    return cuts
+
+
+def _round_numbers(connection: duckdb.DuckDBPyConnection, rule: Rule) -> dict[str, float]:
+    """Compute and bind what the rule needs to know of the whole round."""
+    if not rule.round:
+        return {}
+    numbers = ", ".join(f"({sql})::DOUBLE" for sql in rule.round.values())
+    with users_sql(connection, f"rule {rule.name}"):
+        # The count makes it one row, whatever the expressions are.
+        values = one_row(connection, f"SELECT * FROM (SELECT count(*), {numbers} FROM tokens)")
+    bound = dict(zip(rule.round, values[1:], strict=True))
+    set_variables(connection, bound)
+    return bound
+
+
+def _create_scored(
+    connection: duckdb.DuckDBPyConnection, rule: Rule, settings: SelectSettings
+) -> None:
+    """Create the view `scored`: the rule's candidates that fulfil `where`; and rollout weights."""
+    name = f"rule {rule.name}"
+    with users_sql(connection, name):
+        # A view, since DuckDB refuses one that writes.
+        connection.execute(f"CREATE VIEW rule AS\n{rule.sql}")
+    given = columns_of(connection, "rule")
+    if missing := [column for column in _NEEDED if column not in given]:
+        raise InputError(f"{name}: gives no column `{missing[0]}`; it gives: {', '.join(given)}")
+    weight = "rule.weight" if "weight" in given else "1"
+    # With all columns of `tokens` in the rule's answer there is nothing to join back.
+    whole = set(columns_of(connection, "tokens")) <= set(given)
+    source = "rule" if whole else "rule JOIN tokens USING (rollout, position)"
+    where = one_expression(settings.where, "where") if settings.where else "true"
+    with users_sql(connection, "where" if settings.where else name):
+        connection.execute(f"""
+            CREATE VIEW scored AS
+            SELECT
+                rollout, position, type::quadrant AS type, reverse_kl,
+                importance::DOUBLE AS importance, ({weight})::DOUBLE AS weight
+            FROM {source}
+            WHERE importance IS NOT NULL AND (
+                {where}
+            )""")
+    _create_rollout_weights(connection, settings.rollout_weight)
+
+
+def _create_rollout_weights(connection: duckdb.DuckDBPyConnection, weight: str | None) -> None:
+    expression = one_expression(weight, "rollout_weight") if weight else "1"
+    with users_sql(connection, "rollout_weight", "rollouts"):
+        connection.execute(f"""
+            CREATE TEMP TABLE rollout_weights AS
+            SELECT rollout, (
+                {expression}
+            )::DOUBLE AS rollout_weight FROM rollouts""")
+
+
+def _rank(connection: duckdb.DuckDBPyConnection, rule: Rule, settings: SelectSettings) -> None:
+    """Find the threshold of each scope. Runs the rule, once a slice."""
+    connection.execute(_sql("select.sql"))
+    slices = 1
+    if settings.scope == "rollout":
+        (held,) = one_row(connection, "SELECT sum(k) FILTER (k < m) FROM budget")
+        slices += int((held or 0) * _BYTES_A_SCORE / (settings.memory_gb * 1e9 / 2))
+    with users_sql(connection, f"rule {rule.name}"):
+        for number in range(slices):
+            set_variables(connection, {"slices": slices, "slice": number})
+            connection.execute(f"INSERT INTO threshold FROM {settings.scope}_threshold")
+    connection.execute(
+        "UPDATE budget SET tau = t.tau, next = t.next, above = t.above "
+        "FROM threshold AS t WHERE budget.scope_id = t.scope_id"
+    )
+    (broken,) = one_row(connection, "SELECT sum(broken) FROM threshold")
+    if broken:
+        raise InputError(
+            f"rule {rule.name}: the importance of {broken} tokens is NaN or infinite; it must be a "
+            "finite number, or null for a token that is not to be kept"
+        )
+
+
+def _kept(connection: duckdb.DuckDBPyConnection, rule: Rule) -> tuple[pa.Table, np.ndarray]:
+    """Return the SELECTION table, and per type its kept tokens and their reverse KL [2, 4]."""
+    (ties,) = one_row(connection, "SELECT count(*) FROM threshold WHERE next = tau")
+    rows = "SELECT * FROM clear" + (" UNION ALL SELECT * FROM tied" if ties else "")
+    batches: list[pa.RecordBatch] = []
+    sums = np.zeros((2, len(TYPES)))
+    last = (None, None)
+    with users_sql(connection, f"rule {rule.name}"):
+        for batch in stream(connection, f"SELECT * FROM ({rows}) ORDER BY rollout, position"):
+            last = _check_keys(batch, last, rule)
+            sums += _by_type(batch)
+            batches.append(_converted(batch, rule))
+    return pa.Table.from_batches(batches, _SCHEMA), sums
+
+
+def _check_keys(batch: pa.RecordBatch, last: tuple[Any, Any], rule: Rule) -> tuple[Any, Any]:
+    """Refuse a token that comes twice; return the last key of the batch."""
+    keys = [batch.column(name).to_numpy() for name in ("rollout", "position")]
+    again = (keys[0][1:] == keys[0][:-1]) & (keys[1][1:] == keys[1][:-1])
+    first = (keys[0][0], keys[1][0])
+    if again.any() or first == last:
+        rollout, position = first if first == last else (key[1:][again][0] for key in keys)
+        raise InputError(
+            f"rule {rule.name}: position {position} of rollout {rollout} comes more than once; "
+            "a rule gives one row a token (or the same part is listed twice)"
+        )
+    return keys[0][-1], keys[1][-1]
+
+
+def _by_type(batch: pa.RecordBatch) -> np.ndarray:
+    """Return tokens and reverse KL of each type [2, 4]."""
+    kinds = batch.column("type").indices.to_numpy()  # an enum, in the order of TYPES
+    kl = batch.column("reverse_kl").to_numpy()
+    return np.stack([np.bincount(kinds, weight, len(TYPES)) for weight in (None, kl)])
+
+
+def _converted(batch: pa.RecordBatch, rule: Rule) -> pa.RecordBatch:
+    weights = batch.column("weight").to_numpy(zero_copy_only=False).astype(np.float32)
+    if not (np.isfinite(weights) & (weights >= 0)).all():  # null reads as NaN
+        raise InputError(
+            f"rule {rule.name}: a weight is null, negative, NaN or infinite; weights come from the "
+            "rule's `weight`, from `rollout_weight` (null where there is no reward) and `corrected`"
+        )
+    return batch.select(_SCHEMA.names).cast(_SCHEMA)
+
+
+def _facts(connection: duckdb.DuckDBPyConnection, kept: np.ndarray) -> dict[str, Any]:
+    """Return counts and shares by type. kept: tokens and reverse KL of the kept ones [2, 4]."""
+    everything = np.zeros_like(kept)
+    for kind, tokens, kl in connection.execute(
+        "SELECT type::VARCHAR, count(*), sum(reverse_kl) FROM tokens GROUP BY type"
+    ).fetchall():
+        everything[:, TYPES.index(kind)] = tokens, kl
+    shares = zip(TYPES, _shares(everything), _shares(kept), strict=True)
+    return {
+        "trainable": int(everything[0].sum()),
+        "kept": int(kept[0].sum()),
+        "kept_reverse_kl": _ratio(kept[1].sum(), everything[1].sum()),
+        "selected_reverse_kl": _ratio(*kept.sum(1)[::-1]),
+        "unselected_reverse_kl": _ratio(*(everything - kept).sum(1)[::-1]),
+        "types": {
+            kind: {
+                "tokens": of_all[0],
+                "reverse_kl": of_all[1],
+                "kept_tokens": of_kept[0],
+                "kept_reverse_kl": of_kept[1],
+            }
+            for kind, of_all, of_kept in shares
+        },
+    }
+
+
+def _shares(sums: np.ndarray) -> list[list[float]]:
+    """Return each type's share of the tokens and of the reverse KL [4, 2]."""
+    return [[_ratio(*pair) for pair in zip(of, sums.sum(1), strict=True)] for of in sums.T]
+
+
+def _ratio(part: float, whole: float) -> float:
+    # Six digits: a float sum may differ in its last ones from run to run.
+    return round(float(part) / float(whole), 6) if whole > 0 else 0.0
+
+
+def _sql(name: str) -> str:
+    return Path(__file__).with_name(name).read_text("utf-8")

@@ -1,0 +1,35 @@
+"""What a user can set for selection."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ..settings import Fraction, NotNegative, Positive, Settings
+
+
+class SelectSettings(Settings):
+    """Which tokens are trained on."""
+
+    rule: str = "soft_or"
+    """Name of a built-in rule (`tip rules`), or a path to your own .sql file."""
+    keep: Fraction = 0.2
+    """Share of the trainable tokens of each scope to keep."""
+    scope: Literal["rollout", "round"] = "rollout"
+    """Where the share is taken: in each rollout, or over the whole round."""
+    where: str | None = None
+    """SQL condition over the token table that a kept token must fulfil as well."""
+    params: dict[str, float] = Field(default_factory=dict)
+    """Values for the rule's parameters; its head comment lists them with their defaults."""
+    corrected: bool = False
+    """Weigh tokens of a sampled rule by one over their chance to be kept."""
+    rollout_weight: str | None = None
+    """SQL over a rollout (`reward`, `pass_rate`, `length`, ...) that multiplies the weight of its
+    tokens, with any rule: `pass_rate * (1 - pass_rate)` is PACED."""
+    cuts: Literal["fixed", "median"] = "fixed"
+    """Borders of the types Q1-Q4: the two numbers below, or the medians of the round."""
+    entropy_cut: NotNegative = 0.3
+    """Student entropy in nats from which a token counts as uncertain."""
+    divergence_cut: NotNegative = 0.1
+    """Reverse KL in nats from which a token counts as divergent."""
+    memory_gb: Positive = 0.75
+    """Memory of the query engine; beyond it, it works on disk (TMPDIR). *Not in a key*."""

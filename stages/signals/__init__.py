@@ -1,0 +1,1 @@
+"""The heart: support, divergences, loss, and where the row of a token lies."""

@@ -1,0 +1,166 @@
+"""The sparse loss: a divergence over support and tail, its gradient taken as each chunk passes.
+
+For one token the student's distribution is folded into buckets: one for every id of the support
+and one, the tail, for all other ids. The teacher's buckets come from disk. The loss is a
+divergence between the two, which are both true distributions: no truncated sum, never clamped.
+
+No [N, V] tensor exists: only the selected rows meet the LM head, `chunk` rows at a time, and the
+logits of a chunk turn in place into their own gradient. Legend: N selected tokens, C rows of a
+chunk, K support slots, V vocabulary, D hidden width.
+
+Source: reverse KL over k + 1 buckets, closed form dL/dz_j = p_j (c_bucket(j) - L) with
+c = log(student / teacher); the other divergences follow from the same chain rule.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..arrays.chunks import pieces
+from ..models.head import Head
+from .support import Support
+
+Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
+
+
+def bucket_loss_(
+    logits: Tensor,
+    support: Support,
+    divergence: Divergence,
+    *,
+    tail: bool = True,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Turn logits into the gradient of the loss with respect to them.
+
+    Parameters
+    ----------
+    logits: [C, V] float32 or float64; **overwritten** with dL/dlogits of each row's own loss.
+    support: the teacher's buckets of the same C rows. Where it says that nothing is outside (tail
+        -inf), the student's own further ids (padding of its head) are left out: they get neither
+        mass nor gradient.
+    divergence: `reverse_kl` KL(student || teacher), `forward_kl` KL(teacher || student), `jsd`.
+    tail: whether the tail's term is part of the sum. Without it the sum is no divergence: it can be
+        negative, and what it leaves out has no teacher.
+    weights: [C] factors of the gradient; the loss returned is without them.
+
+    Returns the loss [C] in nats and the student's log mass in the tail [C], both float64.
+    """
+    ids, valid = support.ids, support.valid
+    picked = logits.gather(1, ids).masked_fill_(~valid, -math.inf)
+    logits.scatter_(1, ids, -math.inf)
+    # The tail is summed over its own ids, never as 1 - (the rest): it may be e-30.
+    shift = logits.amax(1, keepdim=True)
+    # Everything is counted from the largest logit, so that logits of 1e4 lose no digits.
+    largest = torch.maximum(picked.amax(1, keepdim=True), shift)
+    inside = logits.sub_(shift.masked_fill(shift == -math.inf, 0)).exp_()
+    total = inside.sum(1)
+    rest = (shift - largest).squeeze(1) + total.log()
+    rest.masked_fill_(support.tail == -math.inf, -math.inf)
+    # K + 1 numbers a token: float64 costs nothing here, and where all of a student's mass lies on
+    # ids of teacher log-prob -60,000 the gradient is a small difference of large losses.
+    log_p = torch.cat([picked.sub_(largest), rest[:, None]], 1).double().log_softmax(1)
+    log_q = torch.cat([support.logprobs, support.tail[:, None]], 1).double()
+    there = torch.cat([valid, (rest > -math.inf)[:, None]], 1)
+    loss, gradient = _buckets(log_p, log_q, there, divergence, tail)
+    # A bucket's gradient is shared by its ids in proportion to their probability.
+    if weights is not None:
+        gradient *= weights[:, None]
+    gradient = gradient.to(logits.dtype)
+    share = torch.where(total > 0, gradient[:, -1] / total, 0)
+    inside.mul_(share[:, None]).scatter_add_(1, ids, gradient[:, :-1].contiguous())
+    return loss, log_p[:, -1]
+
+
+def _buckets(
+    log_p: Tensor, log_q: Tensor, there: Tensor, divergence: Divergence, tail: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the loss [C] and its gradient with respect to each bucket's log mass [C, K + 1]."""
+    p = log_p.exp().masked_fill(~there, 0)
+    log_p = log_p.masked_fill(~there, 0)  # 0 x inf would be NaN where a slot is empty
+    log_q = log_q.masked_fill(~there, 0)
+    counted = there.clone()
+    counted[:, -1] &= tail
+    if divergence == "reverse_kl":
+        ratio = (log_p - log_q).masked_fill(~counted, 0)
+        loss = (p * ratio).sum(1)
+        gradient = p * (ratio - loss[:, None])
+        if not tail:  # what moves into the tail takes its 1 + ratio out of the sum
+            gradient += p * p[:, -1:]
+            gradient[:, -1] -= p[:, -1]
+        return loss, gradient
+    q = log_q.exp().masked_fill(~counted, 0)
+    if divergence == "forward_kl":
+        return (q * (log_q - log_p)).sum(1), p * q.sum(1, keepdim=True) - q
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    ratio = (log_p - log_m).masked_fill(~counted, 0)
+    loss = 0.5 * (p * ratio + q * (log_q - log_m)).sum(1)
+    return loss, 0.5 * p * (ratio - (p * ratio).sum(1, keepdim=True))
+
+
+@torch.no_grad()
+def sparse_loss(
+    hidden: Tensor,
+    head: Head,
+    support: Support,
+    weights: Tensor,
+    divergence: Divergence,
+    *,
+    chunk: int,
+    tail: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each token's loss and the gradient of the weighted sum, chunk by chunk.
+
+    Parameters
+    ----------
+    hidden: [N, D] outputs of the student's body that predict the N selected tokens; no graph.
+    head: gradients are **added to** `head.weight.grad` (and `head.bias.grad`) where they are
+        wanted, so that no second [V, D] tensor is made.
+    weights: [N] factor of each token, its share of the step's denominator included.
+    chunk: rows that meet the head together; memory is chunk x V numbers.
+    tail: as in `bucket_loss_`.
+
+    Returns the loss [N] in nats without weight (float64), d(sum of weight x loss)/d(hidden) [N, D],
+    and the student's mass on the support [N].
+    """
+    losses, gradients, masses = [], torch.empty_like(hidden), []
+    logits = None  # one room for all chunks: new ones would scatter over the heap
+    for start in range(0, len(hidden), chunk):
+        rows = slice(start, start + chunk)
+        states = hidden[rows]
+        logits = head.logits(states, room=logits)
+        for piece in pieces(len(logits), logits.shape[1], logits.device):
+            first, last = start + piece.start, start + piece.stop
+            loss, rest = bucket_loss_(
+                logits[piece],
+                support.rows(first, last),
+                divergence,
+                tail=tail,
+                weights=weights[first:last],
+            )
+            losses.append(loss)
+            masses.append(-torch.expm1(rest))
+        gradients[rows] = _back(logits, head.weight).to(hidden.dtype)
+        _accumulate(head, logits, states)
+    return torch.cat(losses), gradients, torch.cat(masses)
+
+
+def _back(gradient: Tensor, weight: Tensor) -> Tensor:
+    if gradient.dtype == weight.dtype:
+        return gradient @ weight
+    return gradient.to(weight.dtype) @ weight
+
+
+def _accumulate(head: Head, gradient: Tensor, states: Tensor) -> None:
+    if head.weight.requires_grad:
+        left, right = gradient.T.to(head.weight.dtype), states.to(head.weight.dtype)
+        if head.weight.grad is None:
+            head.weight.grad = left @ right
+        else:
+            head.weight.grad.addmm_(left, right)
+    if head.bias is not None and head.bias.requires_grad:
+        if head.bias.grad is None:
+            head.bias.grad = torch.zeros_like(head.bias)
+        head.bias.grad.add_(gradient.sum(0))

@@ -1,0 +1,125 @@
+"""The support of a token: the ids whose teacher log-probs are kept, and the tail for all others.
+
+Led by the student, since reverse KL is weighted by the student: the sampled token, the student's
+top ids and the teacher's top ids. What is outside is one bucket, the tail, so that the stored
+numbers are a true distribution. Legend: C rows of a chunk, N tokens, S slots of a set of ids, K
+support slots, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..arrays.batching import on_device
+from ..arrays.ragged import Ragged
+
+_FOLDS = 64  # parts of a row that are laid over each other to find its largest numbers
+
+
+@dataclass(frozen=True)
+class Support:
+    """Teacher numbers of N tokens, padded to K slots.
+
+    ids: [N, K] int64, in a padded slot any id of the same row. valid: [N, K] bool.
+    logprobs: [N, K], nats. tail: [N], nats, -inf where the support is the whole vocabulary.
+    """
+
+    ids: Tensor
+    valid: Tensor
+    logprobs: Tensor
+    tail: Tensor
+
+    def rows(self, start: int, stop: int) -> "Support":
+        """Return a slice of the tokens."""
+        return Support(
+            self.ids[start:stop],
+            self.valid[start:stop],
+            self.logprobs[start:stop],
+            self.tail[start:stop],
+        )
+
+
+def largest(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return each row's largest numbers, falling, and their places: `topk`, faster on a CPU.
+
+    The `count` largest lie in at most that many columns of a folded row, in those whose own largest
+    are the greatest: all others need no looking at.
+    """
+    rows, width = numbers.shape
+    folded = width // _FOLDS
+    if numbers.is_cuda or width % _FOLDS or folded < 4 * count:
+        values, places = numbers.topk(count, dim=1)
+        return values, places
+    columns = numbers.view(rows, _FOLDS, folded)
+    chosen = columns.amax(1).topk(count, dim=1, sorted=False).indices
+    few = columns.gather(2, chosen[:, None].expand(-1, _FOLDS, -1)).flatten(1)
+    values, places = few.topk(count, dim=1)
+    return values, places // count * folded + chosen.gather(1, places % count)
+
+
+def top_ids(log_probs: Tensor, top_p: float, most: int) -> tuple[Tensor, Tensor]:
+    """Return the most probable ids up to a mass: ids [C, S] and which of them count [C, S].
+
+    The id that crosses `top_p` belongs to them, so there is at least one; at most `most`. With
+    top_p = 1 all of those count, whatever the rounding of their sum.
+    """
+    values, ids = largest(log_probs, min(most, log_probs.shape[1]))
+    mass = values.exp()
+    before = mass.cumsum(1) - mass
+    return ids, before < (top_p if top_p < 1 else math.inf)
+
+
+def merge_ids(groups: list[tuple[Tensor, Tensor]], vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Return the union of id sets, ascending: ids [C, K] and which slots are true [C, K].
+
+    groups: pairs of ids [C, S_i] and flags. Ids from `vocabulary` on are left out. An unused slot
+    repeats the row's first id.
+    """
+    ids = torch.cat([g.masked_fill(~flag, vocabulary) for g, flag in groups], 1)
+    ids = ids.masked_fill(ids >= vocabulary, vocabulary).sort(1).values
+    valid = ids < vocabulary
+    valid[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+    return torch.where(valid, ids, ids[:, :1]), valid
+
+
+def teacher_support(teacher: Tensor, ids: Tensor, valid: Tensor) -> Support:
+    """Return the teacher's buckets on given ids.
+
+    teacher: log-probs [C, V_teacher]. The tail is summed over its own ids, those that the student
+    lacks included; it is -inf only where nothing is outside.
+    """
+    rest = teacher.scatter(1, ids, -math.inf)
+    return Support(ids, valid, teacher.gather(1, ids), rest.logsumexp(1))
+
+
+def to_rows(support: Support) -> tuple[Ragged, Ragged, np.ndarray]:
+    """Return ids, float16 log-probs and tail of C tokens without padding, as they are stored."""
+    valid = support.valid.cpu().numpy()
+    counts = valid.sum(1).astype(np.int32)
+    ids = support.ids.cpu().numpy()[valid].astype(np.int32)
+    logprobs = support.logprobs.float().cpu().numpy()[valid]
+    # float16 ends at -65504; a log-prob below is as good as that
+    logprobs = np.maximum(logprobs, np.finfo(np.float16).min).astype(np.float16)
+    return Ragged(ids, counts), Ragged(logprobs, counts), support.tail.float().cpu().numpy()
+
+
+def from_rows(
+    ids: Ragged, logprobs: Ragged, tail: np.ndarray, rows: np.ndarray, device: torch.device
+) -> Support:
+    """Return the teacher's buckets of some tokens from the columns of the `teacher` table.
+
+    ids, logprobs: a row a token. tail: [tokens] nats, NaN where nothing is outside the support.
+    """
+    padded, valid = ids.padded(rows)
+    values, _ = logprobs.padded(rows)
+    slots = np.where(valid, padded, padded[:, :1]).astype(np.int64)
+    rest = np.where(np.isnan(tail[rows]), -np.inf, tail[rows])
+    return Support(
+        on_device(slots, device),
+        on_device(valid, device),
+        on_device(values.astype(np.float32), device),
+        on_device(rest.astype(np.float32), device),
+    )

@@ -1,0 +1,1 @@
+"""Train: the student learns from the selected tokens."""

@@ -1,0 +1,147 @@
+"""What a round trains on, read from its tables: rollouts, the selected tokens, their supports.
+
+Only the rows of the `teacher` payload that the selection names are kept in memory.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ...storage.errors import StoreError
+from ...storage.tables import read_table
+from ..arrays.ragged import Ragged, concatenate, from_lists
+from ..signals.support import Support, from_rows
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """R rollouts and N selected tokens, rollout after rollout.
+
+    selected: [R] how many of the N tokens belong to each rollout. positions, weights: [N].
+    trainable: [R] trainable tokens of each rollout. ids, logprobs: the supports, a row a token.
+    """
+
+    rollouts: np.ndarray
+    prompts: Ragged
+    responses: Ragged
+    old_logprobs: Ragged
+    trainable: np.ndarray
+    selected: np.ndarray
+    positions: np.ndarray
+    weights: np.ndarray
+    ids: Ragged
+    logprobs: Ragged
+    tail: np.ndarray
+
+    def support(self, tokens: np.ndarray, device: torch.device) -> Support:
+        """Return the teacher's buckets of some of the N tokens."""
+        return from_rows(self.ids, self.logprobs, self.tail, tokens, device)
+
+    def tokens(self, row: int) -> np.ndarray:
+        """Return which of the N tokens belong to a rollout."""
+        stop = int(self._ends[row])
+        return np.arange(stop - int(self.selected[row]), stop)
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum(self.selected)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Return how many ids each rollout feeds to the body: up to its last selected token.
+
+        The token at position t is predicted from ids before it. 0 where nothing is selected.
+        """
+        last = self.positions[np.maximum(self._ends - 1, 0)] if len(self.positions) else 0
+        return np.where(self.selected > 0, self.prompts.counts + last, 0)
+
+
+def load_training_data(
+    rollouts: Sequence[Path], teacher: Sequence[Path], selection: Path
+) -> TrainingData:
+    """Read a round. rollouts and teacher: one file a shard, in the same order.
+
+    Raises `StoreError` when the tables do not belong together.
+    """
+    kept = read_table([selection])
+    chosen = {name: kept[name].to_numpy() for name in ("rollout", "position", "weight")}
+    shards = [_shard(r, t, chosen) for r, t in zip(rollouts, teacher, strict=True)]
+    found = sum(len(s.positions) for s in shards)
+    if found != len(chosen["rollout"]):
+        raise StoreError(
+            f"{selection}: {len(chosen['rollout']) - found} selected tokens are in none of the "
+            "round's rollouts; the selection was made from other tables. Select again"
+        )
+    return _concatenate(shards)
+
+
+def _shard(rollouts: Path, teacher: Path, chosen: dict[str, np.ndarray]) -> TrainingData:
+    table = read_table([rollouts])
+    responses = from_lists(table["response_ids"])
+    ids = table["rollout"].to_numpy()
+    row, position, weight = _rows_of(ids, chosen)
+    if (position >= responses.counts[row]).any():
+        raise StoreError(
+            f"{rollouts}: a selected position lies beyond its response; the selection was made "
+            "from other tables. Select again"
+        )
+    payload = _payload(teacher, responses, ids[row], row, position)
+    if payload is None:
+        raise StoreError(f"{teacher}: its rows are not those of {rollouts}; run `tip cache verify`")
+    trainable = from_lists(table["trainable"])
+    sums = np.concatenate([[0], np.cumsum(trainable.values, dtype=np.int64)])
+    return TrainingData(
+        ids,
+        from_lists(table["prompt_ids"]),
+        responses,
+        from_lists(table["logprobs"]),
+        sums[trainable.offsets[1:]] - sums[trainable.offsets[:-1]],
+        np.bincount(row, minlength=len(ids)),
+        position,
+        weight,
+        from_lists(payload["ids"]),
+        from_lists(payload["logprobs"]),
+        payload["tail"].to_numpy(),
+    )
+
+
+def _payload(
+    teacher: Path, responses: Ragged, rollouts: np.ndarray, row: np.ndarray, position: np.ndarray
+) -> pa.Table | None:
+    """Return the teacher's rows of some tokens; None if they are not where they should be."""
+    table = read_table([teacher], ["rollout", "position", "ids", "logprobs", "tail"])
+    if table.num_rows != len(responses.values):
+        return None
+    table = table.take(pa.array(responses.offsets[row] + position))
+    same = (table["rollout"].to_numpy() == rollouts) & (table["position"].to_numpy() == position)
+    return table if same.all() else None
+
+
+def _rows_of(
+    rollouts: np.ndarray, chosen: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (row in the shard, position, weight) of the selected tokens, in the shard's order."""
+    order = np.argsort(rollouts)
+    place = np.searchsorted(rollouts[order], chosen["rollout"]).clip(max=len(rollouts) - 1)
+    row = order[place]
+    here = np.flatnonzero(rollouts[row] == chosen["rollout"])
+    row, position, weight = row[here], chosen["position"][here], chosen["weight"][here]
+    sequence = np.lexsort((position, row))
+    return row[sequence], position[sequence], weight[sequence]
+
+
+def _concatenate(shards: list[TrainingData]) -> TrainingData:
+    ragged = ("prompts", "responses", "old_logprobs", "ids", "logprobs")
+    columns: dict[str, Any] = {
+        name: concatenate([getattr(s, name) for s in shards])
+        if name in ragged
+        else np.concatenate([getattr(s, name) for s in shards])
+        for name in TrainingData.__dataclass_fields__
+    }
+    return TrainingData(**columns)

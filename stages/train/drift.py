@@ -1,0 +1,69 @@
+"""Drift: how far a round of training moved the student, on what it was trained on and elsewhere.
+
+Measured on the student's own rollouts of the round, with the log-probs that were kept while
+sampling: the estimator k3, mean of r - 1 - log r with r = after / before, unbiased under the
+student that sampled. Over all tokens it is the staleness of the rollouts.
+
+Source: Schulman, "Approximating KL Divergence", 2020.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..arrays.batching import fill, on_device
+from ..arrays.chunks import chunk_rows
+from ..models.language_model import LanguageModel
+from ..signals.alignment import predicting_states
+from .data import TrainingData
+from .settings import TrainSettings
+
+_FEWEST, _MOST = 16, 32  # rollouts
+
+
+@torch.inference_mode()
+def drift(student: LanguageModel, data: TrainingData, settings: TrainSettings) -> dict[str, float]:
+    """Return estimates of KL(student before the round || after), nats a token.
+
+    student: after the round. An eighth of the round's rollouts is looked at, evenly spread, but at
+    least 16 and at most 32: more would cost a round noticeably.
+
+    `staleness` is the mean over all tokens, `drift_selected` over those that were trained on,
+    `drift_unselected` over the others; where there are none, 0.
+    """
+    count = min(len(data.rollouts), max(_FEWEST, min(_MOST, len(data.rollouts) // 8)))
+    rows = np.linspace(0, len(data.rollouts) - 1, count).astype(int)
+    prompts = [data.prompts.row(row) for row in range(len(data.rollouts))]
+    lengths = (data.prompts.counts + data.responses.counts)[rows] - 1
+    trained = np.zeros(len(data.responses.values), dtype=bool)
+    trained[np.repeat(data.responses.offsets[:-1], data.selected) + data.positions] = True
+    changes, chosen = [], []
+    for batch in fill(lengths, settings.batch_tokens):
+        states = predicting_states(student, prompts, data.responses, rows[batch])
+        places = data.responses.places(rows[batch])
+        after = _logprobs(student, states, data.responses.values[places], settings)
+        change = after - data.old_logprobs.values[places]
+        changes.append(np.expm1(change) - change)
+        chosen.append(trained[places])
+    terms, selected = np.concatenate(changes), np.concatenate(chosen)
+    return {
+        "staleness": _mean(terms),
+        "drift_selected": _mean(terms[selected]),
+        "drift_unselected": _mean(terms[~selected]),
+    }
+
+
+def _logprobs(
+    student: LanguageModel, states: Tensor, tokens: np.ndarray, settings: TrainSettings
+) -> np.ndarray:
+    """Return the log-probs of tokens [N] from the hidden states [N, D] that predict them."""
+    ids = on_device(tokens.astype(np.int64), student.device)
+    chunk, found = chunk_rows(settings.chunk_elements, student.vocabulary), []
+    for some, logits in student.head.pieces(states, chunk, student.vocabulary):
+        picked = logits.gather(1, ids[some, None]).squeeze(1)
+        found.append((picked - logits.logsumexp(1)).double())
+    return torch.cat(found).cpu().numpy()
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else 0.0

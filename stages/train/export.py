@@ -1,0 +1,28 @@
+"""A trained student as a Hugging Face model folder."""
+
+import json
+
+import torch
+from safetensors.torch import save_file
+
+from ...storage.store.store import Draft
+from ..models.language_model import LanguageModel
+
+SMALL_FILES = {".json", ".txt", ".model", ".jinja"}  # what a model folder holds beside weights
+
+
+def export(model: LanguageModel, draft: Draft, dtype: str) -> None:
+    """Write a Hugging Face model folder: weights in `dtype`, config, tokenizer.
+
+    Tied weights are written once, under the name that the model keeps.
+    """
+    target = getattr(torch, dtype)
+    tensors = {n: p.detach().to(target).contiguous() for n, p in model.model.named_parameters()}
+    save_file(tensors, draft.file("model.safetensors"), metadata={"format": "pt"})
+    config = json.loads((model.card.folder / "config.json").read_text())
+    config.pop("torch_dtype", None)
+    config["dtype"] = dtype
+    draft.file("config.json").write_text(json.dumps(config, indent=2))
+    for path in sorted(model.card.folder.iterdir()):
+        if path.suffix in SMALL_FILES and path.name != "config.json" and "index" not in path.name:
+            draft.file(path.name).write_bytes(path.read_bytes())

@@ -1,0 +1,1 @@
+"""Rows of users' files and data sets."""

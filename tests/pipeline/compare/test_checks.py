@@ -1,0 +1,90 @@
+"""What would stop a comparison halfway is met before anything is played."""
+
+from pathlib import Path
+
+import pytest
+from tip.pipeline.compare.checks import jobs_of
+from tip.pipeline.compare.rows import ALL, NO_REFRESH, RANDOM, Row, rows_of
+from tip.pipeline.config.run import RunConfig
+from tip.pipeline.progress import Reporter
+from tip.pipeline.rounds.play import play
+from tip.pipeline.session import Session
+from tip.storage.errors import ConfigError, InputError, TipError
+
+from ..conftest import MakeConfig
+
+QUIET = Reporter(quiet=True)
+ALL_TOKENS = Row(ALL, 1.0)
+
+
+def nothing_is_made(config: RunConfig) -> bool:
+    return not [*Path(config.store).glob("*/*/*/manifest.json"), *Path(config.runs).glob("*/*")]
+
+
+def test_a_comparison_of_another_length_needs_another_name(
+    config: MakeConfig, asked: dict[str, object]
+) -> None:
+    short = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    job = jobs_of(short, [ALL_TOKENS], [0], QUIET)[0]
+    play(Session(job.config))
+    jobs_of(short, rows_of(["q3"], [0.2]), [0], QUIET)
+    said = r"run run-all-1-s0 .* begun otherwise, with rounds = 1: .*--name"
+    longer = short.model_copy(update={"rounds": 2})
+    with pytest.raises(ConfigError, match=said):
+        jobs_of(longer, rows_of(["q3"], [0.2]), [0], QUIET)
+    # gone further by hand, its learning rate has still been laid out for one round
+    play(Session(job.config.model_copy(update={"rounds": 2})))
+    with pytest.raises(ConfigError, match=said):
+        jobs_of(longer, [ALL_TOKENS], [0], QUIET)
+    with pytest.raises(ConfigError, match="with rounds = 2"):
+        jobs_of(short, [ALL_TOKENS], [0], QUIET)
+
+
+def test_a_run_that_was_begun_with_other_settings_is_named_with_them(
+    config: MakeConfig, asked: dict[str, object]
+) -> None:
+    settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    play(Session(jobs_of(settings, [ALL_TOKENS], [0], QUIET)[0].config))
+    other = config(evaluate=asked, rounds=1, rollout={"prompts": 32}, train={"lr": 1e-5})
+    with pytest.raises(ConfigError, match=r"run run-all-1-s0 .* train\.lr = 0\.0003: .*--name"):
+        jobs_of(other, [ALL_TOKENS], [1, 0], QUIET)
+
+
+def test_a_rule_of_a_later_row_is_tried_before_the_first_is_played(
+    config: MakeConfig, asked: dict[str, object], tmp_path: Path
+) -> None:
+    rule = tmp_path / "mine.sql"
+    rule.write_text("SELECT *, no_such_column AS importance FROM tokens")
+    settings = config(evaluate=asked)
+    with pytest.raises(InputError, match="no_such_column"):
+        jobs_of(settings, rows_of([str(rule)], [0.2]), [0], QUIET)
+    assert nothing_is_made(settings)
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        ("rollout.prompts=32,1000", "rollout.prompts = 1000"),
+        ("evaluate.source=nowhere.jsonl", "nowhere.jsonl"),
+        (f"train.loss=jsd select.where={'position<200' * 9}", "at most 100 characters"),
+    ],
+)
+def test_a_variation_that_cannot_be_played_is_met_before_any_is(
+    config: MakeConfig, asked: dict[str, object], vary: str, said: str
+) -> None:
+    settings = config(evaluate=asked)
+    with pytest.raises(TipError, match=said):
+        jobs_of(settings, rows_of(["all"], [0.2], [vary]), [0], QUIET)
+    assert nothing_is_made(settings)
+
+
+def test_no_refresh_is_left_out_where_there_are_too_few_prompts_for_it(
+    config: MakeConfig, asked: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of(["random"], [0.2])
+    settings = config(evaluate=asked, rounds=3, rollout={"prompts": 150})
+    jobs = jobs_of(settings, rows, [0, 1], Reporter())
+    assert [job.row.rule for job in jobs] == [ALL, RANDOM] * 2
+    assert "`no refresh` is left out: its one round holds rounds x" in capsys.readouterr().err
+    fewer = settings.model_copy(update={"rounds": 2})
+    assert NO_REFRESH in [job.row.rule for job in jobs_of(fewer, rows, [0], QUIET)]

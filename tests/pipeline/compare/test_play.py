@@ -1,0 +1,153 @@
+"""The comparison: shared first rounds, controls always there, nothing played twice."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from tip.pipeline.compare import play as playing
+from tip.pipeline.compare.checks import Job, jobs_of
+from tip.pipeline.compare.play import compare
+from tip.pipeline.compare.rows import ALL, NO_REFRESH, RANDOM, Row, rows_of
+from tip.pipeline.compare.table import tables_of
+from tip.pipeline.config.run import RunConfig
+from tip.pipeline.progress import Reporter, peak_memory
+from tip.pipeline.session import Session
+from tip.pipeline.show.compare import write
+from tip.storage.errors import ConfigError, TipError
+from tip.storage.runs import RunFolder
+
+from ..conftest import MakeConfig
+
+QUIET = Reporter(quiet=True)
+
+Work = Callable[[Session], Any]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Play in this process, which saves the start of another; return the names of what played."""
+    names: list[str] = []
+
+    def work_here(work: Work, config: RunConfig) -> Any:
+        names.append(config.name)
+        return work(Session(config))
+
+    monkeypatch.setattr(playing, "_apart", work_here)
+    return names
+
+
+def run_of(job: Job) -> RunFolder:
+    return RunFolder(job.config.runs, job.config.name)
+
+
+def test_rows_of_a_seed_share_their_first_round_and_a_second_start_plays_nothing(
+    config: MakeConfig, asked: dict[str, object], here: list[str], tmp_path: Path
+) -> None:
+    settings = config(evaluate=asked, rounds=2, rollout={"prompts": 32})
+    rows = rows_of(["q3"], [0.2])
+    jobs = jobs_of(settings, rows, [0, 1], QUIET)
+    outcomes, teacher = compare(jobs, 1, QUIET)
+    scored = {(o.row.rule, o.seed): o.teacher_scored for o in outcomes}
+    assert scored["q3", 0] < scored["all", 0]
+    assert all(len(o.curve) == 3 for o in outcomes if o.row.rule != NO_REFRESH)
+    assert len(here) == 1 + len(jobs)  # the teacher, then each run
+
+    again, same_teacher = compare(jobs, 1, QUIET)
+    assert len(here) == 1 + len(jobs)
+    assert same_teacher == teacher
+    assert [(o.accuracy, o.curve, o.teacher_scored) for o in again] == [
+        (o.accuracy, o.curve, o.teacher_scored) for o in outcomes
+    ]
+    results = tables_of(again, teacher, Session(jobs[0].config), 4)
+    names = results["rules"]["row"].to_list()
+    assert names == ["student before", "teacher", *(row.name for row in rows)]
+    overlap = results["common tokens at 20%"]
+    assert overlap.filter(pl.col("rule") == "q3")["q3"].item() == 1.0
+    shares = results["where the types lie"]
+    assert shares["share"].sum() == pytest.approx(1)
+    assert results["oracle"]["top_share"].max() > 0.5
+    page = write(tmp_path / "tables", results, "about")
+    assert "| q3 20% |" in page.read_text(encoding="utf-8")
+    assert pl.read_parquet(page.with_name("rules.parquet")).equals(results["rules"])
+
+
+def test_an_edited_rule_is_not_taken_for_the_one_that_was_played(
+    config: MakeConfig, asked: dict[str, object], here: list[str], tmp_path: Path
+) -> None:
+    rule = tmp_path / "mine.sql"
+    rule.write_text("SELECT *, reverse_kl AS importance FROM tokens")
+    settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    jobs = jobs_of(settings, [Row(ALL, 1.0), Row(str(rule), 0.2)], [0], QUIET)
+    compare(jobs, 1, QUIET)
+    rule.write_text("SELECT *, -reverse_kl AS importance FROM tokens")
+    with pytest.raises(ConfigError, match=r"select.rule = .*mine.sql' names has changed"):
+        compare(jobs, 1, QUIET)
+
+
+def test_costs_are_those_of_the_runs_own_rounds_and_stages(
+    config: MakeConfig, asked: dict[str, object], here: list[str]
+) -> None:
+    settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    jobs = jobs_of(settings, [Row(ALL, 1.0)], [0], QUIET)
+    before = compare(jobs, 1, QUIET)[0][0]
+    foreign = {"seconds": 1e6, "peak_memory_mb": 1 << 30}
+    run_of(jobs[0]).record({"round": 0, "stage": "evaluate teacher", "accuracy": 0.0, **foreign})
+    run_of(jobs[0]).record({"round": 1, "stage": "rollout", **foreign})
+    run_of(jobs[0]).record({"round": 2, "stage": "train", "steps": 9, **foreign})
+    after = compare(jobs, 1, QUIET)[0][0]
+    assert after.curve == before.curve
+    assert after.seconds < 1000
+    assert after.peak_memory_mb < 1 << 20
+
+
+def test_the_teacher_is_asked_first_and_not_at_all_where_a_server_holds_it(
+    config: MakeConfig, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    jobs = jobs_of(settings, [Row(ALL, 1.0)], [0], QUIET)
+    order: list[str] = []
+
+    def look_on(work: Work, config: RunConfig) -> Any:
+        order.append(work.__name__)
+        raise TipError("stop")
+
+    monkeypatch.setattr(playing, "_apart", look_on)
+    with pytest.raises(TipError, match="stop"):
+        compare(jobs, 1, QUIET)
+    served = config(
+        evaluate=asked,
+        score={"engine": "server", "mode": "separate"},
+        teacher={"server": {"url": "http://localhost:1"}},
+    )
+    with pytest.raises(TipError, match="stop"):
+        compare([Job(Row(ALL, 1.0), 0, served)], 1, QUIET)
+    assert order == ["_ask_teacher", "_play"]
+
+
+def test_workers_make_what_one_makes_each_run_with_a_memory_of_its_own(
+    config: MakeConfig, asked: dict[str, object], tmp_path: Path
+) -> None:
+    ballast = b"x" * (1 << 30)
+    settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    rows = [Row(ALL, 1.0), Row(RANDOM, 0.2)]
+    alone, teacher = compare(jobs_of(settings, rows, [0], QUIET), 1, QUIET)
+    assert len(ballast) >> 20 < peak_memory(torch.device("cpu"))["peak_memory_mb"]
+    assert all(100 < o.peak_memory_mb < len(ballast) >> 20 for o in alone)
+    elsewhere = {"store": str(tmp_path / "s2"), "runs": str(tmp_path / "r2")}
+    settings = settings.model_copy(update=elsewhere)
+    together, same_teacher = compare(jobs_of(settings, rows, [0], QUIET), 2, QUIET)
+    assert [o.accuracy for o in alone] == [o.accuracy for o in together]
+    assert teacher == same_teacher
+
+
+def die(_: Session) -> None:
+    os._exit(9)
+
+
+def test_a_run_whose_process_is_killed_is_named(config: MakeConfig) -> None:
+    with pytest.raises(TipError, match=r"process of run mine was killed.*same command continues"):
+        playing._apart(die, config("mine"))

@@ -1,0 +1,106 @@
+"""What is compared: controls, budgets and varied settings, each under a name of its own."""
+
+from pathlib import Path
+
+import pytest
+from tip.pipeline.compare.rows import NO_REFRESH, Row, rows_of, run_config
+from tip.storage.errors import ConfigError, InputError
+
+from ..conftest import MakeConfig
+
+
+def test_the_controls_stand_beside_every_choice_of_rules() -> None:
+    names = [row.name for row in rows_of(["q3", "all", "random"], [0.5, 0.1])]
+    assert names == ["all", "no refresh", "random 50%", "random 10%", "q3 50%", "q3 10%"]
+
+
+def test_a_varied_setting_gives_a_line_for_each_of_its_values() -> None:
+    rows = rows_of(["all", "q3"], [0.1], ["train.loss=reverse_kl,jsd", "train.tail=false"])
+    assert [row.name for row in rows] == [
+        "all",
+        "no refresh",
+        "random 10%",
+        "all loss=reverse_kl tail=false",
+        "q3 10% loss=reverse_kl tail=false",
+        "all loss=jsd tail=false",
+        "q3 10% loss=jsd tail=false",
+    ]
+
+
+def test_an_alternative_may_be_several_settings_and_controls_of_a_budget_need_one() -> None:
+    rows = rows_of(["all"], [0.1], ["rounds=4 rollout.prompts=32, rounds=2 rollout.prompts=64"])
+    assert [row.name for row in rows] == [
+        "all",
+        "no refresh",
+        "all rounds=4 prompts=32",
+        "all rounds=2 prompts=64",
+    ]
+
+
+def test_the_settings_of_a_line_are_those_of_its_run(config: MakeConfig) -> None:
+    changes = ("train.loss=jsd", "rollout.prompts=32")
+    changed = run_config(config("base"), Row("q3", 0.1, changes), 3)
+    assert (changed.train.loss, changed.rollout.prompts, changed.select.rule) == ("jsd", 32, "q3")
+    assert changed.name == "base-q3-0.1-train.loss-jsd-rollout.prompts-32-s3"
+
+
+def test_names_hold_whole_values() -> None:
+    rows = rows_of(["all"], [0.12, 0.124], ["train.lr=0.001,0.0001", "train.clip=0.5,1.5"])
+    names = [row.name for row in rows]
+    assert "all lr=0.0001 clip=1.5" in names
+    assert len({*names}) == len({row.run_label for row in rows}) == len(rows)
+    assert [row.name for row in rows_of(["q3"], [0.12, 0.124, 0.07])][-3:] == [
+        "q3 12%",
+        "q3 12.4%",
+        "q3 7%",
+    ]
+
+
+def test_rows_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "mine.sql" for folder in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("SELECT *, reverse_kl AS importance FROM tokens")
+    with pytest.raises(ConfigError, match=r"share the name `mine-0\.2`: rename a rule file"):
+        rows_of([str(path) for path in paths], [0.2])
+    with pytest.raises(ConfigError, match="share the name `all temperature=1`"):
+        rows_of(["all"], [0.2], ["rollout.temperature=1,evaluate.temperature=1"])
+
+
+@pytest.mark.parametrize(
+    ("vary", "way_out"),
+    [
+        ("select.keep=0.1,0.2", "--keep"),
+        ("select.rule=q3", "--rules"),
+        ("train.loss=jsd seed=1,train.loss=reverse_kl seed=2", "--seeds"),
+        ("data_seed=1", "--seeds"),
+        ("name=a", "--name"),
+        ("select=q3", "select.scope"),
+    ],
+)
+def test_what_a_comparison_sets_itself_does_not_vary(vary: str, way_out: str) -> None:
+    with pytest.raises(ConfigError, match=f"sets .* itself; use .*{way_out}"):
+        rows_of(["all"], [0.1], [vary])
+
+
+@pytest.mark.parametrize("vary", ["train.loss", "train.loss=", "jsd,reverse_kl", "=jsd"])
+def test_a_variation_without_key_or_value_is_refused(vary: str) -> None:
+    with pytest.raises(ConfigError, match=r"--vary .*expected"):
+        rows_of(["all"], [0.1], [vary])
+
+
+def test_an_unknown_varied_setting_is_named(config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"train.los: unknown key; did you mean loss\?"):
+        run_config(config(), Row("all", 1.0, ("train.los=jsd",)), 0)
+
+
+def test_an_unknown_rule_or_budget_is_refused_before_any_run() -> None:
+    with pytest.raises(InputError, match="soft_and"):
+        rows_of(["soft_and"], [0.5])
+    with pytest.raises(ConfigError, match=r"\(0, 1\]"):
+        rows_of(["q3"], [0.5, 2.0])
+
+
+def test_no_refresh_answers_all_prompts_with_the_first_student(config: MakeConfig) -> None:
+    changed = run_config(config(rounds=3), Row(NO_REFRESH, 1.0), 7)
+    assert (changed.rounds, changed.rollout.prompts, changed.seed) == (1, 192, 7)

@@ -1,0 +1,160 @@
+"""A round whose student and teacher are held by vLLM: same tables, fresh weights, found again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tip.pipeline.config.run import RunConfig
+from tip.pipeline.config.toml import make_config
+from tip.pipeline.rounds.play import play
+from tip.pipeline.session import Session
+from tip.stages.arrays.ragged import from_lists
+from tip.stages.engines.probe import probe_sequences, trainer_logprobs
+from tip.stages.models.load import load_model
+from tip.stages.score.separate import score_teacher
+from tip.storage.errors import NumericsError
+from tip.storage.tables import read_table
+from vllm_pair import needs_vllm, widened
+
+from ..conftest import PAIR, contents
+
+pytestmark = needs_vllm
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory: pytest.TempPathFactory, problems: Path) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("vllm")
+    asked = {"template": "raw", "max_tokens": 64}
+    held_out = {"source": str(problems / "held_out.jsonl"), "temperature": 0, "verifier": "exact"}
+    return {
+        "name": "vllm",
+        "rounds": 1,
+        "store": str(folder / "store"),
+        "runs": str(folder / "runs"),
+        "threads": 1,
+        "student": {
+            "model": str(widened(PAIR / "student", folder / "student")),
+            "vllm": {"cpu_cache_gb": 1},
+        },
+        "teacher": {"model": str(PAIR / "teacher"), "vllm": {"cpu_cache_gb": 1}},
+        "prompts": {"source": str(problems / "train.jsonl"), "template": "raw"},
+        "rollout": {"prompts": 64, "max_tokens": 64, "engine": "vllm"},
+        "score": {"mode": "separate", "engine": "vllm"},
+        "train": {"lr": 3e-4, "rollouts_per_step": 16, "export_dtype": "float32"},
+        "evaluate": asked | held_out | {"engine": "vllm"},
+    }
+
+
+@pytest.fixture(scope="module")
+def ran(values: dict[str, Any]) -> Session:
+    session = Session(config(values))
+    play(session)
+    return session
+
+
+def config(values: dict[str, Any], **changes: Any) -> RunConfig:
+    changed = {
+        k: values[k] | v if isinstance(values.get(k), dict) else v for k, v in changes.items()
+    }
+    return make_config(values | changed, "test")
+
+
+def stage(session: Session, name: str) -> list[dict[str, Any]]:
+    return [m for m in session.run.metrics() if m["stage"] == name]
+
+
+def test_the_teachers_table_is_the_one_transformers_makes(ran: Session) -> None:
+    pointers = ran.run.round(0) or {}
+    teacher = ran.model("teacher", ran.config.teacher)
+    for source, signals in zip(pointers["rollouts"], pointers["teacher"], strict=True):
+        rollouts, made = ran.store.find("rollouts", source), ran.store.find("teacher", signals)
+        assert rollouts is not None
+        assert made is not None
+        expected, _ = score_teacher(
+            teacher,
+            read_table([ran.store.path(rollouts, "rollouts")]),
+            ran.config.score,
+            student_vocabulary=36,
+        )
+        table = read_table([ran.store.path(made, "teacher")])
+        same = [
+            a == b
+            for a, b in zip(table["ids"].to_pylist(), expected["ids"].to_pylist(), strict=True)
+        ]
+        assert np.mean(same) > 0.99  # a mass that ends at 0.99 up to rounding may go either way
+        mean = [float(np.mean(from_lists(t["logprobs"]).values)) for t in (table, expected)]
+        assert mean[0] == pytest.approx(mean[1], abs=0.01)
+        np.testing.assert_allclose(table["entropy"], expected["entropy"], atol=1e-4)
+        np.testing.assert_allclose(
+            np.exp(table["tail"].to_numpy()[same]),
+            np.exp(expected["tail"].to_numpy()[same]),
+            atol=5e-6,
+        )
+
+
+def test_each_engine_is_fresh_and_its_gap_is_on_record(ran: Session) -> None:
+    gap = stage(ran, "rollout")[0]["engine_gap_mean"]
+    assert gap < 1e-4
+    assert ran.engines.gap is not None
+    assert ran.engines.gap.mean < 1e-4  # of the last evaluation: of the trained student
+    probes = probe_sequences([*ran.prompts, *ran.problems])
+    moved = [
+        trainer_logprobs(load_model(s.settings, ran.device, ran.dtype(s.settings)), probes)
+        for s in (ran.student(0), ran.student(1))
+    ]
+    stale = np.abs(np.concatenate(moved[0]) - np.concatenate(moved[1])).mean()
+    assert stale > 0.01  # stale weights would have been refused
+    assert stage(ran, "score")[0]["sampling_gap_rms"] < 1e-4
+
+
+def test_the_student_learns_as_it_does_on_the_transformers_engine(
+    ran: Session, values: dict[str, Any]
+) -> None:
+    other = Session(
+        config(
+            values,
+            name="local",
+            rollout={"engine": "transformers"},
+            score={"engine": "transformers"},
+            evaluate={"engine": "transformers"},
+        )
+    )
+    play(other)
+    for name in ("reverse_kl", "entries", "student_mass"):
+        ours, theirs = (stage(s, "score")[0][name] for s in (ran, other))
+        assert ours == pytest.approx(theirs, rel=0.25)  # of 64 other rollouts
+    before = [stage(s, "evaluate")[0]["accuracy"] for s in (ran, other)]
+    assert before[0] == before[1]  # greedy answers of equal weights
+    ours, theirs = stage(ran, "evaluate")[-1], stage(other, "evaluate")[-1]
+    assert ours["low"] <= theirs["high"]
+    assert theirs["low"] <= ours["high"]
+
+
+def test_a_run_that_is_found_starts_no_engine(
+    ran: Session, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("an engine was started")
+
+    before = contents(ran)
+    monkeypatch.setattr("tip.pipeline.engines.VllmEngine", refuse)
+    again = Session(config(values))
+    play(again)
+    assert contents(again) == before
+
+
+def test_a_gap_beyond_the_limit_is_refused_and_nothing_is_stored(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    tight = config(
+        values,
+        store=str(tmp_path / "store"),
+        runs=str(tmp_path / "runs"),
+        student={"vllm": {"cpu_cache_gb": 1, "max_gap": 1e-12}},
+        evaluate={"every": 1},
+    )
+    session = Session(tight)
+    with pytest.raises(NumericsError, match="vLLM's log-probs differ from the trainer's"):
+        play(session)
+    assert not list(session.store.list())

@@ -1,0 +1,214 @@
+"""A fingerprint knows everything that changes what a model computes, and nothing else."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import tokenizer, write_model
+from tip.stages.models.fingerprint import model_fingerprint
+from tip.storage.errors import ModelError
+
+WORDS = tokenizer(60).get_vocab()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("original"))
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """Return a copy of the model that a test may change."""
+    return Path(shutil.copytree(original, tmp_path / "model"))
+
+
+def fingerprint(folder: Path, words: dict[str, int] = WORDS) -> str:
+    return model_fingerprint(folder, words)
+
+
+def change_config(folder: Path, **fields: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def save(folder: Path, tensors: dict[str, torch.Tensor], name: str = "model.safetensors") -> None:
+    save_file(tensors, folder / name, metadata={"format": "pt"})
+
+
+def test_it_is_the_same_for_a_copy_elsewhere(original: Path, folder: Path) -> None:
+    assert fingerprint(folder) == fingerprint(original)
+
+
+def test_it_is_the_same_for_one_file_and_for_many(original: Path, folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors, reverse=True)
+    (folder / "model.safetensors").unlink()
+    for number in range(3):
+        part = {name: tensors[name] for name in names[number::3]}
+        save(folder, part, f"model-{number + 1:05}-of-00003.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    assert fingerprint(folder) == fingerprint(original)
+
+
+def test_it_is_the_same_for_another_order_in_the_file_and_other_metadata(
+    original: Path, folder: Path
+) -> None:
+    path = folder / "model.safetensors"
+    size = int.from_bytes(path.read_bytes()[:8], "little")
+    header, body = json.loads(path.read_bytes()[8 : 8 + size]), path.read_bytes()[8 + size :]
+    tensors = [name for name in header if name != "__metadata__"]
+    turned, moved, place = {"__metadata__": {"made": "yesterday"}}, b"", 0
+    for name in reversed(tensors):
+        start, stop = header[name]["data_offsets"]
+        turned[name] = header[name] | {"data_offsets": [place, place + stop - start]}
+        moved, place = moved + body[start:stop], place + stop - start
+    text = json.dumps(turned).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + moved)
+    assert torch.equal(
+        load_file(path)["lm_head.weight"],
+        load_file(original / "model.safetensors")["lm_head.weight"],
+    )
+    assert fingerprint(folder) == fingerprint(original)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        {"transformers_version": "9.9"},
+        {"torch_dtype": "float16"},
+        {"dtype": "float16"},
+        {"use_cache": False},
+        {"_name_or_path": "/elsewhere"},
+        {"_commit_hash": "abc"},
+        {"architectures": ["Other"]},
+    ],
+    ids=str,
+)
+def test_it_is_the_same_for_fields_that_compute_nothing(
+    original: Path, folder: Path, noise: dict[str, Any]
+) -> None:
+    change_config(folder, **noise)
+    assert fingerprint(folder) == fingerprint(original)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rope_parameters": {"rope_theta": 10001.0, "rope_type": "default"}},
+        {"rms_norm_eps": 1e-5},
+        {"num_key_value_heads": 2},
+        {"tie_word_embeddings": True},
+        {"eos_token_id": 2},
+    ],
+    ids=str,
+)
+def test_it_differs_for_a_field_that_changes_what_is_computed(
+    original: Path, folder: Path, change: dict[str, Any]
+) -> None:
+    change_config(folder, **change)
+    assert fingerprint(folder) != fingerprint(original)
+
+
+def test_it_differs_for_one_bit_of_one_weight(original: Path, folder: Path) -> None:
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert fingerprint(folder) != fingerprint(original)
+
+
+def test_it_differs_for_another_dtype_shape_or_name_of_a_tensor(
+    original: Path, folder: Path
+) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    found = {fingerprint(original)}
+    name = "model.norm.weight"
+    other = {k: v for k, v in tensors.items() if k != name}
+    for changed in (
+        {name: tensors[name].view(torch.int32)},
+        {name: tensors[name].reshape(2, 8)},
+        {"model.nrom.weight": tensors[name]},
+        {},
+    ):
+        save(folder, other | changed)
+        found.add(fingerprint(folder))
+    assert len(found) == 5
+
+
+def test_it_differs_for_two_swapped_or_renamed_tokens(original: Path) -> None:
+    swapped = WORDS | {"w5": WORDS["w6"], "w6": WORDS["w5"]}
+    renamed = {("w5x" if word == "w5" else word): i for word, i in WORDS.items()}
+    assert len({fingerprint(original, words) for words in (WORDS, swapped, renamed)}) == 3
+
+
+def test_it_does_not_depend_on_the_order_of_the_vocabulary(original: Path) -> None:
+    assert fingerprint(original, dict(reversed(WORDS.items()))) == fingerprint(original)
+
+
+def test_weights_already_hashed_are_not_read_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fingerprint(folder)
+    monkeypatch.setattr("tip.stages.models.fingerprint._tensor_hashes", None)
+    assert fingerprint(folder) == first
+
+
+def test_a_memo_that_a_crash_left_empty_is_not_believed(
+    folder: Path, fingerprint_memo: Path
+) -> None:
+    first = fingerprint(folder)
+    for memo in (fingerprint_memo / "tip" / "fingerprints").iterdir():
+        memo.write_text("")
+    assert fingerprint(folder) == first
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
+    original: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert fingerprint(folder) == fingerprint(original)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"short",
+        b"\0" * 8,
+        (1 << 62).to_bytes(8, "little") + b"{}",
+        ((1 << 64) - 1).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (4).to_bytes(8, "little") + b"\xff\xfe\x00\x01",
+        (8).to_bytes(8, "little") + b'{"a": 3}',
+        (9).to_bytes(8, "little") + b'{"a": {}}',
+    ],
+    ids=["empty", "short", "zeros", "long", "longer", "none", "list", "bytes", "number", "bare"],
+)
+def test_what_is_no_safetensors_file_is_refused_in_one_line(folder: Path, content: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(
+        ModelError, match=r"model\.safetensors: .*(safetensors file|no tensor)"
+    ) as it:
+        fingerprint(folder)
+    assert "\n" not in str(it.value)
+
+
+@pytest.mark.parametrize("kept", [4, 200, -1])
+def test_a_file_that_was_cut_short_is_refused(folder: Path, kept: int) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ModelError, match="copy it again"):
+        fingerprint(folder)
+
+
+def test_a_folder_without_safetensors_is_refused_with_what_was_found(folder: Path) -> None:
+    os.rename(folder / "model.safetensors", folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"found pytorch_model\.bin.*convert them first"):
+        fingerprint(folder)

@@ -1,0 +1,80 @@
+"""A draft has one owner, and only a dead owner's draft is swept."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from tip.storage.store.drafts import abandoned, drafted, sweep_drafts
+
+
+def age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def orphan(drafts: Path, name: str = "d" * 32) -> Path:
+    """Return a draft whose writer is dead: nobody holds its lock."""
+    (drafts / name).mkdir()
+    (drafts / name / "part").write_text("half")
+    (drafts / f"{name}.lock").write_text("")
+    return drafts / name
+
+
+def test_what_is_not_taken_from_a_draft_is_gone_afterwards(tmp_path: Path) -> None:
+    with drafted(tmp_path) as draft:
+        draft.file("a/b").write_text("x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_draft_in_use_is_not_abandoned(tmp_path: Path) -> None:
+    with drafted(tmp_path) as draft:
+        with abandoned(tmp_path, draft.folder.name) as free:
+            assert not free
+        assert sweep_drafts(tmp_path, 0) == []
+        assert draft.folder.exists()
+    with abandoned(tmp_path, draft.folder.name) as free:
+        assert free
+
+
+def test_nobody_else_takes_an_abandoned_draft_meanwhile(tmp_path: Path) -> None:
+    name = orphan(tmp_path).name
+    with abandoned(tmp_path, name) as free, abandoned(tmp_path, name) as also:
+        assert (free, also) == (True, False)
+
+
+def test_the_draft_of_a_dead_writer_is_swept(tmp_path: Path) -> None:
+    folder = orphan(tmp_path)
+    assert sweep_drafts(tmp_path, 0) == [folder.name]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_young_draft_is_not_swept(tmp_path: Path) -> None:
+    folder = orphan(tmp_path)
+    assert sweep_drafts(tmp_path, 100) == []
+    for path in (folder, folder.with_suffix(".lock")):
+        age(path, 200)
+    assert sweep_drafts(tmp_path, 100) == [folder.name]
+
+
+@pytest.mark.parametrize(("seconds", "swept"), [(30, []), (90, ["x.tmp"])])
+def test_small_files_in_flight_have_a_minute(
+    seconds: float, swept: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "x.tmp").write_text("")
+    age(tmp_path / "x.tmp", seconds)
+    assert sweep_drafts(tmp_path, 0) == swept
+
+
+def test_without_locks_a_draft_is_written_and_never_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(handle: int, how: int) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    folder = orphan(tmp_path)
+    with drafted(tmp_path) as draft:
+        draft.file("x").write_text("")
+        assert sweep_drafts(tmp_path, 0) == []
+    assert folder.exists()
