@@ -9,7 +9,6 @@ import sys
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,11 +16,11 @@ from rich.table import Table
 
 from ...storage.runs import RunFolder
 from ..config.toml import load_config
-from ..metrics import by_round
+from ..metrics import EvaluateMetrics, by_round, costs
 from ..progress import Reporter, Stopwatch
 from ..rounds.play import play
 from ..rounds.single import evaluate_teacher
-from ..session import Session
+from ..session import Session, open_session
 from .task import write_problem_files
 
 PROBLEMS = 500  # held-out ones asked before and after: an interval of about 3 points at 85 %
@@ -122,12 +121,12 @@ def _play(folder: Path, choice: Choice, rounds: int, pair: Path, console: Consol
     )
     path.write_text(text, encoding="utf-8")
     console.print(f"\n[bold]{choice.name}[/bold]: {choice.keep:.0%} of the tokens, {path}")
-    session = Session(load_config(path), Reporter())
+    session = open_session(load_config(path), Reporter())
     play(session)
     return session
 
 
-def _print_table(sessions: list[Session], teacher: dict[str, Any], console: Console) -> None:
+def _print_table(sessions: list[Session], teacher: EvaluateMetrics, console: Console) -> None:
     table = Table(
         title="\nHeld-out problems answered right (greedy)",
         title_justify="left",
@@ -137,7 +136,7 @@ def _print_table(sessions: list[Session], teacher: dict[str, Any], console: Cons
     table.add_column("who", no_wrap=True)
     for name in ("accuracy, 95 %", "trained", "scored", "reused", "B/token", "s"):
         table.add_column(name, justify="right", no_wrap=True)
-    first = by_round(sessions[0].run.metrics())[0]["evaluate"]
+    first = by_round(sessions[0].run.metrics())[0].evaluate
     table.add_row("student before", _accuracy(first))
     for session, choice in zip(sessions, CHOICES, strict=True):
         table.add_row(f"{choice.rule} {choice.keep:.0%}", *_costs(session.run))
@@ -150,31 +149,21 @@ def _print_table(sessions: list[Session], teacher: dict[str, Any], console: Cons
     )
 
 
-def _accuracy(numbers: dict[str, Any]) -> str:
-    return f"{numbers['accuracy']:.1%} ({numbers['low']:.0%}-{numbers['high']:.0%})"
+def _accuracy(numbers: EvaluateMetrics | None) -> str:
+    if numbers is None:
+        return ""
+    return f"{numbers.accuracy:.1%} ({numbers.low:.0%}-{numbers.high:.0%})"
 
 
 def _costs(run: RunFolder) -> tuple[str, ...]:
     """Return a run's row: its last accuracy, and what all its rounds cost."""
     rounds = by_round(run.metrics())
-
-    def total(stage: str, name: str) -> float:
-        return sum(stages[stage][name] for stages in rounds.values() if stage in stages)
-
-    scored = int(total("score", "teacher_tokens_scored"))
-    every = int(total("score", "teacher_tokens_scored") + total("score", "teacher_tokens_reused"))
-    tokens = total("score", "tokens")
-    size = sum(
-        stages["score"]["bytes_per_token"] * stages["score"]["tokens"]
-        for stages in rounds.values()
-        if "score" in stages
-    )
-    seconds = sum(s["seconds"] for stages in rounds.values() for s in stages.values())
+    spent = costs(rounds)
     return (
-        _accuracy(rounds[max(rounds)]["evaluate"]),
-        f"{int(total('train', 'trained_tokens')):,}",
-        f"{scored:,}",
-        f"{every - scored:,}",
-        f"{size / tokens:.0f}",
-        f"{seconds:.1f}",
+        _accuracy(rounds[max(rounds)].evaluate),
+        f"{spent.trained:,}",
+        f"{spent.scored:,}",
+        f"{spent.reused:,}",
+        f"{spent.bytes_per_token:.0f}",
+        f"{spent.seconds:.1f}",
     )
