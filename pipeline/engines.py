@@ -5,18 +5,18 @@ model is loaded, the process is closed: generation, scoring and training follow 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..stages.engines.local.engine import LocalEngine
 from ..stages.engines.probe import (
-    Gap,
     measured_gap,
     probe_sequences,
+    reference_logprobs,
     refuse_gross,
-    trainer_logprobs,
+    usual_limit,
 )
 from ..stages.engines.protocols import Engine, Request, Sampling
 from ..stages.engines.settings import SamplingSettings
@@ -25,6 +25,7 @@ from ..stages.engines.vllm.spec import EngineSpec
 from ..stages.models.settings import ModelSettings
 from ..stages.prompts.render import Prompt
 from ..storage.errors import ConfigError
+from ..storage.facts import EngineGap
 
 if TYPE_CHECKING:
     from .session import Session
@@ -60,7 +61,7 @@ class Engines:
         self._process: VllmEngine | None = None
         self._wanted = ""
         self._fitting: int | None = None  # tokens of a scoring batch, after one that did not fit
-        self.gap: Gap | None = None
+        self.gap: EngineGap | None = None
 
     def generating(self, role: str, settings: ModelSettings, section: SamplingSettings) -> Engine:
         """Return what generates with a model for a section of the config.
@@ -80,7 +81,7 @@ class Engines:
             rows=max(s.batch_size for s in sections),
             top=max(config.rollout.student_top_max, 1),
         )
-        if self._process is None or self._wanted != repr(spec):
+        if self._process is None or self._process.closed or self._wanted != repr(spec):
             self._start(role, settings, spec, probe_sequences(prompts))
         assert self._process is not None
         return self._process
@@ -96,7 +97,7 @@ class Engines:
         self._fitting = batch_tokens or self._fitting
         spec = replace(self.spec(settings, needed + 1, 256, top), scoring=True, top=top)
         spec = replace(spec, batch_tokens=self._fitting or spec.batch_tokens)
-        if self._process is None or self._wanted != repr(spec):
+        if self._process is None or self._process.closed or self._wanted != repr(spec):
             self.close()
             self._session.release_all()
             self._process, self._wanted = VllmEngine(spec), repr(spec)
@@ -138,26 +139,27 @@ class Engines:
 
     def numbers(self) -> dict[str, Any]:
         """Return the measured gap of the engine in use, for the record of a stage."""
-        return (
-            {} if self.gap is None else {f"engine_gap_{k}": v for k, v in asdict(self.gap).items()}
-        )
+        gap = {} if self.gap is None else self.gap.dump()
+        return {f"engine_gap_{name}": value for name, value in gap.items()}
 
     def _start(
         self, role: str, settings: ModelSettings, spec: EngineSpec, probes: Sequence[Any]
     ) -> None:
         self.close()
         session = self._session
-        reference = trainer_logprobs(session.model(role, settings), probes)
+        reference = reference_logprobs(session.model(role, settings), probes)
         session.release_all()
         process = VllmEngine(spec)
         try:
             self.gap = measured_gap(process, probes, reference)
-            refuse_gross(self.gap, process, settings.vllm.max_gap)
+            limit = settings.vllm.max_gap
+            usual = usual_limit(spec.dtype, spec.quantization)
+            refuse_gross(self.gap, usual if limit is None else limit, spec.folder)
         except BaseException:
             process.close()
             raise
         session.reporter.say(
-            f"note: vLLM {process.facts['version']} holds the {role}: log-probs differ from the "
+            f"note: vLLM {process.facts.version} holds the {role}: log-probs differ from the "
             f"trainer's by {self.gap.mean:.2g} nats on average over {self.gap.tokens} tokens"
         )
         self._process, self._wanted = process, repr(spec)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tip.pipeline.rounds.separate import Teacher
 from tip.pipeline.session import Session
+from tip.stages.engines.vllm.messages import EngineFacts
 from tip.stages.engines.vllm.spec import EngineSpec
 from tip.stages.engines.vllm.words import EngineMemoryError
 from tip.storage.errors import ModelError
@@ -24,15 +25,16 @@ class Engine:
     def __init__(self, spec: EngineSpec) -> None:
         self.started.append(spec)
         batch = spec.batch_tokens or 256
-        self.facts = {"vocabulary": 36, "given_ids": self.given_ids, "batch_tokens": batch}
+        self.vocabulary, self.closed = 36, False
+        self.facts = EngineFacts("stand-in", 36, 128, batch, self.given_ids)
 
     def score(self, *_: Any) -> list[Any]:
-        if self.facts["batch_tokens"] > FITS:
+        if self.facts.batch_tokens > FITS:
             raise EngineMemoryError("too little memory")
         return []
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 @pytest.fixture
