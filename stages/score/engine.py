@@ -20,7 +20,7 @@ import torch
 from ...storage.errors import NumericsError
 from ..arrays.batching import evenly
 from ..arrays.ragged import Ragged, concatenate
-from ..engines.protocols import Scored, Scorer, Tick, silent
+from ..engines.protocols import Scorer, Tick, silent
 from .checks import CHECK_TOLERANCE
 from .settings import ScoreSettings
 from .shard import RolloutArrays, read_rollouts
@@ -86,7 +86,7 @@ def _ask(
     led: Sequence[tuple[np.ndarray, np.ndarray]],
     settings: ScoreSettings,
     tick: Tick,
-) -> Scored:
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Return the engine's answers, after showing that they are about the ids asked."""
     sequences = [np.concatenate([shard.teacher_prompts[r], shard.responses.row(r)]) for r in rows]
     starts = [len(shard.teacher_prompts[r]) for r in rows]
@@ -96,9 +96,10 @@ def _ask(
             np.where(true, ids, -1).astype(np.int32) if ids.shape[1] else None for ids, true in led
         ]
     mean = shard.responses.counts[rows].mean()
-    answers = scorer.score(
+    scored = scorer.score(
         sequences, starts, settings.engine_top, given, lambda n: tick(round(n * mean))
     )
+    answers = [(a.ids, a.logprobs, a.given) for a in scored]
     for row, asked, (ids, _, values) in zip(
         rows, given or [None] * len(rows), answers, strict=True
     ):
@@ -241,7 +242,7 @@ def _recheck(
     scorer: Scorer,
     shard: RolloutArrays,
     rows: np.ndarray,
-    answers: Scored,
+    answers: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
     settings: ScoreSettings,
     limit: float,
 ) -> float:
@@ -251,7 +252,7 @@ def _recheck(
         row = int(rows[place])
         prompt = shard.teacher_prompts[row]
         sequence = np.concatenate([prompt, shard.responses.row(row)])
-        again = scorer.score([sequence], [len(prompt)], 1)[0][1][:, 0]
+        again = scorer.score([sequence], [len(prompt)], 1)[0].logprobs[:, 0]
         gaps.append(float(np.abs(again - answers[place][1][:, 0]).mean()))
     gap = max(gaps) if np.isfinite(gaps).all() else float("nan")
     if not gap <= limit:
