@@ -7,10 +7,10 @@ card then says nothing of weights that were never hashed here.
 from functools import cached_property
 from typing import Any
 
-from ..stages.engines.server.card import read_served_card
 from ..stages.evaluate.settings import EvaluateSettings
 from ..stages.models.card import ModelCard, look_at_card, read_card
 from ..stages.models.device import resolve_device, resolve_dtype
+from ..stages.models.served import read_served_card
 from ..stages.models.vocabulary import check_compatible
 from ..stages.models.weights import Weights
 from ..stages.prompts.order import round_prompts, shards
@@ -157,9 +157,7 @@ class Inputs:
             subset=settings.subset,
             split=settings.split,
             limit=settings.limit,
-            needed=needed_columns(
-                settings, teacher_format=teacher_format, answer_column=answer
-            ),
+            needed=needed_columns(settings, teacher_format=teacher_format, answer_column=answer),
             section="prompts" if training else "evaluate",
         )
         prompts, facts = render_prompts(

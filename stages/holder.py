@@ -15,7 +15,7 @@ import torch
 from ..storage.errors import ModelError
 from ..storage.facts import EngineGap
 from .engines.local.engine import LocalEngine
-from .engines.probe import measured_gap, refuse_gross
+from .engines.probe import measured_gap, refuse_gross, usual_limit
 from .engines.protocols import Engine, Scorer
 from .engines.server.scorer import ServerScorer
 from .engines.vllm.engine import VllmEngine
@@ -195,8 +195,8 @@ class Holder:
         role = wanted.weights.role
         try:
             if expected is not None:
-                gap = measured_gap(process, wanted.probes, expected)
-                refuse_gross(gap, process.spec, wanted.weights.vllm.max_gap)
+                gap = measured_gap(process, as_arrays(wanted.probes), expected)
+                refuse_gross(gap, gap_limit(wanted.weights), wanted.spec.folder)
         except BaseException:
             process.close()
             raise
@@ -204,7 +204,7 @@ class Holder:
         if gap is None:
             return
         self.say(
-            f"note: vLLM {process.facts['version']} holds the {role}: log-probs differ from the "
+            f"note: vLLM {process.facts.version} holds the {role}: log-probs differ from the "
             f"trainer's by {gap.mean:.2g} nats on average over {gap.tokens} tokens"
         )
 
@@ -249,6 +249,17 @@ class Holder:
         if self._verifier is not None:
             self._verifier[1].close()
             self._verifier = None
+
+
+def as_arrays(sequences: Sequences) -> list[np.ndarray]:
+    """Return sequences of token ids as engines take them."""
+    return [np.asarray(ids, dtype=np.int64) for ids in sequences]
+
+
+def gap_limit(weights: Weights) -> float:
+    """Return the gap in nats beyond which an engine is refused: as set, or that of its type."""
+    vllm = weights.vllm
+    return usual_limit(weights.dtype, vllm.quantization) if vllm.max_gap is None else vllm.max_gap
 
 
 def _refuse_other_runner(scorer: Scorer, given_ids: bool) -> None:

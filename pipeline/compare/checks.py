@@ -9,8 +9,8 @@ from ...storage.errors import ConfigError
 from ...storage.runs import RunFolder
 from ..config.run import RunConfig
 from ..config.same import same_run
-from ..progress import Reporter
 from ..inputs import Inputs
+from ..progress import Reporter
 from ..rounds.selection import check_selection
 from .rows import NO_REFRESH, Row, run_config
 
@@ -38,7 +38,9 @@ def jobs_of(
         raise ConfigError("compare needs an [evaluate] section: add one with problems and answers")
     inputs = Inputs(config, reporter, look=True)
     inputs.check()
-    rows = [row for row in rows if row.rule != NO_REFRESH or _prompts_suffice(config, inputs, reporter)]
+    rows = [
+        row for row in rows if row.rule != NO_REFRESH or _prompts_suffice(config, inputs, reporter)
+    ]
     jobs = [Job(row, seed, run_config(config, row, seed)) for seed in seeds for row in rows]
     for job in jobs:
         _check_begun(job.config)

@@ -16,7 +16,8 @@ from ..works.work import Work
 from . import worker
 from .executor import Results
 
-Given, Got = TypeVar("Given"), TypeVar("Got")
+Given = TypeVar("Given")
+Got = TypeVar("Got")
 
 
 class Apart:

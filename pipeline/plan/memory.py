@@ -34,7 +34,8 @@ def memory_of(session: Session) -> list[Need]:
         needs.append(Need("score", "both models and a chunk of logits each", both))
     else:
         needs.append(_teacher(session, teacher, large, chunk))
-        needs.append(Need("score (student)", "the student and a chunk of logits", _add(small, chunk)))
+        what = "the student and a chunk of logits"
+        needs.append(Need("score (student)", what, _add(small, chunk)))
     needs.append(_training(session, student, longest))
     return needs
 

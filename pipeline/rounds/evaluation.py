@@ -83,9 +83,7 @@ def evaluate_works(session: Session, model: Weights) -> list[EvaluateWork]:
     if not isinstance(generator, InVllm):
         size = max(1, settings.batch_size // (len(parts[0]) * settings.samples))
     groups = [tuple(parts[start : start + size]) for start in range(0, len(parts), size)]
-    return [
-        EvaluateWork(generator, group, settings, sampling, session.run.id) for group in groups
-    ]
+    return [EvaluateWork(generator, group, settings, sampling, session.run.id) for group in groups]
 
 
 def _whole(session: Session, model: Weights) -> list[Made] | None:

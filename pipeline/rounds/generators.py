@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import torch
+
 from ...stages.engines.probe import probe_key, probe_sequences
 from ...stages.engines.settings import SamplingSettings
 from ...stages.engines.vllm.spec import EngineSpec
-from ...stages.holder import Embedded, Generator, InVllm, Reader, Sequences, Served
+from ...stages.holder import Embedded, Generator, InVllm, Reader, Sequences, Served, as_arrays
 from ...stages.models.weights import Weights
-from ...stages.score.checks import tolerance_of
+from ...stages.score.checks import CHECK_TOLERANCE
 from ...storage.errors import ConfigError
 from ...storage.facts import CheckpointFacts
 from ..session import Session
@@ -42,7 +44,7 @@ def probes_of(session: Session) -> Sequences:
     sections = [config.rollout, *([config.evaluate] if config.evaluate else [])]
     if all(section.engine == "transformers" for section in sections):
         return ()
-    return probe_sequences(session.inputs.everything_asked())
+    return tuple(tuple(ids.tolist()) for ids in probe_sequences(session.inputs.everything_asked()))
 
 
 def reader_of(session: Session) -> Reader | Served | None:
@@ -55,7 +57,7 @@ def reader_of(session: Session) -> Reader | Served | None:
     needed = session.inputs.longest_shown + config.rollout.max_tokens
     if engine == "server":
         assert config.teacher.server is not None  # the config says so
-        tolerance = tolerance_of(teacher.dtype)
+        tolerance = CHECK_TOLERANCE[getattr(torch, teacher.dtype)]
         return Served(teacher.card, config.teacher.server, needed, settings.engine_top, tolerance)
     # a row of given ids may be as wide as the student's part of the support
     top = max(settings.engine_top, config.rollout.student_top_max)
@@ -69,7 +71,7 @@ def _known_reference(
     """Return what a checkpoint knows of the probes since its training."""
     artifact = session.store.find("checkpoint", weights.key)
     known = CheckpointFacts.of(artifact).probe if artifact is not None else None
-    found = (known or {}).get(probe_key(probes))
+    found = (known or {}).get(probe_key(as_arrays(probes)))
     return None if found is None else tuple(found)
 
 
@@ -97,6 +99,6 @@ def _spec(session: Session, weights: Weights, needed: int, rows: int, top: int) 
         quantization=vllm.quantization,
         kv_cache_dtype=vllm.kv_cache_dtype,
         batch_tokens=vllm.batch_tokens,
-        trust_remote_code=card.trust_remote_code,
+        trust_remote_code=card.code,
         threads=session.config.threads,
     )

@@ -8,9 +8,7 @@ from ..session import Session
 def report(session: Session, watch: Stopwatch, text: str, metrics: Metrics) -> None:
     """Say what a stage did in one line, and record it with all its numbers."""
     seconds = watch.seconds
-    session.reporter.say(
-        f"round {metrics.round:<3} {metrics.stage:<9} {text} [{seconds:.1f} s]"
-    )
+    session.reporter.say(f"round {metrics.round:<3} {metrics.stage:<9} {text} [{seconds:.1f} s]")
     peak = peak_memory(session.device)
     line = metrics.model_copy(update={"seconds": seconds, **peak})
     session.run.append(line.model_dump(mode="json", exclude_none=True))

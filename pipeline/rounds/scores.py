@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...stages.engines.probe import gap_limit
+from ...stages.holder import gap_limit
 from ...stages.models.weights import Weights
 from ...storage.errors import DisagreementError
 from ...storage.facts import RolloutFacts, TeacherFacts, TokensFacts
@@ -185,7 +185,7 @@ def _refuse_gross_sampling(
         if not unproven or source.inputs["student"] != student.fingerprint:
             continue
         gap = TokensFacts.of(table).sampling_gap_rms
-        limit = gap_limit(student.dtype, student.vllm.quantization, student.vllm.max_gap)
+        limit = gap_limit(student)
         if not gap <= limit:
             raise DisagreementError(
                 f"rollouts {source.key}: vLLM's log-probs differ from the trainer's by {gap:.3g} "

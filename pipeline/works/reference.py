@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...stages.engines.probe import probe_key, reference_logprobs
-from ...stages.holder import Holder, InVllm
+from ...stages.holder import Holder, InVllm, as_arrays
 from ...storage.facts import ProbeFacts
 from ...storage.store.store import Draft, Store
 
@@ -25,11 +25,11 @@ def reference_of(wanted: InVllm, holder: Holder, store: Store) -> np.ndarray | N
         "version": VERSION,
         "model": weights.fingerprint,
         "dtype": weights.compute(),
-        "sequences": probe_key(wanted.probes),
+        "sequences": probe_key(as_arrays(wanted.probes)),
     }
 
     def make(_: Draft) -> dict:
-        found = reference_logprobs(holder.model(weights), wanted.probes)
+        found = reference_logprobs(holder.model(weights), as_arrays(wanted.probes))
         return ProbeFacts(logprobs=found.tolist()).dump()
 
     try:

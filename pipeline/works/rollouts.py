@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...stages.engines.protocols import Engine, Sampling, Tick
-from ...stages.holder import Embedded, Generator, Held, Holder
+from ...stages.engines.protocols import Sampling, Tick
+from ...stages.holder import Generator, Holder
 from ...stages.prompts.render import Prompt
 from ...stages.rollout.rollout import requests_of, roll_out, rollout_inputs
 from ...stages.rollout.settings import RolloutSettings
@@ -16,6 +16,7 @@ from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Draft, Make, Store
 from .ahead import Generation
 from .work import Made, all_found
+
 
 @dataclass(frozen=True)
 class RolloutWork:

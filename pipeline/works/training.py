@@ -4,15 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...stages.engines.probe import probe_key, reference_logprobs
 from ...stages.engines.protocols import Tick
-from ...stages.holder import Holder, Sequences
+from ...stages.holder import Holder, Sequences, as_arrays
 from ...stages.models.fingerprint import model_fingerprint
 from ...stages.models.language_model import LanguageModel
 from ...stages.models.weights import Weights
-from ...stages.train.data import TrainingData, load_training_data
+from ...stages.train.data import load_training_data
+from ...stages.train.drift import drift
 from ...stages.train.export import export
 from ...stages.train.settings import TrainSettings
+from ...stages.train.state import drop_state, save_state
 from ...stages.train.train import train, train_inputs
 from ...storage.facts import CheckpointFacts
 from ...storage.store.artifacts import artifact_key
@@ -75,10 +79,12 @@ class TrainWork:
         def make(draft: Draft) -> dict[str, Any]:
             trained, facts = self.train(holder, store, tick)
             export(trained, draft, self.settings.export_dtype)
-            vocabulary = trained.card.tokenizer.get_vocab()
-            update: dict[str, Any] = {"fingerprint": model_fingerprint(draft.folder, vocabulary)}
+            vocabulary, code = trained.card.tokenizer.get_vocab(), trained.card.code
+            update: dict[str, Any] = {
+                "fingerprint": model_fingerprint(draft.folder, vocabulary, code=code)
+            }
             if self.probes:
-                update["probe"] = {probe_key(self.probes): self._probe(trained)}
+                update["probe"] = {probe_key(as_arrays(self.probes)): self._probe(trained)}
             return facts.model_copy(update=update).dump()
 
         return (Made(*store.ensure("checkpoint", self.inputs(), make)),)
@@ -87,18 +93,37 @@ class TrainWork:
         self, holder: Holder, store: Store, tick: Tick
     ) -> tuple[LanguageModel, CheckpointFacts]:
         """Train, leave the state for the next round, and return the model with its facts."""
-        raise NotImplementedError
-
-    def _probe(self, trained: LanguageModel) -> list[float]:
-        """Return the log-probs of the probes by the student as it was exported."""
-        raise NotImplementedError
-
-    def _data(self, store: Store) -> TrainingData:
-        return load_training_data(
+        data = load_training_data(
             [store.path(a, "rollouts") for a in self.rollouts],
             [store.path(a, "teacher") for a in self.teacher],
             store.path(self.selection, "selection"),
         )
+        model = holder.trainee(self.student)
+        optimizer, totals = train(
+            model,
+            data,
+            self.settings,
+            self.rates,
+            seed=self.seed,
+            start=self.start,
+            snapshot=self.snapshot,
+            key=self.key,
+            tick=tick,
+        )
+        save_state(self.state, model.model, optimizer, {"key": self.key})
+        drop_state(self.snapshot)
+        moved = drift(model, data, self.settings)
+        return model, totals.facts(self.rates[-1], moved)
+
+    def _probe(self, trained: LanguageModel) -> list[float]:
+        """Return the log-probs of the probes by the student as it was exported.
+
+        Its state is saved, so the weights can be rounded where they are: an export is read in the
+        type of rollouts.
+        """
+        trained.model.to(getattr(torch, self.settings.export_dtype))
+        trained.model.to(getattr(torch, self.student.dtype))
+        return reference_logprobs(trained, as_arrays(self.probes)).tolist()
 
 
 @dataclass(frozen=True)

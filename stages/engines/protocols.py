@@ -1,6 +1,6 @@
 """What generates and what scores: token ids in, ids and numbers out.
 
-Text is never tokenised a second time. An engine is a class with the one method of `Engine`, a
+Text is never tokenised a second time. An engine is a class with the methods of `Engine`, a
 scorer one with that of `Scorer`; a class may be both.
 """
 
@@ -64,6 +64,14 @@ class Engine(Protocol):
         self, requests: Sequence[Request], sampling: Sampling, tick: Tick = silent
     ) -> Responses:
         """Return a response for each request."""
+        ...
+
+    def prefetch(self, requests: Sequence[Request], sampling: Sampling) -> None:
+        """Begin responses that `generate` will be asked for, where the engine can work ahead."""
+        ...
+
+    def abort(self, requests: Sequence[Request], sampling: Sampling) -> None:
+        """Drop what was begun of responses that nobody wants any more."""
         ...
 
 

@@ -56,20 +56,20 @@ def evaluate(
     problems: Sequence[Prompt],
     settings: EvaluateSettings,
     sampling: Sampling,
+    verifier: Verifier,
     tick: Tick = silent,
 ) -> pa.Table:
     """Return the `evaluation` table, problem by problem, sample by sample."""
     asked = [(p, sample) for p in problems for sample in range(settings.samples)]
-    requests = [Request(p.ids, rollout_id(p.hash, sample)) for p, sample in asked]
+    requests = requests_of(problems, settings.samples)
     responses = engine.generate(requests, sampling, tick)
     texts = [
         tokenizer.decode(responses.ids.row(row), skip_special_tokens=True)
         for row in range(len(asked))
     ]
-    with Verifier(settings.verifier, timeout=settings.timeout) as verifier:
-        verdicts = verifier.verdicts(
-            [(text, p.answer or "") for text, (p, _) in zip(texts, asked, strict=True)]
-        )
+    verdicts = verifier.verdicts(
+        [(text, p.answer or "") for text, (p, _) in zip(texts, asked, strict=True)]
+    )
     columns = {
         "problem": [p.hash for p, _ in asked],
         "sample": [sample for _, sample in asked],
@@ -82,6 +82,13 @@ def evaluate(
         "response": texts,
     }
     return pa.table(columns, schema=schema(EVALUATION))
+
+
+def requests_of(problems: Sequence[Prompt], samples: int) -> list[Request]:
+    """Return what an engine is asked for some problems, in the order of the table."""
+    return [
+        Request(p.ids, rollout_id(p.hash, sample)) for p in problems for sample in range(samples)
+    ]
 
 
 def summary_of(table: pa.Table, settings: EvaluateSettings, seed: int = 0) -> Summary:

@@ -1,6 +1,6 @@
 """A model as a value: which weights, for whom, computed in which type. Nothing is loaded by it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from .card import ModelCard
@@ -21,7 +21,7 @@ class Weights:
     card: ModelCard
     key: str
     dtype: str
-    vllm: VllmSettings = VllmSettings()
+    vllm: VllmSettings = field(default_factory=VllmSettings)
 
     @property
     def fingerprint(self) -> str:

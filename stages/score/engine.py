@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 
 from ...storage.errors import NumericsError
+from ...storage.facts import TeacherFacts
 from ..arrays.batching import evenly
 from ..arrays.ragged import Ragged, concatenate
 from ..engines.protocols import Scorer, Tick, silent
@@ -41,7 +42,7 @@ def score_with_engine(
     student_vocabulary: int,
     teacher_prompts: Mapping[str, Sequence[int]] | None = None,
     tick: Tick = silent,
-) -> tuple[pa.Table, dict]:
+) -> tuple[pa.Table, TeacherFacts]:
     """Return the `teacher` table of a shard and facts. dtype: `float32`, ..., for tolerances.
 
     The entropy is that of the fetched ids and one bucket for all others, a lower bound. Raises
@@ -70,7 +71,7 @@ def score_with_engine(
     table = teacher_table(shard, supports, np.concatenate(entropies).astype(np.float32))
     gap = _recheck(scorer, shard, rows, answers, settings, limit)
     facts = {"teacher_check_gap": gap, "given_ids": scorer.given_ids}
-    return table, teacher_facts(shard, table) | facts
+    return table, TeacherFacts.model_validate(teacher_facts(shard, table) | facts)
 
 
 def _led(shard: RolloutArrays, row: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:

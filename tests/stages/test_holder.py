@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import write_model
 from tip.stages import holder as module
+from tip.stages.engines.vllm.messages import EngineFacts
 from tip.stages.engines.vllm.spec import EngineSpec
 from tip.stages.engines.vllm.words import EngineMemoryError
 from tip.stages.holder import Embedded, Holder, InVllm, Reader
@@ -29,15 +30,11 @@ class Process:
         self.spec, self.closed = spec, False
         self.started.append(self)
         batch = spec.batch_tokens or 256
-        self.facts: dict[str, Any] = {
-            "version": "0",
-            "vocabulary": 36,
-            "given_ids": self.given_ids,
-            "batch_tokens": batch,
-        }
+        self.facts = EngineFacts("0", 36, 128, batch, self.given_ids)
+        self.vocabulary = 36
 
     def score(self, *_: Any) -> list[Any]:
-        if self.facts["batch_tokens"] > FITS:
+        if self.facts.batch_tokens > FITS:
             raise EngineMemoryError("too little memory")
         return []
 
@@ -85,8 +82,8 @@ def test_a_model_is_loaded_once_and_another_of_its_role_takes_its_place(
 
     monkeypatch.setattr(module, "load_model", load)
     held = holder()
-    first, second, teacher = (weights(f) for f in folders[:2]), None, weights(folders[2], "teacher")
-    one, two = first
+    one, two = (weights(folder) for folder in folders[:2])
+    teacher = weights(folders[2], "teacher")
     assert held.model(one) is held.model(one)
     held.model(teacher)
     held.model(two)
@@ -94,7 +91,6 @@ def test_a_model_is_loaded_once_and_another_of_its_role_takes_its_place(
     assert loaded == [folders[0], folders[2], folders[1]]
     held.model(one)
     assert loaded[-1] == folders[0]
-    assert second is None
 
 
 def test_where_models_take_turns_one_leaves_before_the_other_comes(

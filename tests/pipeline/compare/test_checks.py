@@ -8,7 +8,7 @@ from tip.pipeline.compare.rows import ALL, NO_REFRESH, RANDOM, Row, rows_of
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session, open_session
+from tip.pipeline.session import open_session
 from tip.storage.errors import ConfigError, InputError, TipError
 
 from ..conftest import MakeConfig

@@ -6,16 +6,15 @@ from typing import Any
 import pytest
 import torch
 from tip.cli import app
-from tip.stages.models.size import shape_of
 from tip.pipeline.plan.plan import plan_of
-from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.branching import branch
 from tip.pipeline.rounds.play import play
-from tip.pipeline.show.plan import print_plan
 from tip.pipeline.session import look_at, open_session
+from tip.pipeline.show.plan import print_plan
 from tip.stages.models.card import read_card
 from tip.stages.models.load import load_model
 from tip.stages.models.settings import ModelSettings
+from tip.stages.models.size import shape_of
 from tip.storage.errors import ConfigError
 from typer.testing import CliRunner
 
@@ -74,9 +73,7 @@ def test_a_plan_loads_no_weights_and_counts_them_from_their_headers(
     settings = ModelSettings(model=str(PAIR / "student"))
     card = read_card(settings)
     model = load_model(card, torch.device("cpu"), torch.float32)
-    assert shape_of(card).parameters == sum(
-        p.numel() for p in model.model.parameters()
-    )
+    assert shape_of(card).parameters == sum(p.numel() for p in model.model.parameters())
 
     def refuse(*_: Any) -> None:
         raise AssertionError("weights were loaded")

@@ -100,7 +100,7 @@ def test_a_killed_process_continues_to_the_same_artifacts(
     whole = contents(played(config(store=str(tmp_path / "whole"), runs=str(tmp_path / "r"))))
     settings = config()
     program = (
-        "import json, sys\nfrom tip.pipeline.config import make_config\n"
+        "import json, sys\nfrom tip.pipeline.config.toml import make_config\n"
         "from tip.pipeline.rounds.play import play\nfrom tip.pipeline.session import open_session\n"
         "play(open_session(make_config(json.loads(sys.argv[1]), 'test')))"
     )
@@ -148,7 +148,7 @@ def test_a_start_that_finds_its_first_rounds_keeps_the_snapshot_of_a_later_one(
     with pytest.raises(Killed):
         play(open_session(settings, KillingReporter("round 1 train", 3)))
     session = open_session(settings)
-    assert len(list((session.run.path / "work").glob("*.safetensors"))) == 1
+    assert len(list((session.run.path / "work").iterdir())) == 1
     resumed: list[int] = []
 
     class Watching(Reporter):
@@ -215,7 +215,7 @@ def test_a_branch_whose_origin_is_trained_again_holds_one_model(
     from tip.stages import holder as module
 
     origin = played(config(rounds=3))
-    settings = config("late", rounds=3, select={"rule": "random"})
+    settings = config("late", rounds=3, seed=5)
     branch(open_session(settings), "run@1")
     for run in (origin.run, open_session(settings).run):
         shutil.rmtree(run.path / "states")
@@ -232,8 +232,8 @@ def test_a_branch_whose_origin_is_trained_again_holds_one_model(
     monkeypatch.setattr(module, "load_model", load)
     again = played(settings)
     assert numbers(again, "train", "fresh") == [True, True]
-    trained = [count for dtype, count in most[2:] if count == 1]
-    assert len(trained) >= 3  # the origin's round and both own ones, each alone
+    # rounds 1 and 2 roll out, score and train; before the first training the origin trains round 0
+    assert [count for _, count in most] == [1, 2, 1, 1, 1, 2, 1]
 
 
 def test_a_branch_beyond_the_trained_rounds_is_refused(config: MakeConfig) -> None:
@@ -371,6 +371,7 @@ def test_an_evaluation_is_made_once_for_all_runs(config: MakeConfig, problems: P
     accuracies = numbers(first, "evaluate", "accuracy")
     assert len(accuracies) == 2
     assert accuracies[0] == numbers(other, "evaluate", "accuracy")[0]
-    assert len(list(first.store.list("evaluation"))) == 3
+    shards = 2  # of 40 problems
+    assert len(list(first.store.list("evaluation"))) == 3 * shards
     divergence = numbers(first, "evaluate", "reverse_kl")
     assert divergence[1] < divergence[0]
