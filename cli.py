@@ -81,9 +81,10 @@ def run(
 
     settings, reporter = _load(config, changes, name), Reporter()
     if dry:
-        from .pipeline.plan.plan import dry_run
+        from .pipeline.plan.plan import plan_of
+        from .pipeline.show.plan import print_plan
 
-        dry_run(Session(settings, reporter, look_only=True), origin)
+        print_plan(settings, plan_of(Session(settings, reporter, look_only=True), origin))
         return
     if origin:
         from .pipeline.rounds.branching import branch

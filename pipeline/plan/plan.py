@@ -1,11 +1,10 @@
-"""`tip run --dry-run`: what a run would do and take, from configs and manifests alone.
+"""What a run would do and take: `tip run --dry-run`, from configs and manifests alone.
 
 Nothing is written and no weights are read beyond their headers. What lies in the store is found by
 the keys that the run itself would ask for; those of later rounds depend on students that do not
 exist yet, so they count as to be made. Estimates say what they rest on.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +24,6 @@ from .memory import memory_of
 # Where the store says nothing: entries a token and bytes an entry, of the SmolLM2 pair; a row of
 # the narrow table; a token and its top ids in `rollouts`.
 _ENTRY_BYTES, _ENTRIES, _TOKEN_BYTES, _ROLLOUT_BYTES = 3.0, 110, 48, 200
-_WIDTH = 120  # columns of what goes to a file or a pipe
 _KNOWN_SHARDS = 64  # manifests read for lengths and sizes
 
 
@@ -213,64 +211,12 @@ def _is_trained(session: Session, store: Store | None, number: int) -> bool:
     return bool(store and key and store.find("checkpoint", key))
 
 
-def print_plan(session: Session, plan: Plan) -> None:
-    """Print a plan as two tables and a line of sums."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
-    table = Table(
-        title=f"run {session.config.name}: {len(plan.rounds)} rounds", title_justify="left"
-    )
-    for name in ("round", "shards", "rollouts", "tokens", "teacher tokens", "disk", "in the store"):
-        table.add_column(name, justify="left" if name == "in the store" else "right")
-    for r in plan.rounds:
-        table.add_row(
-            str(r.number),
-            str(r.shards),
-            f"{r.rollouts:,}",
-            f"{r.tokens:,}",
-            f"{r.teacher_tokens:,}",
-            _size(r.bytes),
-            _state(r),
-        )
-    console.print(table)
-    console.print(
-        f"estimates: {plan.response_tokens:.0f} tokens a response ({plan.basis}); still to be "
-        f"made: {plan.tokens:,} generated tokens, {plan.teacher_tokens:,} teacher tokens, "
-        f"{_size(plan.bytes)}, and checkpoints beside",
-        soft_wrap=True,
-    )
-    memory = Table(title=f"memory on {session.device} (estimates)", title_justify="left")
-    for name in ("stage", "about", "what"):
-        memory.add_column(name, justify="right" if name == "about" else "left")
-    for stage, what, size in plan.memory:
-        memory.add_row(stage, _size(size), what)
-    console.print(memory)
-
-
-def _state(plan: RoundPlan) -> str:
-    if plan.trained:
-        return "trained"
-    if plan.cached_rollouts is None:
-        return "not known before"
-    of = plan.shards
-    return f"{plan.cached_rollouts}/{of} rolled out, {plan.cached_scores}/{of} scored"
-
-
-def _size(count: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count:.0f} B"
-
-
-def dry_run(session: Session, origin: str | None = None) -> None:
-    """Print what a run would do; nothing is written. origin: `RUN@N` where it would branch off.
+def plan_of(session: Session, origin: str | None = None) -> Plan:
+    """Return what a run would do; nothing is written. origin: `RUN@N` where it would branch off.
 
     Raises `ConfigError` where the run itself would be refused.
     """
     if origin and session.run.branch() is None:
         session.run = BranchView(session.config, origin)
     check(session)
-    print_plan(session, make_plan(session, session.store_if_there()))
+    return make_plan(session, session.store_if_there())

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...stages.evaluate.evaluate import evaluate, evaluate_inputs, summary_of
+from ...stages.evaluate.verdicts import Verifier
 from ...stages.prompts.order import shards
 from ...stages.prompts.render import Prompt
 from ...stages.rollout.rollout import requests_of, roll_out, rollout_inputs, sampling_of
@@ -18,6 +19,7 @@ from ...stages.select.select import select, selection_inputs
 from ...stages.select.settings import SelectSettings
 from ...storage.columns import EVALUATION, ROLLOUTS, SELECTION, TOKENS, schema
 from ...storage.errors import ConfigError, StoreError
+from ...storage.facts import EvaluationFacts
 from ...storage.keys import key_of
 from ...storage.runs import RunFolder
 from ...storage.store.artifacts import artifact_key
@@ -200,10 +202,14 @@ def ensure_evaluation(
     def make(draft: Draft) -> dict[str, Any]:
         engine = session.engines.generating(who, student.settings, settings)
         card = session.teacher_card if who == "teacher" else session.student_card
-        with session.reporter.bar(f"round {number} evaluate", total, "answers") as tick:
-            table = evaluate(engine, card.tokenizer, session.problems, settings, sampling, tick)
+        problems, tokenizer = session.problems, card.tokenizer
+        with (
+            session.reporter.bar(f"round {number} evaluate", total, "answers") as tick,
+            Verifier(settings.verifier, timeout=settings.timeout) as verifier,
+        ):
+            table = evaluate(engine, tokenizer, problems, settings, sampling, verifier, tick)
         draft.table("evaluation", table, EVALUATION)
-        return {"problems": len(session.problems)}
+        return EvaluationFacts(problems=len(problems)).dump()
 
     artifact, fresh = session.store.ensure("evaluation", inputs, make)
     table = read_table([session.store.path(artifact, "evaluation")])

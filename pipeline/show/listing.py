@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -13,20 +12,21 @@ from ...storage.errors import ConfigError, StoreError
 from ...storage.queries import ask
 from ...storage.runs import RunFolder
 from ...storage.store.store import Artifact, Store
+from .cells import table
 
 _WIDE_TEXT = 60  # characters of a cell before it is cut
 
 
 def print_rules() -> None:
     """Print the built-in rules: name, budget, what must be known first, what each ranks by."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("rule", "budget", "needs", "ranks tokens by", "source"):
-        table.add_column(name, no_wrap=name == "rule")
+    headings = ("rule", "budget", "needs", "ranks tokens by", "source")
+    shown = table(headings, left=headings)
+    shown.columns[0].no_wrap = True
     for rule in builtin_rules().values():
         budget = "its own" if rule.keep is not None else "keep"
         drawn = ", drawn" if rule.draw == "sample" else ""
-        table.add_row(rule.name, budget + drawn, rule.needs, rule.title, rule.source.split(" (")[0])
-    Console().print(table)
+        shown.add_row(rule.name, budget + drawn, rule.needs, rule.title, rule.source.split(" (")[0])
+    Console().print(shown)
     print(
         "budget: `select.keep`, or the rule's own; drawn: by chance, without replacement.\n"
         "needs: whose pass over the rollouts the ranking costs (training needs the teacher's)."

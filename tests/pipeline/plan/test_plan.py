@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from tip.cli import app
 from tip.pipeline.plan.memory import shape_of
-from tip.pipeline.plan.plan import dry_run, make_plan
+from tip.pipeline.plan.plan import plan_of
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.branching import branch
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session
+from tip.pipeline.show.plan import print_plan
 from tip.stages.models.card import read_card
 from tip.stages.models.load import load_model
 from tip.stages.models.settings import ModelSettings
@@ -20,15 +21,18 @@ from typer.testing import CliRunner
 from ..conftest import PAIR, MakeConfig, numbers
 
 
-def planned(config: Any) -> Any:
-    session = Session(config, look_only=True)
-    return make_plan(session, session.store_if_there())
+def planned(config: Any, origin: str | None = None) -> Any:
+    return plan_of(Session(config, look_only=True), origin)
+
+
+def shown(config: Any, origin: str | None = None) -> None:
+    print_plan(config, planned(config, origin))
 
 
 def test_a_dry_run_of_nothing_estimates_and_writes_nothing(
     config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dry_run(Session(config(rounds=3), look_only=True))
+    shown(config(rounds=3))
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "runs").exists()
     out = capsys.readouterr().out
@@ -123,11 +127,11 @@ def test_a_branch_is_planned_from_where_it_will_begin(
 ) -> None:
     play(Session(config(rounds=2)))
     settings = config("late", rounds=3, select={"rule": "q3"})
-    dry_run(Session(settings, look_only=True), "run@1")
+    shown(settings, "run@1")
     before = capsys.readouterr().out
     assert not Session(settings, look_only=True).run.path.exists()
     branch(settings, "run@1", Reporter(quiet=True))
-    dry_run(Session(settings, look_only=True))
+    shown(settings)
     for out in (before, capsys.readouterr().out):
         assert "run late: 2 rounds" in out
         assert "2/2 rolled out, 2/2 scored" in out
@@ -136,7 +140,7 @@ def test_a_branch_is_planned_from_where_it_will_begin(
 def test_a_run_that_would_be_refused_has_no_plan(config: MakeConfig) -> None:
     play(Session(config(rounds=1)))
     with pytest.raises(ConfigError, match="was started with"):
-        dry_run(Session(config(train={"lr": 1e-5}), look_only=True))
+        shown(config(train={"lr": 1e-5}))
 
 
 def test_a_joint_scoring_is_planned_with_both_models(config: MakeConfig) -> None:
