@@ -38,9 +38,7 @@ def jobs_of(
         raise ConfigError("compare needs an [evaluate] section: add one with problems and answers")
     inputs = Inputs(config, reporter, look=True)
     inputs.check()
-    rows = [
-        row for row in rows if row.rule != NO_REFRESH or _prompts_suffice(config, inputs, reporter)
-    ]
+    rows = [row for row in rows if row.refresh or _prompts_suffice(config, inputs, reporter)]
     jobs = [Job(row, seed, run_config(config, row, seed)) for seed in seeds for row in rows]
     for job in jobs:
         _check_begun(job.config)
@@ -64,7 +62,7 @@ def _prompts_suffice(config: RunConfig, inputs: Inputs, reporter: Reporter) -> b
     if config.rollout.replay is not None or needed <= len(inputs.prompts):
         return True
     reporter.say(
-        f"note: the control `{NO_REFRESH}` is left out: its one round holds rounds x "
+        f"note: the control `{NO_REFRESH.name}` is left out: its one round holds rounds x "
         f"rollout.prompts = {needed} distinct prompts, and there are {len(inputs.prompts)}; add "
         "prompts or lower one of the two to have it"
     )

@@ -83,10 +83,9 @@ def _paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, floa
     if np.ptp(differences) < _NO_SPREAD:
         alike = abs(mean) < _NO_SPREAD and len(differences) >= FEWEST
         return (0.0, 0.0, 0.0, 1.0) if alike else (mean, -np.inf, np.inf, 1.0)
-    error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, len(differences) - 1)) * error
-    p = float(2 * stats.t.sf(abs(mean) / error, len(differences) - 1))
-    return mean, mean - half, mean + half, p
+    found = stats.ttest_rel(ours, theirs)
+    interval = found.confidence_interval(LEVEL)
+    return mean, float(interval.low), float(interval.high), float(found.pvalue)
 
 
 def _verdict(mean: float, low: float, high: float, p: float, within: float) -> Verdict:

@@ -15,8 +15,8 @@ from ...storage.errors import ConfigError
 from ..config.run import RunConfig
 from ..config.toml import apply_change, make_config
 
-ALL, RANDOM, NO_REFRESH = "all", "random", "no refresh"
-UNRANKED = (ALL, NO_REFRESH, RANDOM)  # they prefer no token to another
+ALL, RANDOM = "all", "random"
+UNRANKED = (ALL, RANDOM)  # rules that prefer no token to another
 
 # Settings that tell the runs of a comparison apart, and what sets them: `--vary` would be lost.
 _ELSEWHERE = {
@@ -31,28 +31,41 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the comparison. changes: `key=value` settings that differ from the config."""
+    """One line of the comparison.
+
+    changes: `key=value` settings that differ from the config. refresh: whether each round answers
+    its prompts with its own student; else one round answers those of all rounds with the first.
+    """
 
     rule: str
     keep: float
     changes: tuple[str, ...] = ()
+    refresh: bool = True
 
     @property
     def name(self) -> str:
         """Return the line's name, such as `soft_or 20% loss=jsd`."""
-        budget = [] if self.rule in (ALL, NO_REFRESH) else [percent(self.keep)]
-        return " ".join([self.rule, *budget, *map(_short, self.changes)])
+        rule = [self.rule] if self.rule == ALL else [self.rule, budget(self.keep)]
+        chosen = rule if self.refresh else ["no refresh"]
+        return " ".join([*chosen, *map(_short, self.changes)])
 
     @property
     def run_label(self) -> str:
-        """Return what its runs' names say of it, such as `soft_or-0.2-train.loss-jsd`."""
-        label = f"{Path(self.rule).stem}-{self.keep:g}" if self.rule != NO_REFRESH else "no-refresh"
+        """Return what its runs' names say of it, such as `soft_or-0.2-train.loss-jsd`.
+
+        The runs of a comparison are found again by it.
+        """
+        label = f"{Path(self.rule).stem}-{self.keep:g}" if self.refresh else "no-refresh"
         return "-".join([label, *(re.sub(r"[^\w.]+", "-", change) for change in self.changes)])
 
 
-def percent(share: float) -> str:
-    """Return a share as it was asked for: 0.124 is `12.4%`."""
-    return f"{100 * share:g}%"
+ALL_TOKENS = Row(ALL, 1.0)
+NO_REFRESH = Row(ALL, 1.0, refresh=False)
+
+
+def budget(keep: float) -> str:
+    """Return a share of the tokens as it was asked for: 0.124 is `12.4%`."""
+    return f"{100 * keep:g}%"
 
 
 def _short(change: str) -> str:
@@ -72,13 +85,13 @@ def rows_of(rules: Sequence[str], keeps: Sequence[float], vary: Sequence[str] = 
     fixed = {rule: load_rule(rule).keep for rule in rules}
     if not all(0 < keep <= 1 for keep in keeps):
         raise ConfigError(f"--keep {', '.join(map(str, keeps))}: expected shares in (0, 1]")
-    rows = [Row(ALL, 1.0), Row(NO_REFRESH, 1.0)]
+    rows = [ALL_TOKENS, NO_REFRESH]
     if any(keep is None for keep in fixed.values()):
         rows += [Row(RANDOM, keep) for keep in keeps]
     for chosen in product(*map(_alternatives, vary)):
         changes = tuple(chain(*chosen))
         for rule, keep in fixed.items():
-            rows += [Row(rule, budget, changes) for budget in ([keep] if keep else keeps)]
+            rows += [Row(rule, share, changes) for share in ([keep] if keep else keeps)]
     rows = list(dict.fromkeys(rows))
     _refuse_namesakes(rows)
     return rows
@@ -91,8 +104,8 @@ def run_config(config: RunConfig, row: Row, seed: int) -> RunConfig:
         apply_change(values, change, "--vary")
     name = f"{config.name}-{row.run_label}-s{seed}"
     values |= {"name": name, "seed": seed, "data_seed": seed}
-    values["select"] |= {"rule": ALL if row.rule == NO_REFRESH else row.rule, "keep": row.keep}
-    if row.rule == NO_REFRESH:  # as many prompts and steps, all answered by the first student
+    values["select"] |= {"rule": row.rule, "keep": row.keep}
+    if not row.refresh:  # as many prompts and steps, all answered by the first student
         values["rollout"] |= {"prompts": config.rollout.prompts * config.rounds}
         values |= {"rounds": 1}
     return make_config(values, f"compare {row.name}")

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from ...storage.runs import RunFolder
 from ..config.toml import load_config
@@ -21,6 +19,7 @@ from ..progress import Reporter, Stopwatch
 from ..rounds.play import play
 from ..rounds.single import evaluate_teacher
 from ..session import Session, open_session
+from ..show.cells import count, number, percent, seconds, table
 from .task import write_problem_files
 
 PROBLEMS = 500  # held-out ones asked before and after: an interval of about 3 points at 85 %
@@ -127,21 +126,18 @@ def _play(folder: Path, choice: Choice, rounds: int, pair: Path, console: Consol
 
 
 def _print_table(sessions: list[Session], teacher: EvaluateMetrics, console: Console) -> None:
-    table = Table(
-        title="\nHeld-out problems answered right (greedy)",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+    shown = table(
+        ("who", "accuracy, 95 %", "trained", "scored", "reused", "B/token", "s"),
+        "\nHeld-out problems answered right (greedy)",
+        left=("who",),
+        wrap=False,
     )
-    table.add_column("who", no_wrap=True)
-    for name in ("accuracy, 95 %", "trained", "scored", "reused", "B/token", "s"):
-        table.add_column(name, justify="right", no_wrap=True)
     first = by_round(sessions[0].run.metrics())[0].evaluate
-    table.add_row("student before", _accuracy(first))
+    shown.add_row("student before", _accuracy(first))
     for session, choice in zip(sessions, CHOICES, strict=True):
-        table.add_row(f"{choice.rule} {choice.keep:.0%}", *_costs(session.run))
-    table.add_row("teacher", _accuracy(teacher))
-    console.print(table)
+        shown.add_row(f"{choice.rule} {percent(choice.keep, 0)}", *_costs(session.run))
+    shown.add_row("teacher", _accuracy(teacher))
+    console.print(shown)
     console.print(
         "trained: tokens that met the loss; scored, reused: tokens that the teacher read, or\n"
         "that were found in the store; B/token: bytes stored a token.",
@@ -152,7 +148,8 @@ def _print_table(sessions: list[Session], teacher: EvaluateMetrics, console: Con
 def _accuracy(numbers: EvaluateMetrics | None) -> str:
     if numbers is None:
         return ""
-    return f"{numbers.accuracy:.1%} ({numbers.low:.0%}-{numbers.high:.0%})"
+    interval = f"{percent(numbers.low, 0)}-{percent(numbers.high, 0)}"
+    return f"{percent(numbers.accuracy)} ({interval})"
 
 
 def _costs(run: RunFolder) -> tuple[str, ...]:
@@ -161,9 +158,9 @@ def _costs(run: RunFolder) -> tuple[str, ...]:
     spent = costs(rounds)
     return (
         _accuracy(rounds[max(rounds)].evaluate),
-        f"{spent.trained:,}",
-        f"{spent.scored:,}",
-        f"{spent.reused:,}",
-        f"{spent.bytes_per_token:.0f}",
-        f"{spent.seconds:.1f}",
+        count(spent.trained),
+        count(spent.scored),
+        count(spent.reused),
+        number(spent.bytes_per_token, 0),
+        seconds(spent.seconds),
     )

@@ -1,7 +1,8 @@
 """Evaluate: a model answers problems with known answers; each verdict is a row.
 
-From a checkpoint and problems to the `evaluation` table. Responses are sampled by the same engine
-as rollouts, so the noise of a problem does not depend on its batch.
+From a checkpoint and problems to the `evaluation` table, a shard at a time; its numbers are those
+of all shards together. Responses are sampled by the same engine as rollouts, so the noise of a
+problem does not depend on its batch.
 """
 
 from collections.abc import Sequence
@@ -50,6 +51,13 @@ def evaluate_inputs(
     }
 
 
+def requests_of(problems: Sequence[Prompt], samples: int) -> list[Request]:
+    """Return what an engine is asked for a shard: problem by problem, sample by sample."""
+    return [
+        Request(p.ids, rollout_id(p.hash, sample)) for p in problems for sample in range(samples)
+    ]
+
+
 def evaluate(
     engine: Engine,
     tokenizer: Any,
@@ -59,10 +67,12 @@ def evaluate(
     verifier: Verifier,
     tick: Tick = silent,
 ) -> pa.Table:
-    """Return the `evaluation` table, problem by problem, sample by sample."""
+    """Return the `evaluation` table of a shard, problem by problem, sample by sample.
+
+    verifier: of the settings' kind and timeout; it serves any number of shards.
+    """
     asked = [(p, sample) for p in problems for sample in range(settings.samples)]
-    requests = requests_of(problems, settings.samples)
-    responses = engine.generate(requests, sampling, tick)
+    responses = engine.generate(requests_of(problems, settings.samples), sampling, tick)
     texts = [
         tokenizer.decode(responses.ids.row(row), skip_special_tokens=True)
         for row in range(len(asked))
@@ -84,15 +94,11 @@ def evaluate(
     return pa.table(columns, schema=schema(EVALUATION))
 
 
-def requests_of(problems: Sequence[Prompt], samples: int) -> list[Request]:
-    """Return what an engine is asked for some problems, in the order of the table."""
-    return [
-        Request(p.ids, rollout_id(p.hash, sample)) for p in problems for sample in range(samples)
-    ]
-
-
 def summary_of(table: pa.Table, settings: EvaluateSettings, seed: int = 0) -> Summary:
-    """Return mean@n with its interval, pass@k and the truncation rate of an evaluation."""
+    """Return mean@n with its interval, pass@k and the truncation rate of an evaluation.
+
+    table: the tables of all its shards, one after the other.
+    """
     shape = (-1, settings.samples)
     correct = table["correct"].to_numpy().reshape(shape)
     truncated = np.asarray(table["stop_reason"].to_pylist()) == "length"

@@ -59,8 +59,9 @@ def score_joint(
 
     teacher_prompts: by prompt hash, where the teacher is shown another prompt than the student.
     Returns the `teacher` table, the `tokens` table (rows in the order of the rollouts, then of
-    positions) and the facts of both. Raises `NumericsError` when a number is not finite or the independent
-    check of a few rollouts disagrees, and `ModelError` for a token that a model does not have.
+    positions) and the facts of both. Raises `NumericsError` when a number is not finite or the
+    independent check of a few rollouts disagrees, and `ModelError` for a token that a model does
+    not have.
     """
     shard = read_rollouts(rollouts, teacher_prompts)
     refuse_unknown_ids("student", student, shard.responses.values)

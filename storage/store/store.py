@@ -195,10 +195,10 @@ class Store:
                 wrong.append(f"{artifact.kind} part {name!r} ({self.place}/{where}): {found}")
         return wrong
 
-    def sizes(self) -> dict[str, Size]:
-        """Return what each kind takes; artifacts with a damaged manifest are not counted."""
+    def sizes(self, damaged: Words | None = None) -> dict[str, Size]:
+        """Return what each kind takes; for `damaged` see `list`."""
         sizes: dict[str, Size] = {}
-        for artifact in self.list(damaged=[]):
+        for artifact in self.list(damaged=damaged):
             old = sizes.get(artifact.kind, Size())
             sizes[artifact.kind] = Size(
                 old.artifacts + 1, old.bytes + artifact.bytes, old.rows + artifact.rows

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tip.pipeline.compare.checks import jobs_of
-from tip.pipeline.compare.rows import ALL, NO_REFRESH, RANDOM, Row, rows_of
+from tip.pipeline.compare.rows import ALL_TOKENS, NO_REFRESH, rows_of
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
@@ -14,7 +14,6 @@ from tip.storage.errors import ConfigError, InputError, TipError
 from ..conftest import MakeConfig
 
 QUIET = Reporter(quiet=True)
-ALL_TOKENS = Row(ALL, 1.0)
 
 
 def nothing_is_made(config: RunConfig) -> bool:
@@ -84,7 +83,7 @@ def test_no_refresh_is_left_out_where_there_are_too_few_prompts_for_it(
     rows = rows_of(["random"], [0.2])
     settings = config(evaluate=asked, rounds=3, rollout={"prompts": 150})
     jobs = jobs_of(settings, rows, [0, 1], Reporter())
-    assert [job.row.rule for job in jobs] == [ALL, RANDOM] * 2
+    assert [job.row.name for job in jobs] == ["all", "random 20%"] * 2
     assert "`no refresh` is left out: its one round holds rounds x" in capsys.readouterr().err
     fewer = settings.model_copy(update={"rounds": 2})
-    assert NO_REFRESH in [job.row.rule for job in jobs_of(fewer, rows, [0], QUIET)]
+    assert NO_REFRESH in [job.row for job in jobs_of(fewer, rows, [0], QUIET)]

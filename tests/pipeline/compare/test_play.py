@@ -11,7 +11,7 @@ import torch
 from tip.pipeline.compare import play as playing
 from tip.pipeline.compare.checks import Job, jobs_of
 from tip.pipeline.compare.play import compare
-from tip.pipeline.compare.rows import ALL, NO_REFRESH, RANDOM, Row, rows_of
+from tip.pipeline.compare.rows import ALL, RANDOM, Row, rows_of
 from tip.pipeline.compare.table import tables_of
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.progress import Reporter, peak_memory
@@ -51,9 +51,9 @@ def test_rows_of_a_seed_share_their_first_round_and_a_second_start_plays_nothing
     rows = rows_of(["q3"], [0.2])
     jobs = jobs_of(settings, rows, [0, 1], QUIET)
     outcomes, teacher = compare(jobs, 1, QUIET)
-    scored = {(o.row.rule, o.seed): o.teacher_scored for o in outcomes}
-    assert scored["q3", 0] < scored["all", 0]
-    assert all(len(o.curve) == 3 for o in outcomes if o.row.rule != NO_REFRESH)
+    scored = {(o.row.name, o.seed): o.teacher_scored for o in outcomes}
+    assert scored["q3 20%", 0] < scored["all", 0]
+    assert all(len(o.curve) == 3 for o in outcomes if o.row.refresh)
     assert len(here) == 1 + len(jobs)  # the teacher, then each run
 
     again, same_teacher = compare(jobs, 1, QUIET)

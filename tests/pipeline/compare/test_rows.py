@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tip.pipeline.compare.rows import NO_REFRESH, Row, rows_of, run_config
+from tip.pipeline.compare.rows import ALL_TOKENS, NO_REFRESH, Row, rows_of, run_config
 from tip.storage.errors import ConfigError, InputError
 
 from ..conftest import MakeConfig
@@ -102,5 +102,24 @@ def test_an_unknown_rule_or_budget_is_refused_before_any_run() -> None:
 
 
 def test_no_refresh_answers_all_prompts_with_the_first_student(config: MakeConfig) -> None:
-    changed = run_config(config(rounds=3), Row(NO_REFRESH, 1.0), 7)
+    changed = run_config(config(rounds=3), NO_REFRESH, 7)
     assert (changed.rounds, changed.rollout.prompts, changed.seed) == (1, 192, 7)
+    assert (changed.select.rule, changed.select.keep) == ("all", 1.0)
+
+
+def test_names_and_runs_are_those_that_earlier_comparisons_are_found_by(config: MakeConfig) -> None:
+    base = config("base")
+    found = {row.name: run_config(base, row, 2).name for row in rows_of(["q3"], [0.5, 0.124])}
+    assert found == {
+        "all": "base-all-1-s2",
+        "no refresh": "base-no-refresh-s2",
+        "random 50%": "base-random-0.5-s2",
+        "random 12.4%": "base-random-0.124-s2",
+        "q3 50%": "base-q3-0.5-s2",
+        "q3 12.4%": "base-q3-0.124-s2",
+    }
+
+
+def test_no_refresh_is_all_tokens_and_another_row_than_all_tokens() -> None:
+    assert (NO_REFRESH.rule, NO_REFRESH.keep) == (ALL_TOKENS.rule, ALL_TOKENS.keep)
+    assert len({NO_REFRESH, ALL_TOKENS}) == 2

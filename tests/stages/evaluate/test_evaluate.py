@@ -1,5 +1,6 @@
 """An evaluation asks every problem, and its table says what came of each answer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,13 @@ import pyarrow as pa
 import pytest
 from tiny import load, sampling, write_model
 from tip.stages.engines.local.engine import LocalEngine
-from tip.stages.evaluate.evaluate import evaluate, evaluate_inputs, summary_of
+from tip.stages.evaluate.evaluate import evaluate, evaluate_inputs, requests_of, summary_of
 from tip.stages.evaluate.settings import EvaluateSettings
+from tip.stages.evaluate.verdicts import Verifier
+from tip.stages.models.language_model import LanguageModel
 from tip.stages.prompts.render import Prompt
 from tip.storage.columns import EVALUATION, schema
-from tip.storage.keys import ids_hash, key_of
+from tip.storage.keys import ids_hash, key_of, rollout_id
 from tip.storage.tables import write_table
 
 PROBLEMS = [
@@ -41,12 +44,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("model"), vocabulary=12)
 
 
+def answers(model: LanguageModel, problems: Sequence[Prompt], verifier: Verifier) -> pa.Table:
+    terms = sampling(max_tokens=4, stop_ids=(1, 2), top_most=0)
+    tokenizer = Boxing(model.card.tokenizer)
+    return evaluate(LocalEngine(model, 5), tokenizer, problems, settings(), terms, verifier)
+
+
 @pytest.fixture(scope="module")
 def table(folder: Path) -> pa.Table:
     model = load(folder)
-    tokenizer = Boxing(model.card.tokenizer)
-    terms = sampling(max_tokens=4, stop_ids=(1, 2), top_most=0)
-    return evaluate(LocalEngine(model, 5), tokenizer, PROBLEMS, settings(), terms)
+    return answers(model, PROBLEMS, Verifier("exact", timeout=5.0))
 
 
 def test_rows_stand_problem_by_problem_and_sample_by_sample(
@@ -87,6 +94,22 @@ def test_the_summary_counts_right_and_truncated_answers(table: pa.Table) -> None
     solved = {row["problem"] for row in rows if row["correct"]}
     assert summary.pass_at[4] == pytest.approx(len(solved) / 3)
     assert summary.low <= summary.mean <= summary.high
+
+
+def test_shards_one_after_the_other_are_the_evaluation_of_all_problems(
+    folder: Path, table: pa.Table
+) -> None:
+    model, verifier = load(folder), Verifier("exact", timeout=5.0)
+    shards = [answers(model, part, verifier) for part in (PROBLEMS[:2], PROBLEMS[2:])]
+    whole = pa.concat_tables(shards)
+    assert whole.equals(table)
+    assert summary_of(whole, settings()) == summary_of(table, settings())
+
+
+def test_a_shard_asks_for_the_samples_of_a_problem_one_after_the_other() -> None:
+    asked = requests_of(PROBLEMS[:2], 2)
+    expected = [(p.ids, rollout_id(p.hash, sample)) for p in PROBLEMS[:2] for sample in (0, 1)]
+    assert [(r.prompt_ids, r.rollout) for r in asked] == expected
 
 
 @pytest.mark.parametrize(

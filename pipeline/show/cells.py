@@ -1,0 +1,58 @@
+"""How a value is written in a table, and how a table looks: each once, for every page.
+
+Every format of a number writes nothing for None: what was not measured is an empty cell.
+"""
+
+from collections.abc import Collection, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.filesize import decimal
+from rich.table import Table
+
+
+def count(value: float | None) -> str:
+    """Return a count of whole things: `12,345`."""
+    return "" if value is None else f"{value:,.0f}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a measured number: `0.1235`."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share of 1: `12.5%`."""
+    return "" if value is None else f"{value:.{digits}%}"
+
+
+def seconds(value: float | None) -> str:
+    """Return a time: `8.5`."""
+    return number(value, 1)
+
+
+def size(value: float | None) -> str:
+    """Return an amount of bytes, roughly: `1.2 GB`, of 10^9."""
+    return "" if value is None else decimal(round(value))
+
+
+def cell(value: object) -> str:
+    """Return any value of a frame."""
+    return number(value, 3) if isinstance(value, float) else "" if value is None else str(value)
+
+
+def table(
+    headings: Sequence[str],
+    title: str | None = None,
+    *,
+    left: Collection[str] = (),
+    wrap: bool = True,
+) -> Table:
+    """Return an empty table of numbers, which keep to the right.
+
+    left: headings of text, which keeps to the left. wrap: whether a cell may take several lines
+    where the terminal is narrow.
+    """
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in headings:
+        made.add_column(heading, justify="left" if heading in left else "right", no_wrap=not wrap)
+    return made

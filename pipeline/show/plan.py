@@ -1,0 +1,65 @@
+"""`tip run --dry-run`: a plan as two tables and a line of sums."""
+
+import sys
+
+from rich.console import Console
+
+from ...stages.models.device import resolve_device
+from ..config.run import RunConfig
+from ..plan.plan import Plan, RoundPlan
+from .cells import count, size, table
+
+_WIDTH = 120  # columns of what goes to a file or a pipe
+_ROUND = ("round", "shards", "rollouts", "tokens", "teacher tokens", "disk", "in the store")
+
+
+def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) -> None:
+    """Print what a run would do."""
+    width = None if sys.stdout.isatty() else _WIDTH
+    console = console or Console(highlight=False, width=width)
+    rounds = table(_ROUND, f"run {config.name}: {len(plan.rounds)} rounds", left=("in the store",))
+    for line in plan.rounds:
+        rounds.add_row(*_round(line))
+    console.print(rounds)
+    console.print(
+        f"estimates: {plan.response_tokens:.0f} tokens a response ({plan.basis}); still to be "
+        f"made: {count(plan.tokens)} generated tokens, {count(plan.teacher_tokens)} teacher "
+        f"tokens, {size(plan.bytes)}, and checkpoints beside",
+        soft_wrap=True,
+    )
+    memory = table(
+        ("stage", "about", "what"),
+        f"memory on {resolve_device(config.device)} (estimates)",
+        left=("stage", "what"),
+    )
+    for need in plan.memory:
+        memory.add_row(need.stage, size(need.bytes) or "not known", need.what)
+    console.print(memory)
+    if plan.unhashed:
+        console.print(
+            f"What the store holds is not known: the weights of {' and '.join(plan.unhashed)} were "
+            "never hashed here, and a plan reads no weights. The first run hashes them.",
+            soft_wrap=True,
+        )
+
+
+def _round(line: RoundPlan) -> list[str]:
+    return [
+        count(line.number),
+        count(line.shards),
+        count(line.rollouts),
+        count(line.tokens),
+        count(line.teacher_tokens),
+        size(line.bytes),
+        _state(line),
+    ]
+
+
+def _state(line: RoundPlan) -> str:
+    if line.trained:
+        return "trained"
+    if line.cached_rollouts is None:
+        return "not known before"
+    of = line.shards
+    scored = "not known" if line.cached_scores is None else f"{line.cached_scores}/{of}"
+    return f"{line.cached_rollouts}/{of} rolled out, {scored} scored"

@@ -1,0 +1,90 @@
+"""What tables show, as data: typed lines, for the terminal, a page or a notebook.
+
+`polars.DataFrame(lines)` makes a frame of any of them. None: not measured, or not yet.
+"""
+
+from dataclasses import dataclass
+
+from ...storage.runs import RunFolder, run_names
+from ..metrics import ByRound, RoundMetrics, by_round
+
+
+@dataclass(frozen=True)
+class RoundLine:
+    """A round of a run; tokens are counts, KL, loss and staleness in nats a token.
+
+    accuracy: of the student that the round starts with, 0..1. reverse_kl: to the teacher, on the
+    round's rollouts. generated: by the student. staleness: KL of before to after the training.
+    """
+
+    round: int
+    accuracy: float | None
+    reverse_kl: float | None
+    loss: float | None
+    trained_tokens: int | None
+    generated_tokens: int | None
+    teacher_tokens_scored: int | None
+    teacher_tokens_reused: int | None
+    staleness: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """A run: what it selects, how far it is, what it came to last.
+
+    trained, rounds: rounds that are trained, of all that the config asks for.
+    """
+
+    run: str
+    rule: str | None
+    keep: float | None
+    trained: int
+    rounds: int | None
+    accuracy: float | None
+    reverse_kl: float | None
+
+
+def round_lines(rounds: ByRound) -> list[RoundLine]:
+    """Return a line a round, of metrics as `metrics.by_round` gives them."""
+    return [_round_line(number, of_round) for number, of_round in rounds.items()]
+
+
+def run_lines(runs: str) -> list[RunLine]:
+    """Return a line a run under a folder of run folders, by name."""
+    return [_run_line(RunFolder(runs, name)) for name in run_names(runs)]
+
+
+def _round_line(number: int, of_round: RoundMetrics) -> RoundLine:
+    rollout, score, train = of_round.rollout, of_round.score, of_round.train
+    return RoundLine(
+        round=number,
+        accuracy=None if of_round.evaluate is None else of_round.evaluate.accuracy,
+        reverse_kl=None if score is None else score.reverse_kl,
+        loss=None if train is None else train.loss,
+        trained_tokens=None if train is None else train.trained_tokens,
+        generated_tokens=None if rollout is None else rollout.generated_tokens,
+        teacher_tokens_scored=None if score is None else score.teacher_tokens_scored,
+        teacher_tokens_reused=None if score is None else score.teacher_tokens_reused,
+        staleness=None if train is None else train.staleness,
+        seconds=of_round.seconds,
+    )
+
+
+def _run_line(run: RunFolder) -> RunLine:
+    about = run.about()
+    config = {} if about is None else about.config
+    select, rounds = config.get("select", {}), config.get("rounds")
+    trained = sum(pointers.checkpoint is not None for _, pointers in run.rounds())
+    lines = round_lines(by_round(run.metrics()))
+    accuracies = [line.accuracy for line in lines if line.accuracy is not None]
+    divergences = [line.reverse_kl for line in lines if line.reverse_kl is not None]
+    return RunLine(
+        run=run.name,
+        rule=select.get("rule"),
+        keep=select.get("keep"),
+        trained=trained if rounds is None else min(trained, rounds),
+        rounds=rounds,
+        accuracy=accuracies[-1] if accuracies else None,
+        reverse_kl=divergences[-1] if divergences else None,
+    )
