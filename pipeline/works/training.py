@@ -16,7 +16,6 @@ from ...stages.train.data import load_training_data
 from ...stages.train.drift import drift
 from ...stages.train.export import export
 from ...stages.train.settings import TrainSettings
-from ...stages.train.state import drop_state, save_state
 from ...stages.train.train import train, train_inputs
 from ...storage.facts import CheckpointFacts
 from ...storage.store.artifacts import artifact_key
@@ -99,19 +98,18 @@ class TrainWork:
             store.path(self.selection, "selection"),
         )
         model = holder.trainee(self.student)
-        optimizer, totals = train(
+        totals = train(
             model,
             data,
             self.settings,
             self.rates,
             seed=self.seed,
             start=self.start,
+            state=self.state,
             snapshot=self.snapshot,
             key=self.key,
             tick=tick,
         )
-        save_state(self.state, model.model, optimizer, {"key": self.key})
-        drop_state(self.snapshot)
         moved = drift(model, data, self.settings)
         return model, totals.facts(self.rates[-1], moved)
 

@@ -17,11 +17,14 @@ import torch
 from ...storage.errors import DisagreementError
 from ...storage.facts import EngineGap
 from ...storage.keys import key_of
+from ..arrays.ragged import Ragged
 from ..models.language_model import LanguageModel
 from ..prompts.render import Prompt
+from ..signals.alignment import predicting_states, token_logprobs
 from .protocols import Scorer
 
 PROBES, PROBE_TOKENS = 4, 512
+_CHUNK_ELEMENTS = 1 << 24  # logits held at once
 # Mean |gap| in nats beyond which an engine is refused. Measured for right weights: 1e-6 in float32
 # on a CPU; published: 0.002 in float32 and 0.03 in bfloat16 on GPUs (ServiceNow/Fast-LLM PR #525).
 _LIMITS = {"float32": 0.01, "bfloat16": 0.25, "float16": 0.25}
@@ -52,9 +55,9 @@ def trainer_logprobs(model: LanguageModel, sequences: Sequence[np.ndarray]) -> l
     """Return the log-prob of each token after the first, sequence by sequence."""
     out = []
     for sequence in sequences:
-        ids = torch.from_numpy(sequence).to(model.device)
-        logits = model.head.logits(model.hidden(ids[None])[0, :-1])
-        out.append(logits.log_softmax(1).gather(1, ids[1:, None]).squeeze(1).cpu().numpy())
+        first, rest = sequence[:1], Ragged(sequence[1:], np.array([len(sequence) - 1]))
+        states = predicting_states(model, [first], rest, np.array([0]))
+        out.append(token_logprobs(model, states, rest.values, _CHUNK_ELEMENTS))
     return out
 
 

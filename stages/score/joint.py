@@ -1,13 +1,8 @@
-"""Score: what the teacher says of every token of the student's rollouts.
+"""Scoring with both models in memory: exact entropies and divergences.
 
-From `rollouts` to `teacher` (support, log-probs, tail: the loss input) and `tokens` (the narrow
-table that selection reads). Both models run over the same response ids; hidden states meet the two
-heads chunk by chunk, so nothing of size [tokens, V] exists. Legend: N tokens of a batch, C rows of
-a chunk, K support slots, V vocabulary.
-
-The row of position t comes from the hidden state *before* response token t. Each shard re-scores a
-few rollouts alone, through the whole model, and must find the same log-probs: a shift by one, a
-wrong mask or a wrong head cannot pass.
+Both run over the same response ids; hidden states meet the two heads chunk by chunk, so nothing of
+size [tokens, V] exists. Legend: N tokens of a batch, C rows of a chunk, K support slots, V
+vocabulary.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,34 +10,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from ...storage.facts import TeacherFacts, TokensFacts
-from ..arrays.batching import fill
 from ..arrays.chunks import chunk_rows
 from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
 from ..signals.divergences import features
-from ..signals.support import teacher_support
-from .checks import recheck_both
+from ..signals.support import support_ids, teacher_support
+from ..signals.supports import Supports, joined, of_chunk
+from .checks import check_model
 from .settings import ScoreSettings
-from .shard import RolloutArrays, read_rollouts
-from .tables import (
-    StoredSupport,
-    as_stored,
-    columns_in_order,
-    feature_arrays,
-    led_by,
-    masses,
-    places_back,
-    refuse_unknown_ids,
-    support_ids,
-    supports_in_order,
-    teacher_facts,
-    teacher_table,
-    tokens_table,
-)
+from .shard import RolloutArrays, read_rollouts, refuse_unknown_ids
+from .tables import Columns, feature_columns, in_batches, teacher_result, tokens_result
 
 
 @torch.inference_mode()
@@ -55,64 +35,65 @@ def score_joint(
     teacher_prompts: Mapping[str, Sequence[int]] | None = None,
     tick: Tick = silent,
 ) -> tuple[pa.Table, pa.Table, TeacherFacts, TokensFacts]:
-    """Score a shard with both models in memory: exact entropies and divergences.
+    """Return the `teacher` and `tokens` tables of a shard, and the facts of both.
 
     teacher_prompts: by prompt hash, where the teacher is shown another prompt than the student.
-    Returns the `teacher` table, the `tokens` table (rows in the order of the rollouts, then of
-    positions) and the facts of both. Raises `NumericsError` when a number is not finite or the
-    independent check of a few rollouts disagrees, and `ModelError` for a token that a model does
-    not have.
+    Rows stand in the order of the rollouts, then of positions. Raises `NumericsError` when a number
+    is not finite, `DisagreementError` when a few rollouts scored again disagree, and `ModelError`
+    for a token that a model does not have.
     """
     shard = read_rollouts(rollouts, teacher_prompts)
     refuse_unknown_ids("student", student, shard.responses.values)
     refuse_unknown_ids("teacher", teacher, shard.responses.values)
     lengths = [
-        max(len(a), len(b)) + count - 1
-        for a, b, count in zip(
-            shard.student_prompts, shard.teacher_prompts, shard.responses.counts, strict=True
+        max(pair)
+        for pair in zip(
+            shard.read_lengths(shard.student_prompts),
+            shard.read_lengths(shard.teacher_prompts),
+            strict=True,
         )
     ]
-    batches = fill(lengths, settings.batch_tokens)
-    parts = []
-    for rows in batches:
-        states = predicting_states(student, shard.student_prompts, shard.responses, rows)
-        theirs = predicting_states(teacher, shard.teacher_prompts, shard.responses, rows)
-        parts.append(_joint_batch(student, teacher, states, theirs, shard, rows, settings))
-        tick(int(shard.responses.counts[rows].sum()))
-    back = places_back(batches, shard)
-    supports = supports_in_order([support for support, _ in parts], back)
-    columns = columns_in_order([numbers for _, numbers in parts], back, shard)
-    checks = recheck_both(student, teacher, shard, columns, settings.check_rows)
-    table = teacher_table(shard, supports, columns["teacher_entropy"])
-    return (
-        table,
-        tokens_table(shard, columns, student),
-        TeacherFacts.model_validate(teacher_facts(shard, table) | checks),
-        TokensFacts.model_validate(masses(columns) | checks),
-    )
+
+    def score(rows: np.ndarray) -> tuple[Supports, Columns]:
+        return _batch(student, teacher, shard, rows, settings)
+
+    supports, columns = in_batches(shard, lengths, settings.batch_tokens, score, tick)
+    assert supports is not None  # `score` gives some
+    gaps = [
+        check_model(who, model, prompts, shard, columns[f"{who}_logprob"], settings.check_rows)
+        for who, model, prompts in (
+            ("student", student, shard.student_prompts),
+            ("teacher", teacher, shard.teacher_prompts),
+        )
+    ]
+    table, facts = teacher_result(shard, supports, columns["teacher_entropy"], gaps[1])
+    tokens, of_tokens = tokens_result(shard, columns, student.card, gaps[0])
+    return table, tokens, facts, of_tokens
 
 
-def _joint_batch(
+def _batch(
     student: LanguageModel,
     teacher: LanguageModel,
-    states: Tensor,
-    theirs: Tensor,
     shard: RolloutArrays,
     rows: np.ndarray,
     settings: ScoreSettings,
-) -> tuple[StoredSupport, dict[str, np.ndarray]]:
-    """Return support and features of a batch, chunk by chunk."""
-    led = led_by(shard, shard.responses.places(rows), student.device)
+) -> tuple[Supports, Columns]:
+    """Return supports and features of a batch, chunk by chunk."""
+    ours = predicting_states(student, shard.student_prompts, shard.responses, rows)
+    theirs = predicting_states(teacher, shard.teacher_prompts, shard.responses, rows)
+    known = shard.student_ids(shard.responses.places(rows), student.device)
     vocabulary = max(student.vocabulary, teacher.vocabulary)
     chunk = chunk_rows(settings.chunk_elements, vocabulary)
+    top_p, most = settings.teacher_top_p, settings.teacher_top_max
     supports, numbers = [], []
-    for (some, ours), (_, others) in zip(
-        student.head.pieces(states, chunk, vocabulary),
+    for (piece, our_logits), (_, their_logits) in zip(
+        student.head.pieces(ours, chunk, vocabulary),
         teacher.head.pieces(theirs, chunk, vocabulary),
         strict=True,
     ):
-        p, q = ours.log_softmax(1), others.log_softmax(1).to(student.device)
-        ids, valid = support_ids(led, some, q, p.shape[1], settings)
-        supports.append(teacher_support(q, ids, valid))
-        numbers.append(features(p, q, led.tokens[some], ids, valid))
-    return as_stored(supports), feature_arrays(numbers)
+        p, q = our_logits.log_softmax(1), their_logits.log_softmax(1).to(student.device)
+        wanted = known.rows(piece)
+        ids, valid = support_ids(wanted, q, p.shape[1], top_p, most)
+        supports.append(of_chunk(teacher_support(q, ids, valid)))
+        numbers.append(features(p, q, wanted.tokens, ids, valid))
+    return joined(supports), feature_columns(numbers)

@@ -1,17 +1,23 @@
-"""A shard of rollouts as arrays, and the hidden states that predict its responses."""
+"""A shard of rollouts as arrays: what every way of scoring reads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from ...storage.errors import ModelError, StoreError
+from ..arrays.batching import on_device
 from ..arrays.ragged import Ragged, from_lists
+from ..models.language_model import LanguageModel
+from ..signals.alignment import within
+from ..signals.support import StudentIds
 
 
 @dataclass(frozen=True)
 class RolloutArrays:
-    """R rollouts as arrays; the numbers of their tokens follow one another, [sum of lengths].
+    """R rollouts as arrays; the numbers of their tokens follow one another, [N].
 
     student_prompts, teacher_prompts: what each model is shown before the same response. top: the
     student's top ids, a row a token.
@@ -25,6 +31,34 @@ class RolloutArrays:
     logprobs: np.ndarray
     top: Ragged
 
+    @property
+    def answered(self) -> np.ndarray:
+        """Return the rollouts that have a token."""
+        return np.flatnonzero(self.responses.counts)
+
+    def positions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return rollout and position of each token."""
+        counts = self.responses.counts.astype(np.int64)
+        return np.repeat(self.rollouts, counts), within(counts)
+
+    def read_lengths(self, prompts: Sequence[np.ndarray]) -> list[int]:
+        """Return the tokens that a model reads of each rollout: all but the last."""
+        counts = self.responses.counts
+        return [len(p) + int(c) - 1 for p, c in zip(prompts, counts, strict=True)]
+
+    def student_ids(self, tokens: np.ndarray, device: torch.device) -> StudentIds:
+        """Return the student's part of the support of some of the N tokens.
+
+        A batch at a time: copies within the chunks would make a GPU wait for the host at each.
+        """
+        top, valid = self.top.padded(tokens)
+        sampled = self.responses.values[tokens].astype(np.int64)
+        return StudentIds(
+            on_device(sampled, device),
+            on_device(top.astype(np.int64), device),
+            on_device(valid, device),
+        )
+
 
 def read_rollouts(
     table: pa.Table, teacher_prompts: Mapping[str, Sequence[int]] | None
@@ -33,16 +67,36 @@ def read_rollouts(
 
     teacher_prompts: by prompt hash; None where the teacher is shown the student's prompts.
     """
-    own = [np.asarray(ids) for ids in table["prompt_ids"].to_pylist()]
-    other = own
+    students = [np.asarray(ids) for ids in table["prompt_ids"].to_pylist()]
+    teachers = students
     if teacher_prompts is not None:
-        other = [np.asarray(teacher_prompts[h]) for h in table["prompt_hash"].to_pylist()]
+        teachers = [np.asarray(teacher_prompts[h]) for h in table["prompt_hash"].to_pylist()]
     return RolloutArrays(
         table["rollout"].to_numpy(),
-        own,
-        other,
+        students,
+        teachers,
         from_lists(table["response_ids"]),
         from_lists(table["trainable"]).values,
         from_lists(table["logprobs"]).values,
         Ragged(from_lists(table["top_ids"]).values, from_lists(table["top_counts"]).values),
     )
+
+
+def refuse_unknown_ids(who: str, model: LanguageModel, ids: np.ndarray) -> None:
+    """Raise `ModelError` for ids of rollouts or supports that lie in another model's padding."""
+    largest = int(ids.max(initial=0))
+    if largest >= model.vocabulary:
+        raise ModelError(
+            f"the rollouts hold token id {largest}, which the {who} does not have (its head has "
+            f"{model.vocabulary} rows): the model that made them puts mass on ids that name no "
+            "token; take a model of the same head size, or a trained student"
+        )
+
+
+def refuse_other_signals(teacher: pa.Table, shard: RolloutArrays) -> None:
+    """Raise `StoreError` unless the teacher's rows are those of the shard, one by one."""
+    found = teacher["rollout"].to_numpy(), teacher["position"].to_numpy()
+    if not all(np.array_equal(a, b) for a, b in zip(found, shard.positions(), strict=True)):
+        raise StoreError(
+            "the stored teacher signals are not those of these rollouts: run `tip cache verify`"
+        )

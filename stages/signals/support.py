@@ -9,12 +9,10 @@ support slots, V vocabulary.
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..arrays.batching import on_device
-from ..arrays.ragged import Ragged
+from ..arrays.mass import up_to_mass
 
 _FOLDS = 64  # parts of a row that are laid over each other to find its largest numbers
 
@@ -63,13 +61,10 @@ def largest(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def top_ids(log_probs: Tensor, top_p: float, most: int) -> tuple[Tensor, Tensor]:
     """Return the most probable ids up to a mass: ids [C, S] and which of them count [C, S].
 
-    The id that crosses `top_p` belongs to them, so there is at least one; at most `most`. With
-    top_p = 1 all of those count, whatever the rounding of their sum.
+    At most `most`; how far the mass reaches is the rule of `up_to_mass`.
     """
     values, ids = largest(log_probs, min(most, log_probs.shape[1]))
-    mass = values.exp()
-    before = mass.cumsum(1) - mass
-    return ids, before < (top_p if top_p < 1 else math.inf)
+    return ids, up_to_mass(values.exp(), top_p)
 
 
 def merge_ids(groups: list[tuple[Tensor, Tensor]], vocabulary: int) -> tuple[Tensor, Tensor]:
@@ -85,6 +80,38 @@ def merge_ids(groups: list[tuple[Tensor, Tensor]], vocabulary: int) -> tuple[Ten
     return torch.where(valid, ids, ids[:, :1]), valid
 
 
+@dataclass(frozen=True)
+class StudentIds:
+    """The student's part of the support of N tokens.
+
+    tokens: [N] int64, the sampled ones. top: [N, S] int64, its most probable. valid: [N, S] bool,
+    which of these count.
+    """
+
+    tokens: Tensor
+    top: Tensor
+    valid: Tensor
+
+    def rows(self, rows: slice) -> "StudentIds":
+        """Return a slice of the tokens."""
+        return StudentIds(self.tokens[rows], self.top[rows], self.valid[rows])
+
+
+def support_ids(
+    student: StudentIds, teacher: Tensor, vocabulary: int, top_p: float, most: int
+) -> tuple[Tensor, Tensor]:
+    """Return the support of C tokens: the sampled one, the student's top, the teacher's top.
+
+    teacher: its log-probs [C, V]. vocabulary: ids from there on are left out. top_p, most: how far
+    the teacher's part goes. Returns ids [C, K] and which slots are true.
+    """
+    tokens = student.tokens[:, None]
+    groups = [(tokens, torch.ones_like(tokens, dtype=torch.bool)), (student.top, student.valid)]
+    if most:
+        groups.append(top_ids(teacher, top_p, most))
+    return merge_ids(groups, min(vocabulary, teacher.shape[1]))
+
+
 def teacher_support(teacher: Tensor, ids: Tensor, valid: Tensor) -> Support:
     """Return the teacher's buckets on given ids.
 
@@ -93,33 +120,3 @@ def teacher_support(teacher: Tensor, ids: Tensor, valid: Tensor) -> Support:
     """
     rest = teacher.scatter(1, ids, -math.inf)
     return Support(ids, valid, teacher.gather(1, ids), rest.logsumexp(1))
-
-
-def to_rows(support: Support) -> tuple[Ragged, Ragged, np.ndarray]:
-    """Return ids, float16 log-probs and tail of C tokens without padding, as they are stored."""
-    valid = support.valid.cpu().numpy()
-    counts = valid.sum(1).astype(np.int32)
-    ids = support.ids.cpu().numpy()[valid].astype(np.int32)
-    logprobs = support.logprobs.float().cpu().numpy()[valid]
-    # float16 ends at -65504; a log-prob below is as good as that
-    logprobs = np.maximum(logprobs, np.finfo(np.float16).min).astype(np.float16)
-    return Ragged(ids, counts), Ragged(logprobs, counts), support.tail.float().cpu().numpy()
-
-
-def from_rows(
-    ids: Ragged, logprobs: Ragged, tail: np.ndarray, rows: np.ndarray, device: torch.device
-) -> Support:
-    """Return the teacher's buckets of some tokens from the columns of the `teacher` table.
-
-    ids, logprobs: a row a token. tail: [tokens] nats, NaN where nothing is outside the support.
-    """
-    padded, valid = ids.padded(rows)
-    values, _ = logprobs.padded(rows)
-    slots = np.where(valid, padded, padded[:, :1]).astype(np.int64)
-    rest = np.where(np.isnan(tail[rows]), -np.inf, tail[rows])
-    return Support(
-        on_device(slots, device),
-        on_device(valid, device),
-        on_device(values.astype(np.float32), device),
-        on_device(rest.astype(np.float32), device),
-    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,9 @@ import torch
 from ...storage.errors import StoreError
 from ...storage.tables import read_table
 from ..arrays.ragged import Ragged, concatenate, from_lists
-from ..signals.support import Support, from_rows
+from ..signals.alignment import within
+from ..signals.support import Support
+from ..signals.supports import Supports, joined, of_table
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class TrainingData:
     """R rollouts and N selected tokens, rollout after rollout.
 
     selected: [R] how many of the N tokens belong to each rollout. positions, weights: [N].
-    trainable: [R] trainable tokens of each rollout. ids, logprobs: the supports, a row a token.
+    trainable: [R] trainable tokens of each rollout. supports: of the N tokens.
     """
 
     rollouts: np.ndarray
@@ -35,13 +37,11 @@ class TrainingData:
     selected: np.ndarray
     positions: np.ndarray
     weights: np.ndarray
-    ids: Ragged
-    logprobs: Ragged
-    tail: np.ndarray
+    supports: Supports
 
     def support(self, tokens: np.ndarray, device: torch.device) -> Support:
         """Return the teacher's buckets of some of the N tokens."""
-        return from_rows(self.ids, self.logprobs, self.tail, tokens, device)
+        return self.supports.padded(tokens, device)
 
     def tokens(self, row: int) -> np.ndarray:
         """Return which of the N tokens belong to a rollout."""
@@ -69,19 +69,34 @@ def load_training_data(
 
     Raises `StoreError` when the tables do not belong together.
     """
-    kept = read_table([selection])
-    chosen = {name: kept[name].to_numpy() for name in ("rollout", "position", "weight")}
+    chosen = _chosen(selection)
     shards = [_shard(r, t, chosen) for r, t in zip(rollouts, teacher, strict=True)]
     found = sum(len(s.positions) for s in shards)
-    if found != len(chosen["rollout"]):
+    if found != len(chosen.rollout):
         raise StoreError(
-            f"{selection}: {len(chosen['rollout']) - found} selected tokens are in none of the "
+            f"{selection}: {len(chosen.rollout) - found} selected tokens are in none of the "
             "round's rollouts; the selection was made from other tables. Select again"
         )
     return _concatenate(shards)
 
 
-def _shard(rollouts: Path, teacher: Path, chosen: dict[str, np.ndarray]) -> TrainingData:
+class _Chosen(NamedTuple):
+    """The selected tokens, sorted by rollout and position."""
+
+    rollout: np.ndarray
+    position: np.ndarray
+    weight: np.ndarray
+
+
+def _chosen(selection: Path) -> _Chosen:
+    """Read a selection; it is written in order, so that each shard finds its own as slices."""
+    table = read_table([selection])
+    kept = _Chosen(*(table[name].to_numpy() for name in _Chosen._fields))
+    order = np.lexsort((kept.position, kept.rollout))
+    return _Chosen(*(column[order] for column in kept))
+
+
+def _shard(rollouts: Path, teacher: Path, chosen: _Chosen) -> TrainingData:
     table = read_table([rollouts])
     responses = from_lists(table["response_ids"])
     ids = table["rollout"].to_numpy()
@@ -105,9 +120,7 @@ def _shard(rollouts: Path, teacher: Path, chosen: dict[str, np.ndarray]) -> Trai
         np.bincount(row, minlength=len(ids)),
         position,
         weight,
-        from_lists(payload["ids"]),
-        from_lists(payload["logprobs"]),
-        payload["tail"].to_numpy(),
+        of_table(payload),
     )
 
 
@@ -123,25 +136,19 @@ def _payload(
     return table if same.all() else None
 
 
-def _rows_of(
-    rollouts: np.ndarray, chosen: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rows_of(rollouts: np.ndarray, chosen: _Chosen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (row in the shard, position, weight) of the selected tokens, in the shard's order."""
-    order = np.argsort(rollouts)
-    place = np.searchsorted(rollouts[order], chosen["rollout"]).clip(max=len(rollouts) - 1)
-    row = order[place]
-    here = np.flatnonzero(rollouts[row] == chosen["rollout"])
-    row, position, weight = row[here], chosen["position"][here], chosen["weight"][here]
-    sequence = np.lexsort((position, row))
-    return row[sequence], position[sequence], weight[sequence]
+    first = np.searchsorted(chosen.rollout, rollouts, "left")
+    counts = np.searchsorted(chosen.rollout, rollouts, "right") - first
+    places = np.repeat(first, counts) + within(counts)
+    row = np.repeat(np.arange(len(rollouts)), counts)
+    return row, chosen.position[places], chosen.weight[places]
 
 
 def _concatenate(shards: list[TrainingData]) -> TrainingData:
-    ragged = ("prompts", "responses", "old_logprobs", "ids", "logprobs")
-    columns: dict[str, Any] = {
-        name: concatenate([getattr(s, name) for s in shards])
-        if name in ragged
-        else np.concatenate([getattr(s, name) for s in shards])
-        for name in TrainingData.__dataclass_fields__
-    }
+    joins = {Ragged: concatenate, Supports: joined, np.ndarray: np.concatenate}
+    columns: dict[str, Any] = {}
+    for name in TrainingData.__dataclass_fields__:
+        parts = [getattr(s, name) for s in shards]
+        columns[name] = joins[type(parts[0])](parts)
     return TrainingData(**columns)

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ..arrays.batching import fill, on_device
-from ..arrays.chunks import chunk_rows
+from ..arrays.batching import fill
 from ..models.language_model import LanguageModel
-from ..signals.alignment import predicting_states
+from ..signals.alignment import predicting_states, token_logprobs
 from .data import TrainingData
 from .settings import TrainSettings
 
@@ -54,24 +52,13 @@ def drift(student: LanguageModel, data: TrainingData, settings: TrainSettings) -
     for batch in fill(lengths, settings.batch_tokens):
         states = predicting_states(student, prompts, data.responses, rows[batch])
         places = data.responses.places(rows[batch])
-        after = _logprobs(student, states, data.responses.values[places], settings)
+        tokens = data.responses.values[places]
+        after = token_logprobs(student, states, tokens, settings.chunk_elements)
         change = after - data.old_logprobs.values[places]
         changes.append(np.expm1(change) - change)
         chosen.append(trained[places])
     terms, selected = np.concatenate(changes), np.concatenate(chosen)
     return Drift(_mean(terms), _mean(terms[selected]), _mean(terms[~selected]))
-
-
-def _logprobs(
-    student: LanguageModel, states: Tensor, tokens: np.ndarray, settings: TrainSettings
-) -> np.ndarray:
-    """Return the log-probs of tokens [N] from the hidden states [N, D] that predict them."""
-    ids = on_device(tokens.astype(np.int64), student.device)
-    chunk, found = chunk_rows(settings.chunk_elements, student.vocabulary), []
-    for some, logits in student.head.pieces(states, chunk, student.vocabulary):
-        picked = logits.gather(1, ids[some, None]).squeeze(1)
-        found.append((picked - logits.logsumexp(1)).double())
-    return torch.cat(found).cpu().numpy()
 
 
 def _mean(values: np.ndarray) -> float:

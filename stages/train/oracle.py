@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arrays.batching import pad
 from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
+from ..signals.alignment import states_at
 from ..signals.loss import Divergence, bucket_loss_
 from .data import TrainingData
 
@@ -75,9 +75,9 @@ def _logits(
         if not len(tokens):
             continue
         ids = np.concatenate([data.prompts.row(row), data.responses.row(row)])[:-1]
-        hidden = student.hidden(pad([ids], student.device))[0]
-        places = int(data.prompts.counts[row]) - 1 + data.positions[tokens]
-        logits = student.head.logits(hidden[torch.from_numpy(places).to(student.device)])
+        prompt, count = data.prompts.row(row), np.array([len(tokens)])
+        states = states_at(student, [ids], [prompt], count, data.positions[tokens])
+        logits = student.head.logits(states)
         gradient = logits.detach().clone()
         bucket_loss_(gradient, data.support(tokens, student.device), divergence)
         yield logits, gradient, int(row)

@@ -7,7 +7,6 @@ rollouts without one cost nothing, and only selected rows meet the LM head. The 
 always live; only teacher numbers come from disk. Legend: N tokens of a micro-batch, D hidden width.
 """
 
-import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,22 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...storage.errors import NumericsError
 from ...storage.facts import CheckpointFacts
-from ..arrays.batching import fill, on_device, pad
-from ..arrays.chunks import chunk_rows
+from ..arrays.batching import fill
 from ..arrays.noise import mix
 from ..engines.protocols import Tick, silent
-from ..models.cpu.products import precision
-from ..models.device import resolve_dtype
 from ..models.language_model import LanguageModel
-from ..signals.loss import sparse_loss
 from .data import TrainingData
 from .drift import Drift
 from .settings import TrainSettings
-from .state import load_state, save_state, state_about
+from .state import drop_state
+from .step import SelectiveStep, micro_batch
+from .worlds.alone import Alone
+from .worlds.world import World
 
 VERSION = 1
 SKIPS_IN_A_ROW = 3  # non-finite steps that stop a run: one may be chance, three are a defect
@@ -116,37 +114,43 @@ def train(
     *,
     seed: int,
     start: Path | None,
+    state: Path,
     snapshot: Path,
     key: str,
+    world: World | None = None,
     tick: Tick = silent,
-) -> tuple[torch.optim.Optimizer, Totals]:
-    """Train the student in place, float32 masters throughout.
+) -> Totals:
+    """Train the student in place, float32 masters throughout, and leave its training state.
 
-    student: loaded in float32. start: the training state of the round before. snapshot: where a
-    killed training continues; `key` says whether a snapshot found there is of this very training.
-    Returns the optimiser (for `save_state`) and the totals. Raises `NumericsError` when three steps
-    in a row are not finite.
+    student: loaded in float32. start: the state of the round before. state: where this round's
+    goes. snapshot: where a killed training continues; `key` says whether what is found there is of
+    this very training. world: the processes that train together; None for this one alone. Raises
+    `NumericsError` when three steps in a row are not finite.
     """
+    world = world or Alone()
     model = _trainable(student, settings)
+    step = world.wrap(SelectiveStep(student, settings))
     optimizer = _optimizer(model, settings)
     if start is not None:
-        load_state(start, model, optimizer)
-    totals = _resume(snapshot, model, optimizer, key)
+        world.load(start, model, optimizer)
+    totals = _resume(world, snapshot, model, optimizer, key)
     plan = _plan(data.rollouts, settings, seed)
     saved = time.monotonic()
     tick(totals.step)
     while totals.step < len(plan):
         rows = plan[totals.step]
         _set_rate(optimizer, rates[totals.step])
-        _step(student, optimizer, data, rows, settings, totals)
+        _step(world, step, optimizer, data, rows, settings, totals)
         totals.step += 1
         tick(1)
         if time.monotonic() - saved > settings.snapshot_seconds and totals.step < len(plan):
-            save_state(snapshot, model, optimizer, {"key": key, "totals": asdict(totals)})
+            world.save(snapshot, model, optimizer, {"key": key, "totals": asdict(totals)})
             saved = time.monotonic()
     optimizer.zero_grad(set_to_none=True)
     model.eval()
-    return optimizer, totals
+    world.save(state, model, optimizer, {"key": key})
+    drop_state(snapshot)
+    return totals
 
 
 def _trainable(student: LanguageModel, settings: TrainSettings) -> nn.Module:
@@ -175,11 +179,13 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
     )
 
 
-def _resume(snapshot: Path, model: nn.Module, optimizer: torch.optim.Optimizer, key: str) -> Totals:
-    about = state_about(snapshot)
+def _resume(
+    world: World, snapshot: Path, model: nn.Module, optimizer: torch.optim.Optimizer, key: str
+) -> Totals:
+    about = world.about(snapshot)
     if about is None or about.get("key") != key:
         return Totals()
-    load_state(snapshot, model, optimizer)
+    world.load(snapshot, model, optimizer)
     return Totals(**about["totals"])
 
 
@@ -201,7 +207,8 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _step(
-    student: LanguageModel,
+    world: World,
+    step: nn.Module,
     optimizer: torch.optim.Optimizer,
     data: TrainingData,
     rows: np.ndarray,
@@ -215,9 +222,9 @@ def _step(
         totals.losses.append(None)
         return
     optimizer.zero_grad(set_to_none=True)
-    loss, mass = accumulate(student, data, rows, settings, denominator, totals)
-    parameters = [p for p in student.model.parameters() if p.requires_grad]
-    norm = float(nn.utils.clip_grad_norm_(parameters, settings.clip))
+    loss, mass, body_tokens = accumulate(world, step, data, rows, settings, denominator)
+    totals.body_tokens += body_tokens
+    norm = world.clip(step, settings.clip)
     if not (np.isfinite(norm) and np.isfinite(loss)):
         _skip(totals, loss, norm)
         return
@@ -254,83 +261,27 @@ def _skip(totals: Totals, loss: float, norm: float) -> None:
 
 
 def accumulate(
-    student: LanguageModel,
+    world: World,
+    step: nn.Module,
     data: TrainingData,
     rows: np.ndarray,
     settings: TrainSettings,
     denominator: float,
-    totals: Totals | None = None,
-) -> tuple[float, float]:
+) -> tuple[float, float, int]:
     """Add the gradient of the step's loss to the parameters, micro-batch by micro-batch.
 
-    rows: the rollouts of the step. Returns the loss sum(w l) / D in nats and the student's summed
-    mass on the supports.
+    rows: the rollouts of the step. Returns, of all processes, the loss sum(w l) / D in nats, the
+    student's summed mass on the supports, and the ids that the body read.
     """
-    lengths = data.lengths[rows]
-    chunk = chunk_rows(settings.chunk_elements, student.vocabulary)
-    losses, masses = [], []
-    for batch in fill(lengths, settings.batch_tokens):
-        part = rows[batch]
-        tokens = np.concatenate([data.tokens(row) for row in part])
-        states = _states(student, data, part, lengths[batch], tokens, settings)
-        weights = data.weights[tokens].astype(np.float64) / denominator
-        weights = on_device(weights, student.device)
-        with _head_precision(student.device, settings):
-            loss, gradient, mass = sparse_loss(
-                states.detach(),
-                student.head,
-                data.support(tokens, student.device),
-                weights,
-                settings.loss,
-                chunk=chunk,
-                tail=settings.tail,
-            )
-        states.backward(gradient)
-        losses.append((loss * weights).sum())
-        masses.append(mass.sum())
-        if totals is not None:
-            totals.body_tokens += int(lengths[batch].sum())
-    return float(torch.stack(losses).sum()), float(torch.stack(masses).sum())
-
-
-def _states(
-    student: LanguageModel,
-    data: TrainingData,
-    rows: np.ndarray,
-    lengths: np.ndarray,
-    tokens: np.ndarray,
-    settings: TrainSettings,
-) -> Tensor:
-    """Return the hidden states [N, D] that predict the selected tokens, with their graph."""
-    sequences = [
-        np.concatenate([data.prompts.row(r), data.responses.row(r)])[:length]
-        for r, length in zip(rows, lengths, strict=True)
-    ]
-    with _autocast(student.device, settings):
-        hidden = student.hidden(pad(sequences, student.device))
-    row = np.repeat(np.arange(len(rows)), data.selected[rows])
-    column = np.repeat(data.prompts.counts[rows] - 1, data.selected[rows]) + data.positions[tokens]
-    return hidden[on_device(row, student.device), on_device(column, student.device)]
-
-
-def _autocast(
-    device: torch.device, settings: TrainSettings
-) -> contextlib.AbstractContextManager[object]:
-    dtype = resolve_dtype(settings.autocast, device)
-    if dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
-
-
-def _head_precision(
-    device: torch.device, settings: TrainSettings
-) -> contextlib.AbstractContextManager[None]:
-    """Let a GPU's tensor cores multiply the head's float32 numbers where the body is in bfloat16.
-
-    Under autocast the last hidden state of Llama and Qwen is float32, and plain float32 products
-    run at a seventh of the rate of TF32 on an H100 (67 and 495 TFLOP/s, data sheet), whose 10
-    bits are more than the 7 of the body.
-    """
-    if device.type != "cuda" or resolve_dtype(settings.autocast, device) != torch.bfloat16:
-        return contextlib.nullcontext()
-    return precision("high")
+    losses, masses, read = [], [], 0
+    for batch in world.share(fill(data.lengths[rows], settings.batch_tokens)):
+        device = next(step.parameters()).device
+        part = micro_batch(data, rows[batch], denominator, device)
+        loss, mass = step(part)
+        loss.backward()
+        losses.append(loss.detach())
+        masses.append(mass)
+        read += part.body_tokens
+    sums = float(torch.stack(losses).sum()), float(torch.stack(masses).sum()), float(read)
+    loss, mass, tokens = world.total(sums)
+    return loss, mass, int(tokens)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 from tip.stages.engines.local.engine import LocalEngine
 from tip.stages.engines.protocols import Sampling
+from tip.stages.models.card import read_card
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.models.load import load_model
 from tip.stages.models.settings import ModelSettings
@@ -108,7 +109,7 @@ def tokenizer(words: int) -> PreTrainedTokenizerFast:
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
     """Load a model folder for the CPU."""
-    return load_model(ModelSettings(model=str(folder)), CPU, dtype)
+    return load_model(read_card(ModelSettings(model=str(folder))), CPU, dtype)
 
 
 def prompt(ids: Sequence[int], teacher_ids: Sequence[int] | None = None) -> Prompt:

@@ -35,7 +35,7 @@ def make_round(folder: Path, architecture: str, *, tied: bool) -> Round:
     place = rollouts.column_names.index("trainable")
     field = rollouts.schema.field("trainable")
     rollouts = rollouts.set_column(place, field, pa.array(flags, field.type))
-    signals, _, _ = score_joint(load(student), load(teacher), rollouts, score_settings())
+    signals, *_ = score_joint(load(student), load(teacher), rollouts, score_settings())
     return Round(student, training_data(folder, [(rollouts, signals)], select(rollouts)))
 
 
@@ -49,9 +49,7 @@ def subset(data: TrainingData, rows: np.ndarray) -> TrainingData:
         selected=data.selected[rows],
         positions=data.positions[tokens],
         weights=data.weights[tokens],
-        ids=data.ids.take(tokens),
-        logprobs=data.logprobs.take(tokens),
-        tail=data.tail[tokens],
+        supports=data.supports.take(tokens),
         **ragged,
     )
 
@@ -110,11 +108,13 @@ def dense(
         for token in data.tokens(row):
             place = data.prompts.counts[row] + data.positions[token] - 1
             log_p = logits[place].log_softmax(0)
-            kept = torch.tensor(data.ids.row(token)).long()
+            kept = torch.tensor(data.supports.ids.row(token)).long()
             outside = torch.ones(len(log_p), dtype=torch.bool)
             outside[kept] = False
             log_p = torch.cat([log_p[kept], log_p[outside].logsumexp(0)[None]])
-            log_q = torch.tensor([*data.logprobs.row(token), data.tail[token]]).double()
+            log_q = torch.tensor(
+                [*data.supports.logprobs.row(token), data.supports.tail[token]]
+            ).double()
             total = total + float(data.weights[token]) * divergence_of(log_p, log_q, divergence)
     (total / due).backward()
     return total.item() / due, gradients(student)

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from ...arrays.mass import up_to_mass
 from ..protocols import Scored
 from .messages import EngineFacts, Generation, Response, Scoring
 
@@ -175,17 +176,10 @@ def response(output: Any, stop_ids: np.ndarray, top_mass: float, top_most: int) 
     flat = output.logprobs
     rows = np.array(flat.logprobs, dtype=np.float32).reshape(len(ids), -1)
     named = np.array(flat.token_ids, dtype=np.int32).reshape(len(ids), -1)
-    kept = leading(rows[:, 1 : 1 + top_most], top_mass)
+    kept = up_to_mass(np.exp(rows[:, 1 : 1 + top_most].astype(np.float64)), top_mass)
     stopped = bool(len(ids)) and bool(np.isin(ids[-1], stop_ids))
     top = named[:, 1 : 1 + top_most][kept]
     return Response(ids, rows[:, 0], top, kept.sum(1).astype(np.int32), stopped)
-
-
-def leading(logprobs: np.ndarray, top_p: float) -> np.ndarray:
-    """Return which of falling log-probs [T, S] count up to a mass, as `support.top_ids` does."""
-    mass = np.exp(logprobs.astype(np.float64))
-    before = mass.cumsum(1) - mass
-    return before < top_p if top_p < 1 else np.ones_like(before, dtype=bool)
 
 
 def scores(output: Any, first: int) -> Scored:

@@ -22,7 +22,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     made = []
     for lengths in ((4, 7, 2), (3, 3)):
         rollouts = shard(student, teacher, prompts(*lengths, seed=sum(lengths))).rollouts
-        signals, _, _ = score_joint(load(student), load(teacher), rollouts, score_settings())
+        signals, *_ = score_joint(load(student), load(teacher), rollouts, score_settings())
         made.append((rollouts, signals))
     return made
 
@@ -86,7 +86,7 @@ def test_a_sequence_ends_before_its_last_selected_token(data: TrainingData) -> N
 
 
 def test_only_selected_supports_are_kept(selection: pa.Table, data: TrainingData) -> None:
-    assert len(data.ids.counts) == len(data.tail) == len(data.positions) == selection.num_rows
+    assert len(data.supports) == len(data.positions) == selection.num_rows
 
 
 def test_an_empty_selection_is_a_round_without_tokens(

@@ -19,8 +19,11 @@ from tiny_training import (
     train_settings,
     trainable,
 )
+from tip.stages.train import step as step_module
 from tip.stages.train import train as train_module
-from tip.stages.train.train import Totals, accumulate
+from tip.stages.train.step import SelectiveStep, micro_batch
+from tip.stages.train.train import accumulate
+from tip.stages.train.worlds.alone import Alone
 from torch import Tensor
 
 DIVERGENCES = ["reverse_kl", "forward_kl", "jsd"]
@@ -39,7 +42,8 @@ def accumulated(
     if chosen.activation_checkpointing:
         train_module._trainable(student, chosen)
     due = denominator(made.data, rows, chosen.normalise)
-    loss, _ = accumulate(student, made.data, rows, chosen, due)
+    step = SelectiveStep(student, chosen)
+    loss, _, _ = accumulate(Alone(), step, made.data, rows, chosen, due)
     return loss, gradients(student)
 
 
@@ -108,9 +112,9 @@ def test_the_body_reads_each_sequence_up_to_its_last_selected_token_and_no_other
         read.append(named["input_ids"].shape)
 
     student.model.base_model.register_forward_pre_hook(note, with_kwargs=True)
-    totals = Totals()
     alone = train_settings(batch_tokens=1)
-    accumulate(student, data, ALL, alone, denominator(data, ALL), totals)
+    step = SelectiveStep(student, alone)
+    _, _, body_tokens = accumulate(Alone(), step, data, ALL, alone, denominator(data, ALL))
     expected = []
     for row in ALL:
         positions = data.positions[data.tokens(row)]
@@ -118,16 +122,32 @@ def test_the_body_reads_each_sequence_up_to_its_last_selected_token_and_no_other
             expected.append((1, int(data.prompts.counts[row] + positions.max())))
     assert len(expected) < len(ALL)
     assert sorted(read) == sorted(expected)
-    assert totals.body_tokens == sum(length for _, length in expected)
+    assert body_tokens == sum(length for _, length in expected)
 
 
 def test_only_selected_tokens_meet_the_head(untied: Round, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, honest = [], train_module.sparse_loss
+    rows, honest = [], step_module.sparse_loss
 
     def noted(hidden: Tensor, *rest: Any, **named: Any) -> Any:
         rows.append(len(hidden))
         return honest(hidden, *rest, **named)
 
-    monkeypatch.setattr(train_module, "sparse_loss", noted)
+    monkeypatch.setattr(step_module, "sparse_loss", noted)
     accumulated(untied)
     assert sum(rows) == len(untied.data.positions)
+
+
+def test_a_step_is_one_forward_pass_whose_backward_fills_all_gradients(made: Round) -> None:
+    student = trainable(made.student)
+    step, due = SelectiveStep(student, train_settings()), denominator(made.data, ALL)
+    rows = np.flatnonzero(made.data.lengths)
+    calls: list[str] = []
+    step.register_forward_hook(lambda *_: calls.append("forward"))
+    step.register_full_backward_hook(lambda *_: calls.append("backward"))
+    loss, mass = step(micro_batch(made.data, rows, due, student.device))
+    assert (loss.dtype, mass.requires_grad) == (torch.float64, False)
+    loss.backward()
+    assert calls == ["forward", "backward"]
+    whole = accumulated(made)
+    assert loss.item() == pytest.approx(whole[0], rel=1e-6)
+    assert distance(gradients(student), whole[1]) < 2e-6

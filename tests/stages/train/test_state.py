@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
-from tip.stages.train.state import load_state, save_state, state_about
+from tip.stages.train.state import FILE, drop_state, load_state, save_state, state_about
 from tip.storage.errors import StoreError
 from torch import Tensor, nn
 
@@ -51,9 +51,9 @@ def everything(model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Tens
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_masters_and_moments_come_back_bit_for_bit(tmp_path: Path, tied: bool) -> None:
     model, optimizer = trained(tied=tied)
-    path = tmp_path / "states" / "state.safetensors"
+    path = tmp_path / "states" / "key"
     save_state(path, model, optimizer, {"key": "k", "step": 2})
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert [p.name for p in path.iterdir()] == [FILE]
     again = Model(tied=tied, seed=1)
     fresh = torch.optim.AdamW(again.parameters(), lr=0.1, fused=True)
     assert load_state(path, again, fresh) == {"key": "k", "step": 2}
@@ -65,13 +65,14 @@ def test_masters_and_moments_come_back_bit_for_bit(tmp_path: Path, tied: bool) -
 
 
 def test_a_loaded_state_takes_the_same_next_step(tmp_path: Path) -> None:
-    path = tmp_path / "state.safetensors"
+    path = tmp_path / "state"
     model, optimizer = trained()
     save_state(path, model, optimizer, {})
     again = Model(tied=False, seed=1)
     fresh = torch.optim.AdamW(again.parameters(), lr=0.1, fused=True)
     load_state(path, again, fresh)
-    path.write_bytes(b"\0" * path.stat().st_size)  # what was loaded is no view of the file
+    file = path / FILE
+    file.write_bytes(b"\0" * file.stat().st_size)  # what was loaded is no view of the file
     for student, adam in ((model, optimizer), (again, fresh)):
         adam.zero_grad()
         student(torch.tensor([6, 1])).logsumexp(1).sum().backward()
@@ -81,11 +82,11 @@ def test_a_loaded_state_takes_the_same_next_step(tmp_path: Path) -> None:
 
 
 def test_frozen_parameters_are_neither_written_nor_read(tmp_path: Path) -> None:
-    path = tmp_path / "state.safetensors"
+    path = tmp_path / "state"
     model, optimizer = trained()
     model.head.weight.requires_grad_(False)
     save_state(path, model, optimizer, {})
-    assert not [name for name in load_tensors(path.read_bytes()) if "head" in name]
+    assert not [name for name in load_tensors((path / FILE).read_bytes()) if "head" in name]
     again = Model(tied=False, seed=1)
     again.head.weight.requires_grad_(False)
     before = again.head.weight.clone()
@@ -95,7 +96,7 @@ def test_frozen_parameters_are_neither_written_nor_read(tmp_path: Path) -> None:
 
 
 def test_a_parameter_without_a_step_has_no_moments(tmp_path: Path) -> None:
-    path = tmp_path / "state.safetensors"
+    path = tmp_path / "state"
     model = Model(tied=False)
     save_state(path, model, torch.optim.AdamW(model.parameters()), {})
     again = Model(tied=False, seed=1)
@@ -105,18 +106,19 @@ def test_a_parameter_without_a_step_has_no_moments(tmp_path: Path) -> None:
 
 
 def test_a_damaged_state_or_one_of_another_model_is_refused_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "state.safetensors"
+    path = tmp_path / "state"
     save_state(path, *trained(), {})
-    whole, tensors = path.read_bytes(), load_tensors(path.read_bytes())
+    file = path / FILE
+    whole, tensors = file.read_bytes(), load_tensors(file.read_bytes())
     own = Model(tied=False)
     cases: list[tuple[Callable[[], object], Model]] = [
-        (lambda: path.write_bytes(whole), Model(tied=False, rows=8)),
-        (lambda: path.write_bytes(whole[:-5]), own),
-        (lambda: path.write_bytes(b"garbage"), own),
-        (lambda: save_file(tensors, path), own),
-        (lambda: save_file({}, path, metadata={"about": "{}"}), own),
-        (lambda: save_file(tensors, path, metadata={"about": "{"}), own),
-        (path.unlink, own),
+        (lambda: file.write_bytes(whole), Model(tied=False, rows=8)),
+        (lambda: file.write_bytes(whole[:-5]), own),
+        (lambda: file.write_bytes(b"garbage"), own),
+        (lambda: save_file(tensors, file), own),
+        (lambda: save_file({}, file, metadata={"about": "{}"}), own),
+        (lambda: save_file(tensors, file, metadata={"about": "{"}), own),
+        (file.unlink, own),
     ]
     for damage, model in cases:
         damage()
@@ -124,3 +126,29 @@ def test_a_damaged_state_or_one_of_another_model_is_refused_in_one_line(tmp_path
             load_state(path, model, None)
         assert "\n" not in str(it.value)
     assert state_about(path) is None
+
+
+def test_a_file_alone_is_read_as_older_versions_wrote_it(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    save_state(tmp_path / "new", model, optimizer, {"key": "k"})
+    older = tmp_path / "k.safetensors"
+    (tmp_path / "new" / FILE).rename(older)
+    again = Model(tied=False, seed=1)
+    fresh = torch.optim.AdamW(again.parameters(), lr=0.1, fused=True)
+    assert load_state(older, again, fresh) == {"key": "k"}
+    found, expected = everything(again, fresh), everything(model, optimizer)
+    assert all(torch.equal(found[n], expected[n]) for n in expected)
+
+
+def test_a_state_can_be_dropped_where_there_is_none(tmp_path: Path) -> None:
+    save_state(tmp_path / "s", *trained(), {})
+    for _ in range(2):
+        drop_state(tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_state_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StoreError, match="cannot be written") as it:
+        save_state(tmp_path / "file" / "s", *trained(), {})
+    assert "\n" not in str(it.value)

@@ -1,6 +1,7 @@
 """Training takes its steps as planned, and neither a cut into rounds nor a kill shows in it."""
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import load
 from tiny_training import (
     Round,
@@ -26,8 +28,10 @@ from tip.stages.models.language_model import LanguageModel
 from tip.stages.train import train as train_module
 from tip.stages.train.data import TrainingData
 from tip.stages.train.settings import TrainSettings
-from tip.stages.train.state import save_state, state_about
+from tip.stages.train.state import FILE, state_about
+from tip.stages.train.step import SelectiveStep
 from tip.stages.train.train import Totals, accumulate, steps_of, train, train_inputs
+from tip.stages.train.worlds.alone import Alone
 from tip.storage.errors import NumericsError
 from tip.storage.keys import key_of
 from torch import Tensor
@@ -50,19 +54,18 @@ def test_a_step_divides_once_by_what_its_own_rollouts_hold(
     assert result.totals.losses == pytest.approx(steps, rel=1e-5)
 
 
+_NUMBERS = itertools.count()
+
+
 @dataclass(frozen=True)
 class Result:
     student: LanguageModel
-    optimizer: torch.optim.Optimizer
+    state: Path
     totals: Totals
 
     def moments(self) -> dict[str, Tensor]:
-        names = {p: n for n, p in self.student.model.named_parameters()}
-        return {
-            f"{names[p]}.{moment}": value
-            for p, state in self.optimizer.state.items()
-            for moment, value in state.items()
-        }
+        tensors = load_file(self.state / FILE)
+        return {name: value for name, value in tensors.items() if not name.startswith("master")}
 
 
 def run(
@@ -71,25 +74,26 @@ def run(
     *,
     rates: Sequence[float] = (1e-2, 8e-3, 6e-3),
     seed: int = 0,
-    state: Path | None = None,
+    start: Path | None = None,
     key: str = "this training",
     tick: Callable[[int], None] = lambda _: None,
     **changes: Any,
 ) -> Result:
     """Train the student of a round."""
-    student = load(made.student)
-    optimizer, totals = train(
+    student, state = load(made.student), folder / f"state-{next(_NUMBERS)}"
+    totals = train(
         student,
         made.data,
         train_settings(**changes),
         rates,
         seed=seed,
+        start=start,
         state=state,
-        snapshot=folder / "snapshot.safetensors",
+        snapshot=folder / "snapshot",
         key=key,
         tick=tick,
     )
-    return Result(student, optimizer, totals)
+    return Result(student, state, totals)
 
 
 def test_training_brings_the_student_closer_to_the_teacher(made: Round, tmp_path: Path) -> None:
@@ -121,7 +125,8 @@ def test_a_step_is_adamw_with_the_rate_of_its_place(untied: Round, tmp_path: Pat
     norms = []
     for rate, rows in zip(rates, train_module._plan(data.rollouts, chosen, 0), strict=True):
         plain.zero_grad()
-        accumulate(student, data, rows, chosen, denominator(data, rows))
+        step = SelectiveStep(student, chosen)
+        accumulate(Alone(), step, data, rows, chosen, denominator(data, rows))
         norms.append(float(torch.nn.utils.clip_grad_norm_(named.values(), 0.5)))
         for group in plain.param_groups:
             group["lr"] = rate
@@ -164,9 +169,8 @@ def test_rounds_of_a_step_each_equal_one_long_run_bit_for_bit(made: Round, tmp_p
     state, folder = None, made.student
     for number, rows in enumerate(train_module._plan(made.data.rollouts, train_settings(), 0)):
         part = Round(folder, subset(made.data, np.sort(rows)))
-        result = run(part, tmp_path, rates=rates[number : number + 1], state=state)
-        state = tmp_path / f"state-{number}.safetensors"
-        save_state(state, result.student.model, result.optimizer, {"key": "x"})
+        result = run(part, tmp_path, rates=rates[number : number + 1], start=state)
+        state = result.state
         folder = export(result.student, tmp_path / f"checkpoint-{number}")
     assert same_bits(weights(result.student), weights(whole.student))
     assert same_bits(result.moments(), whole.moments())
@@ -181,11 +185,8 @@ class Killed(Exception):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("after", [1, 2])
-def test_a_killed_training_goes_on_from_its_snapshot_bit_for_bit(
-    made: Round, tmp_path: Path, after: int
-) -> None:
-    whole = run(made, tmp_path / "whole", snapshot_seconds=0)
+def killing(after: int) -> Callable[[int], None]:
+    """Return a tick that kills after so many steps."""
     steps = 0
 
     def kill(done: int) -> None:
@@ -194,8 +195,16 @@ def test_a_killed_training_goes_on_from_its_snapshot_bit_for_bit(
         if steps > after:
             raise Killed
 
+    return kill
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_killed_training_goes_on_from_its_snapshot_bit_for_bit(
+    made: Round, tmp_path: Path, after: int
+) -> None:
+    whole = run(made, tmp_path / "whole", snapshot_seconds=0)
     with pytest.raises(Killed):
-        run(made, tmp_path, snapshot_seconds=0, tick=kill)
+        run(made, tmp_path, snapshot_seconds=0, tick=killing(after))
     done: list[int] = []
     again = run(made, tmp_path, snapshot_seconds=0, tick=done.append)
     assert done == [after] + [1] * (3 - after)
@@ -208,17 +217,22 @@ def test_a_snapshot_of_another_training_or_a_damaged_one_is_not_gone_on_from(
     untied: Round, tmp_path: Path
 ) -> None:
     expected = weights(run(untied, tmp_path / "clean").student)
-    run(untied, tmp_path, snapshot_seconds=0, key="another training", rates=(0.5,) * 3)
-    snapshot = tmp_path / "snapshot.safetensors"
+    another = {"snapshot_seconds": 0, "key": "another training", "rates": (0.5,) * 3}
+    with pytest.raises(Killed):
+        run(untied, tmp_path, tick=killing(2), **another)
+    snapshot = tmp_path / "snapshot"
     assert (state_about(snapshot) or {})["key"] == "another training"
+    file = snapshot / FILE
+    damaged = file.read_bytes()[:20]
     assert same_bits(weights(run(untied, tmp_path).student), expected)
-    snapshot.write_bytes(snapshot.read_bytes()[:20])
+    file.parent.mkdir()
+    file.write_bytes(damaged)
     assert same_bits(weights(run(untied, tmp_path).student), expected)
 
 
 def test_no_snapshot_is_taken_before_its_time(untied: Round, tmp_path: Path) -> None:
     run(untied, tmp_path, snapshot_seconds=3600)
-    assert not (tmp_path / "snapshot.safetensors").exists()
+    assert not (tmp_path / "snapshot").exists()
 
 
 def test_a_step_without_tokens_moves_only_the_schedule(untied: Round, tmp_path: Path) -> None:
@@ -234,9 +248,7 @@ def test_a_step_without_tokens_moves_only_the_schedule(untied: Round, tmp_path: 
         selected=selected,
         positions=data.positions[keep],
         weights=data.weights[keep],
-        ids=data.ids.take(keep),
-        logprobs=data.logprobs.take(keep),
-        tail=data.tail[keep],
+        supports=data.supports.take(keep),
     )
     result = run(Round(untied.student, without), tmp_path, weight_decay=0.1)
     part = Round(untied.student, subset(data, np.sort(np.concatenate(others))))

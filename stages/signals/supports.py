@@ -1,0 +1,90 @@
+"""Supports as they are stored: ragged rows of ids and log-probs, a row a token, and a tail.
+
+The one carrier between tensors and the `teacher` table: cut from a chunk, joined, put in order,
+written, read, picked for training, and padded on a device again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ..arrays.batching import on_device
+from ..arrays.ragged import Ragged, concatenate, from_lists
+from .support import Support
+
+_LEAST = np.finfo(np.float16).min  # -65504; a log-prob below is as good as that
+
+
+@dataclass(frozen=True)
+class Supports:
+    """The teacher's buckets of N tokens.
+
+    ids: N rows of int32, ascending. logprobs: N rows of float16, nats. tail: [N] float32, nats;
+    not finite where nothing is outside the support.
+    """
+
+    ids: Ragged
+    logprobs: Ragged
+    tail: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tail)
+
+    def take(self, tokens: np.ndarray) -> "Supports":
+        """Return the supports of the given tokens in the given order."""
+        return Supports(self.ids.take(tokens), self.logprobs.take(tokens), self.tail[tokens])
+
+    def padded(self, tokens: np.ndarray, device: torch.device) -> Support:
+        """Return the teacher's buckets of some tokens on a device."""
+        padded, valid = self.ids.padded(tokens)
+        values, _ = self.logprobs.padded(tokens)
+        slots = np.where(valid, padded, padded[:, :1]).astype(np.int64)
+        tail = self.tail[tokens]
+        rest = np.where(np.isnan(tail), -np.inf, tail)
+        return Support(
+            on_device(slots, device),
+            on_device(valid, device),
+            on_device(values.astype(np.float32), device),
+            on_device(rest.astype(np.float32), device),
+        )
+
+    def columns(self) -> dict[str, pa.Array]:
+        """Return the columns of the `teacher` table that hold them."""
+        return {
+            "ids": self.ids.lists(pa.int32()),
+            "logprobs": self.logprobs.lists(pa.float16()),
+            "tail": pa.array(self.tail, mask=~np.isfinite(self.tail)),
+        }
+
+
+def of_table(table: pa.Table) -> Supports:
+    """Return the supports in a `teacher` table; its tail is NaN where nothing is outside."""
+    ids, logprobs = from_lists(table["ids"]), from_lists(table["logprobs"])
+    return Supports(ids, logprobs, table["tail"].to_numpy())
+
+
+def of_chunk(support: Support) -> Supports:
+    """Return the supports of the tokens of a chunk, without padding."""
+    valid = support.valid.cpu().numpy()
+    ids = support.ids.cpu().numpy()[valid]
+    logprobs = support.logprobs.float().cpu().numpy()[valid]
+    counts = valid.sum(1).astype(np.int32)
+    return stored(ids, logprobs, counts, support.tail.float().cpu().numpy())
+
+
+def stored(ids: np.ndarray, logprobs: np.ndarray, counts: np.ndarray, tail: np.ndarray) -> Supports:
+    """Return flat ids and log-probs in the types that tables hold; counts: of each token."""
+    halves = np.maximum(logprobs, _LEAST).astype(np.float16)
+    return Supports(Ragged(ids.astype(np.int32), counts), Ragged(halves, counts), tail)
+
+
+def joined(parts: Sequence[Supports]) -> Supports:
+    """Return the supports of several parts, one after the other."""
+    return Supports(
+        concatenate([p.ids for p in parts]),
+        concatenate([p.logprobs for p in parts]),
+        np.concatenate([p.tail for p in parts]),
+    )

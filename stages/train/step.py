@@ -1,0 +1,155 @@
+"""One micro-batch of training as one forward pass of one module: body, gather, sparse loss.
+
+So whatever hooks a module has (a sharded one gathers its parameters before a forward pass and
+scatters gradients after the backward one) they see each micro-batch whole. Legend: N selected
+tokens of a micro-batch, D hidden width, V vocabulary.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..arrays.batching import on_device
+from ..arrays.chunks import chunk_rows
+from ..models.cpu.products import precision
+from ..models.device import resolve_dtype
+from ..models.head import Head
+from ..models.language_model import LanguageModel
+from ..signals.alignment import states_at
+from ..signals.loss import sparse_loss
+from ..signals.support import Support
+from .data import TrainingData
+from .settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Some rollouts of a step, cut after their last selected token.
+
+    sequences: what the body reads of each. prompts: of each. counts: selected tokens of each.
+    positions: [N] in the responses. support: the teacher's buckets of the N tokens. weights: [N]
+    float64, each token's share of the step's loss.
+    """
+
+    sequences: list[np.ndarray]
+    prompts: list[np.ndarray]
+    counts: np.ndarray
+    positions: np.ndarray
+    support: Support
+    weights: Tensor
+
+    @property
+    def body_tokens(self) -> int:
+        """Return the ids that the body reads, padding aside."""
+        return sum(map(len, self.sequences))
+
+
+def micro_batch(
+    data: TrainingData, rows: np.ndarray, denominator: float, device: torch.device
+) -> MicroBatch:
+    """Return the micro-batch of some rollouts. denominator: of the whole step's loss."""
+    tokens = np.concatenate([data.tokens(row) for row in rows])
+    prompts = [data.prompts.row(row) for row in rows]
+    sequences = [
+        np.concatenate([prompt, data.responses.row(row)])[: data.lengths[row]]
+        for row, prompt in zip(rows, prompts, strict=True)
+    ]
+    weights = data.weights[tokens].astype(np.float64) / denominator
+    return MicroBatch(
+        sequences,
+        prompts,
+        data.selected[rows],
+        data.positions[tokens],
+        data.support(tokens, device),
+        on_device(weights, device),
+    )
+
+
+class SelectiveStep(nn.Module):
+    """The student's loss over the selected tokens of a micro-batch."""
+
+    def __init__(self, student: LanguageModel, settings: TrainSettings) -> None:
+        super().__init__()
+        self.model = student.model
+        self._student, self._settings = student, settings
+
+    def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return the weighted loss in nats, with its graph, and the student's summed mass.
+
+        Both float64; the mass is that on the supports. The backward pass of the loss adds to the
+        gradients of body and head.
+        """
+        student, settings = self._student, self._settings
+        with self._autocast():
+            states = states_at(
+                student, batch.sequences, batch.prompts, batch.counts, batch.positions
+            )
+        head = student.head
+        chunk = chunk_rows(settings.chunk_elements, student.vocabulary)
+        return _SparseLoss.apply(
+            states, head.weight, head.bias, batch, settings, chunk, self._head_precision()
+        )
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        device = self._student.device
+        dtype = resolve_dtype(self._settings.autocast, device)
+        if dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=dtype)
+
+    def _head_precision(self) -> contextlib.AbstractContextManager[None]:
+        """Let a GPU's tensor cores multiply the head's float32 numbers where the body is in bf16.
+
+        Under autocast the last hidden state of Llama and Qwen is float32, and plain float32
+        products run at a seventh of the rate of TF32 on an H100 (67 and 495 TFLOP/s, data sheet),
+        whose 10 bits are more than the 7 of the body.
+        """
+        device = self._student.device
+        bfloat16 = resolve_dtype(self._settings.autocast, device) == torch.bfloat16
+        if device.type != "cuda" or not bfloat16:
+            return contextlib.nullcontext()
+        return precision("high")
+
+
+class _SparseLoss(torch.autograd.Function):
+    """The sparse loss as a node of the graph.
+
+    Its gradients are taken while the logits of a chunk are there: of the states they wait for the
+    backward pass; of the head they are added in place to `weight.grad` at once, so that no second
+    [V, D] tensor is made.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        batch: MicroBatch,
+        settings: TrainSettings,
+        chunk: int,
+        multiplying: contextlib.AbstractContextManager[None],
+    ) -> tuple[Tensor, Tensor]:
+        with multiplying:
+            loss, gradient, mass = sparse_loss(
+                states,
+                Head(weight, bias),
+                batch.support,
+                batch.weights,
+                settings.loss,
+                chunk=chunk,
+                tail=settings.tail,
+            )
+        ctx.save_for_backward(gradient)
+        total = mass.sum()
+        ctx.mark_non_differentiable(total)
+        return (loss * batch.weights).sum(), total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        (states,) = ctx.saved_tensors
+        return states, None, None, None, None, None, None

@@ -1,0 +1,54 @@
+"""One process that trains alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..state import load_state, save_state, state_about
+
+
+class Alone:
+    """A world of one: everything is here, and nothing is to be shared."""
+
+    rank, size = 0, 1
+
+    def wrap(self, step: nn.Module) -> nn.Module:
+        """Return the step as it is."""
+        return step
+
+    def share(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return all micro-batches."""
+        return list(batches)
+
+    def total(self, numbers: Sequence[float]) -> list[float]:
+        """Return the numbers."""
+        return list(numbers)
+
+    def clip(self, model: nn.Module, norm: float) -> float:
+        """Scale all gradients to at most a norm; return what it was."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        return float(nn.utils.clip_grad_norm_(parameters, norm))
+
+    def save(
+        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]
+    ) -> None:
+        """Write a training state."""
+        save_state(path, model, optimizer, about)
+
+    def load(
+        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        """Read a training state; return its `about`."""
+        return load_state(path, model, optimizer)
+
+    def about(self, path: Path) -> dict[str, Any] | None:
+        """Return what a training state says of itself, None where there is none to be read."""
+        return state_about(path)
+
+    def whole(self, model: nn.Module) -> nn.Module:
+        """Return the model."""
+        return model

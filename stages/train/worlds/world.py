@@ -1,0 +1,55 @@
+"""What training asks of the processes that train together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class World(Protocol):
+    """The processes of one training; each runs the same steps over its own micro-batches.
+
+    rank: of this process, from 0. size: how many there are.
+    """
+
+    rank: int
+    size: int
+
+    def wrap(self, step: nn.Module) -> nn.Module:
+        """Return the step as this world runs it: its parameters may be spread over processes."""
+        ...
+
+    def share(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return this process's part of a step's micro-batches; all get equally many."""
+        ...
+
+    def total(self, numbers: Sequence[float]) -> list[float]:
+        """Return sums over all processes."""
+        ...
+
+    def clip(self, model: nn.Module, norm: float) -> float:
+        """Scale all gradients to at most a norm; return what it was."""
+        ...
+
+    def save(
+        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]
+    ) -> None:
+        """Write masters, moments and `about` as a training state, whole or not at all."""
+        ...
+
+    def load(
+        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        """Read a training state; return its `about`."""
+        ...
+
+    def about(self, path: Path) -> dict[str, Any] | None:
+        """Return what a training state says of itself, None where there is none to be read."""
+        ...
+
+    def whole(self, model: nn.Module) -> nn.Module:
+        """Return the model with all its parameters in this process, for export."""
+        ...
