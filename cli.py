@@ -76,7 +76,7 @@ def run(
     """
     from .pipeline.progress import Reporter
     from .pipeline.rounds.play import play
-    from .pipeline.session import Session
+    from .pipeline.session import look_at, open_session
     from .pipeline.show.status import print_run
 
     settings, reporter = _load(config, changes, name), Reporter()
@@ -84,13 +84,13 @@ def run(
         from .pipeline.plan.plan import plan_of
         from .pipeline.show.plan import print_plan
 
-        print_plan(settings, plan_of(Session(settings, reporter, look_only=True), origin))
+        print_plan(settings, plan_of(look_at(settings, reporter), origin))
         return
+    session = open_session(settings, reporter)
     if origin:
         from .pipeline.rounds.branching import branch
 
-        branch(settings, origin, reporter)
-    session = Session(settings, reporter)
+        branch(session, origin)
     play(session)
     print_run(session.run)
 
@@ -303,9 +303,9 @@ def _load(config: Path, changes: list[str], name: str | None) -> "RunConfig":
 
 def _session(config: Path, changes: list[str], name: str | None) -> "Session":
     from .pipeline.progress import Reporter
-    from .pipeline.session import Session
+    from .pipeline.session import open_session
 
-    return Session(_load(config, changes, name), Reporter())
+    return open_session(_load(config, changes, name), Reporter())
 
 
 if __name__ == "__main__":

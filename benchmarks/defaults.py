@@ -1,9 +1,9 @@
 """Baselines as torch and transformers come, without what this project sets.
 
-Loading a model here lets oneDNN multiply float32 matrices and takes attention apart into matrix
-products, where that is faster (`stages/products.py`, `stages/attention.py`). A baseline that is
-somebody else's code would profit from both; it runs without them. Memory stays tuned
-(`stages/heap.py`): a process cannot go back, and every baseline is faster for it.
+A process that computes lets oneDNN multiply float32 matrices and takes attention apart into matrix
+products, where that is faster (`stages/models/cpu/`). A baseline that is somebody else's code would
+profit from both; it runs without them. Memory stays tuned: a process cannot go back, and every
+baseline is faster for it.
 """
 
 from collections.abc import Callable, Iterator

@@ -40,7 +40,7 @@ from payload_supports import (
 from timing import line, save
 from tip.pipeline.config.toml import make_config
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import open_session
 from tip.stages.engines.local.engine import LocalEngine
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.prompts.render import render_prompts
@@ -123,9 +123,9 @@ def train(models: Path, folder: Path) -> Path:
         "select": {"keep": 1.0},
         "train": {"lr": 3e-4, "warmup_steps": 2, "rollouts_per_step": 2, "batch_tokens": 1024},
     }
-    session = Session(make_config(values, "payload"))
+    session = open_session(make_config(values, "payload"))
     play(session)
-    return Path(session.student(ROUNDS).settings.model)
+    return session.student(ROUNDS).card.folder
 
 
 def rollouts(student: LanguageModel, folder: Path, count: int, length: int) -> RolloutArrays:

@@ -34,7 +34,7 @@ from timing import by_turns, line, save
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.config.toml import make_config
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import Session, open_session
 from tip.stages.score.shard import read_rollouts
 from tip.stages.select.select import select
 from tip.stages.select.settings import SelectSettings
@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
         problems = options.problems or word_problems(Path(folder))
-        session = Session(config(Path(folder), options.models, problems))
+        session = open_session(config(Path(folder), options.models, problems))
         parts = Parts()
         with parts.watching():
             seconds = seconds_of(lambda: play(session))
@@ -132,10 +132,11 @@ class Played:
     @classmethod
     def of(cls, session: Session, parts: Parts, seconds: float) -> "Played":
         """Return what the run folder and the store say of the round."""
-        pointers, store = session.run.round(0) or {}, session.store
+        pointers, store = session.run.round(0), session.store
+        assert pointers is not None
 
         def paths(kind: str) -> list[Path]:
-            found: list[Artifact | None] = [store.find(kind, key) for key in pointers[kind]]
+            found: list[Artifact | None] = [store.find(kind, key) for key in pointers.of(kind)]
             return [store.path(a, kind) for a in found if a is not None]
 
         metrics = {m["stage"]: m for m in session.run.metrics()}
@@ -343,7 +344,7 @@ def selected(played: Played, rule: str, keep: float, scope: Any) -> TrainingData
         played.rollouts,
         SelectSettings(rule=rule, keep=keep, scope=scope),
         seed=0,
-        vocabulary=played.session.student_card.head_rows,
+        vocabulary=played.session.inputs.student_card.head_rows,
     )
     with TemporaryDirectory() as folder:
         path = Path(folder) / "selection.parquet"

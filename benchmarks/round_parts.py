@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tip.pipeline import session
 from tip.pipeline.rounds import play as rounds
-from tip.pipeline.rounds import scores as scoring
-from tip.pipeline.rounds import steps, training
+from tip.pipeline.works import rollouts, scores, selection, training
+from tip.stages import holder
 from tip.stages.engines.local.engine import LocalEngine
 from tip.stages.models import load as models
 from tip.stages.models.head import Head
@@ -32,18 +31,16 @@ LOADING = "reading: tables"
 
 # (owner, attribute, part, closed): of a closed one the inside is not looked at.
 WRAPPED: tuple[tuple[Any, str, str, bool], ...] = (
-    (session, "load_model", "model: weights from disk", False),
-    (training, "load_model", "model: weights from disk", False),
-    (models, "read_card", "model: tokenizer, fingerprint", True),
+    (holder, "load_model", "model: weights from disk", False),
     (models, "probe", "model: probe of body and head", True),
     (LanguageModel, "hidden", "body forward", False),
     (Head, "logits", "head", False),
     (LocalEngine, "generate", "drawing, log-probs, top ids", False),
-    (steps, "roll_out", "table", False),
-    (scoring, "score_joint", "softmax, divergences, support, table", False),
+    (rollouts, "roll_out", "table", False),
+    (scores, "score_joint", "softmax, divergences, support, table", False),
     (score, "recheck_both", "check: rollouts scored again alone", True),
-    (scoring, "read_table", "Parquet: reading", True),
-    (steps, "select", "DuckDB", True),
+    (scores, "read_table", "Parquet: reading", True),
+    (selection, "select", "DuckDB", True),
     (drafts, "write_table", "Parquet: writing", True),
     (drafts, "content_hash", "store: hash of tables", True),
     (drafts, "file_hash", "store: hash of checkpoint", True),

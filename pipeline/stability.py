@@ -6,49 +6,47 @@ teacher on the unselected tokens (of the `select` stage), and the student's drif
 `train` stage). The drift alone raises no alarm, since a student that learns fast moves as much.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from .config.run import RunConfig
+from .metrics import ByRound
 
 # Of the mean over all tokens in the run's first round, and of the best round so far. On the
 # built-in pair every run that collapsed went beyond it, and none that ended as well as all tokens
 # (docs/RESULTS.md): one round's mean fluctuates by up to a half of the first.
 GROWTH = 1.5
 
-Rounds = Mapping[int, Mapping[str, Mapping[str, Any]]]
 
-
-def lost_ground(rounds: Rounds, number: int) -> tuple[int, float, float] | None:
+def lost_ground(rounds: ByRound, number: int) -> tuple[int, float, float] | None:
     """Return (best round, its reverse KL, that of round `number`) on unselected tokens, or None.
 
     None unless it has grown to more than `GROWTH` times that of the best round before, and of all
-    tokens in the first round. rounds: the numbers of each stage by round, as `status.by_round`
-    gives them; KL in nats a token.
+    tokens in the first round. rounds: as `metrics.by_round` gives them; KL in nats a
+    token.
     """
     known = {
-        n: stages["select"]["unselected_reverse_kl"]
-        for n, stages in rounds.items()
-        if "unselected_reverse_kl" in stages.get("select", {})
+        n: of_round.select.unselected_reverse_kl
+        for n, of_round in rounds.items()
+        if of_round.select is not None and of_round.select.unselected_reverse_kl is not None
     }
     before = {n: value for n, value in known.items() if n < number}
     if number not in known or not before:
         return None
     best, now = min(before, key=lambda n: before[n]), known[number]
-    first = rounds[min(before)]
-    started = first.get("score", {}).get("reverse_kl", before[min(before)])
+    first = rounds[min(before)].score
+    started = None if first is None else first.reverse_kl
+    started = before[min(before)] if started is None else started
     if now <= GROWTH * max(before[best], started):
         return None
     return best, before[best], now
 
 
-def warning(rounds: Rounds, number: int, config: RunConfig) -> str | None:
+def warning(rounds: ByRound, number: int, config: RunConfig) -> str | None:
     """Return what to tell a person whose round `number` lost ground, None where it did not."""
     lost = lost_ground(rounds, number)
     if lost is None:
         return None
     best, low, now = lost
-    drift = rounds.get(number - 1, {}).get("train", {}).get("drift_unselected")
+    trained = rounds[number - 1].train if number - 1 in rounds else None
+    drift = None if trained is None else trained.drift_unselected
     moved = f", and the last training moved it there by {drift:.4f} nats" if drift else ""
     again = f"; `--from {config.name}@{best}` goes on from where it was best" if best else ""
     return (
@@ -58,6 +56,6 @@ def warning(rounds: Rounds, number: int, config: RunConfig) -> str | None:
     )
 
 
-def rounds_that_lost_ground(rounds: Rounds) -> list[int]:
+def rounds_that_lost_ground(rounds: ByRound) -> list[int]:
     """Return the rounds for which a warning is due."""
     return [number for number in rounds if lost_ground(rounds, number)]

@@ -28,3 +28,7 @@ class StoreError(TipError, OSError):
 
 class NumericsError(TipError, ArithmeticError):
     """NaN or infinity where a number is needed: nothing of it is stored."""
+
+
+class DisagreementError(TipError, ArithmeticError):
+    """Two computations of the same thing disagree: nothing that rests on them is stored."""

@@ -1,27 +1,99 @@
-"""A run's own folder: its configuration, pointers into the store, metrics and private states.
+"""A run's own folder: its record, pointers into the store, metrics and private states.
 
 Layout, which only this module knows:
 
-    <runs>/<name>/config.json            the resolved configuration
+    <runs>/<name>/config.json            the record: what the run is
                   rounds/0000.json       which artifacts the round used and made
                   metrics.jsonl          a line a stage
-                  states/<key>.safetensors   training states (private, the last rounds)
-                  work/<key>.safetensors     snapshots inside a round
+                  states/<key>/          training states (private, the last rounds)
+                  work/<key>/            snapshots inside a round
 
 Deleting the folder loses no teacher score: those are in the store.
 """
 
-import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import ConfigError, StoreError
+from .files import replacing, share
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class _Stored(BaseModel):
+    """What lies in a JSON file; fields that this version does not know are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Return what a file says, None where there is none."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValidationError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(f"{path}: unreadable ({reason}); restore it or delete it") from error
+
+    def write(self, path: Path) -> None:
+        """Write a file, whole or not at all."""
+        try:
+            with replacing(path) as beside:
+                beside.write_text(json.dumps(self.dump(), indent=2), encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def dump(self) -> dict[str, Any]:
+        """Return the fields that are known."""
+        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
+
+
+class Branch(_Stored):
+    """Where a branch began."""
+
+    run: str
+    """Its origin."""
+    rounds: int
+    """Rounds that it shares with it."""
+
+
+class RunRecord(_Stored):
+    """What a run is."""
+
+    id: str | None = None
+    """What tells this run from another of its name."""
+    config: dict[str, Any]
+    """The resolved configuration."""
+    horizon_rounds: int | None = None
+    """Rounds for which the learning rate's schedule was laid out at the first start."""
+    content: dict[str, str] | None = None
+    """Digests of what settings that are names or paths stand for."""
+    branch: Branch | None = None
+
+
+class RoundPointers(_Stored):
+    """Which artifacts a round used and made: their keys."""
+
+    student: str | None = None
+    """Key of the training that made the student; the fingerprint of the first one."""
+    rollouts: tuple[str, ...] | None = None
+    teacher: tuple[str, ...] | None = None
+    tokens: tuple[str, ...] | None = None
+    selection: str | None = None
+    checkpoint: str | None = None
+
+    def of(self, kind: str) -> tuple[str, ...]:
+        """Return the keys of a kind, none where there are none yet."""
+        keys = getattr(self, kind)
+        return (keys,) if isinstance(keys, str) else keys or ()
 
 
 class RunFolder:
@@ -35,10 +107,12 @@ class RunFolder:
             )
         self.name = name
         self.path = Path(runs).expanduser() / name
+        self._lines: list[dict[str, Any]] = []  # metrics read so far, up to `_read` bytes
+        self._read, self._file = 0, (0, 0)
 
     @property
     def config_path(self) -> Path:
-        """Return where the resolved configuration is."""
+        """Return where the record is."""
         return self.path / "config.json"
 
     @property
@@ -47,26 +121,38 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def state_path(self, key: str) -> Path:
-        """Return where the training state of a trained student is."""
-        return self.path / "states" / f"{key}.safetensors"
+        """Return the folder of the training state of a trained student."""
+        return self.path / "states" / key
 
     def snapshot_path(self, key: str) -> Path:
-        """Return where a training in progress keeps its snapshot."""
-        return self.path / "work" / f"{key}.safetensors"
+        """Return the folder where a training in progress keeps its snapshot."""
+        return self.path / "work" / key
 
-    def config(self) -> dict[str, Any] | None:
-        """Return the resolved configuration, or None before the first start."""
-        return _read_json(self.config_path)
+    def find_state(self, key: str) -> Path | None:
+        """Return where a training state lies, None where it does not."""
+        path = self.state_path(key)
+        older = path.with_name(f"{key}.safetensors")  # a file, as older versions wrote it
+        return next((p for p in (path, older) if p.exists()), None)
+
+    def share_state(self, source: Path) -> None:
+        """Have another run's training state as well."""
+        share(source, self.path / "states" / source.name)
+
+    def about(self) -> RunRecord | None:
+        """Return what the run is, or None before the first start."""
+        return RunRecord.read(self.config_path)
 
     @property
     def id(self) -> str | None:
         """Return what tells this run from another of its name, or None before the first start."""
-        return (self.config() or {}).get("id")
+        about = self.about()
+        return None if about is None else about.id
 
     def branch(self) -> tuple[str, int] | None:
         """Return (origin, rounds shared with it), or None for a run that began with round 0."""
-        began = (self.config() or {}).get("branch")
-        return None if began is None else (began["run"], int(began["rounds"]))
+        about = self.about()
+        began = None if about is None else about.branch
+        return None if began is None else (began.run, began.rounds)
 
     @property
     def first_round(self) -> int:
@@ -74,29 +160,30 @@ class RunFolder:
         began = self.branch()
         return 0 if began is None else began[1]
 
-    def save_config(self, config: dict[str, Any]) -> None:
-        """Write the resolved configuration."""
-        _write_json(self.config_path, config)
+    def save(self, record: RunRecord) -> None:
+        """Write what the run is."""
+        record.write(self.config_path)
 
-    def round(self, number: int) -> dict[str, Any] | None:
+    def round(self, number: int) -> RoundPointers | None:
         """Return the pointers of a round, or None where it has not begun."""
-        return _read_json(self._round_path(number))
+        return RoundPointers.read(self._round_path(number))
 
-    def rounds(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def rounds(self) -> Iterator[tuple[int, RoundPointers]]:
         """Yield (number, pointers) of all rounds that have begun, in order."""
         for path in sorted((self.path / "rounds").glob("[0-9]*.json")):
-            pointers = _read_json(path)
+            pointers = RoundPointers.read(path)
             if pointers is not None:
                 yield int(path.stem), pointers
 
-    def update_round(self, number: int, **pointers: Any) -> None:
+    def point(self, number: int, **pointers: Any) -> None:
         """Add pointers to a round."""
-        before = self.round(number) or {}
-        if before | pointers != before:
-            _write_json(self._round_path(number), before | pointers)
+        before = self.round(number) or RoundPointers()
+        after = RoundPointers.model_validate(before.dump() | pointers)
+        if after != before:
+            after.write(self._round_path(number))
 
-    def record(self, metrics: dict[str, Any]) -> None:
-        """Append a line of metrics; one that was cut by a kill is ended first."""
+    def append(self, line: dict[str, Any]) -> None:
+        """Add a line of metrics; one that was cut by a kill is ended first."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with self.metrics_path.open("ab+") as file:
@@ -104,33 +191,102 @@ class RunFolder:
                     file.seek(-1, os.SEEK_END)
                     cut = file.read() != b"\n"
                     file.write(b"\n" * cut)
-                file.write(json.dumps(metrics).encode() + b"\n")
+                file.write(json.dumps(line).encode() + b"\n")
         except OSError as error:
-            raise StoreError(
-                f"{self.metrics_path}: cannot be written ({error.strerror}); check `runs` in the "
-                "config"
-            ) from error
+            raise _unwritable(self.metrics_path, error) from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return all metrics lines; one that was cut by a kill is left out."""
-        if not self.metrics_path.is_file():
-            return []
-        lines = self.metrics_path.read_text(encoding="utf-8", errors="replace").split("\n")
-        found = []
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-        return found
+        """Return all lines of metrics; lines that a kill has cut are left out.
 
-    def keep_states(self, keys: list[str]) -> None:
+        Lines read before are not read again. Raises `StoreError` for a line that is damaged.
+        """
+        try:
+            status = self.metrics_path.stat()
+            if (status.st_dev, status.st_ino) != self._file or status.st_size < self._read:
+                self._lines, self._read = [], 0
+                self._file = (status.st_dev, status.st_ino)
+            with self.metrics_path.open("rb") as file:
+                file.seek(self._read)
+                *whole, _ = file.read().split(b"\n")
+        except FileNotFoundError:
+            self._lines, self._read = [], 0
+            return []
+        for text in whole:
+            self._take(text)
+            self._read += len(text) + 1
+        return list(self._lines)
+
+    def _take(self, text: bytes) -> None:
+        """Remember one whole line."""
+        try:
+            line = json.loads(text)
+        except ValueError as error:
+            if _is_cut(text, error):
+                return
+            raise StoreError(
+                f"{self.metrics_path}: the line at byte {self._read} is damaged ({error}); remove "
+                "that line: the stage that it tells of is found in the store and told again"
+            ) from error
+        self._lines.append(line)
+
+    def keep_states(self, keys: Sequence[str]) -> None:
         """Delete all training states and snapshots but those of these keys."""
         for folder in ("states", "work"):
-            for path in (self.path / folder).glob("*.safetensors"):
-                if path.stem not in keys:
+            for path in (self.path / folder).glob("*"):
+                if path.name.split(".")[0] in keys:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
                     path.unlink(missing_ok=True)
 
     def _round_path(self, number: int) -> Path:
         return self.path / "rounds" / f"{number:04d}.json"
+
+
+class RunView(RunFolder):
+    """A run folder to look with: what would be written to it stays in this object."""
+
+    def __init__(self, runs: str | Path, name: str) -> None:
+        super().__init__(runs, name)
+        self._record: RunRecord | None = None
+        self._pointers: dict[int, RoundPointers] = {}
+        self._added: list[dict[str, Any]] = []
+
+    def about(self) -> RunRecord | None:
+        """Return what the run is, as it would be."""
+        return self._record or super().about()
+
+    def save(self, record: RunRecord) -> None:
+        """Remember what the run would be."""
+        self._record = record
+
+    def round(self, number: int) -> RoundPointers | None:
+        """Return the pointers of a round, as they would be."""
+        return self._pointers.get(number) or super().round(number)
+
+    def rounds(self) -> Iterator[tuple[int, RoundPointers]]:
+        """Yield (number, pointers) of all rounds, as they would be."""
+        yield from sorted((dict(super().rounds()) | self._pointers).items())
+
+    def point(self, number: int, **pointers: Any) -> None:
+        """Remember pointers of a round."""
+        before = self.round(number) or RoundPointers()
+        self._pointers[number] = RoundPointers.model_validate(before.dump() | pointers)
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Remember a line of metrics."""
+        self._added.append(line)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return all lines of metrics, those remembered last."""
+        return [*super().metrics(), *self._added]
+
+    def share_state(self, source: Path) -> None:
+        """Do nothing."""
+
+    def keep_states(self, keys: Sequence[str]) -> None:
+        """Do nothing."""
 
 
 def run_names(runs: str | Path) -> list[str]:
@@ -138,26 +294,14 @@ def run_names(runs: str | Path) -> list[str]:
     return sorted(p.parent.name for p in Path(runs).expanduser().glob("*/config.json"))
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError) as error:
-        raise StoreError(f"{path}: unreadable ({error}); restore it or delete it") from error
+def _is_cut(text: bytes, error: ValueError) -> bool:
+    """Tell whether a line breaks off, as a kill leaves it, and is not damaged in itself."""
+    if not text.strip():
+        return True
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write beside, flush, rename: a reader sees the old file or the new one."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror}); check `runs` in the config"
-        ) from error
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path}: cannot be written ({error.strerror}); check `runs` in the config")

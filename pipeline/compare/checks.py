@@ -9,9 +9,9 @@ from ...storage.errors import ConfigError
 from ...storage.runs import RunFolder
 from ..config.run import RunConfig
 from ..config.same import same_run
+from ..inputs import Inputs
 from ..progress import Reporter
-from ..rounds.steps import check_selection
-from ..session import Session
+from ..rounds.selection import check_selection
 from .rows import NO_REFRESH, Row, run_config
 
 
@@ -36,16 +36,16 @@ def jobs_of(
     """
     if config.evaluate is None:
         raise ConfigError("compare needs an [evaluate] section: add one with problems and answers")
-    session = Session(config, reporter)
-    session.check_inputs()
-    rows = [row for row in rows if row.refresh or _prompts_suffice(session)]
+    inputs = Inputs(config, reporter, look=True)
+    inputs.check()
+    rows = [row for row in rows if row.refresh or _prompts_suffice(config, inputs, reporter)]
     jobs = [Job(row, seed, run_config(config, row, seed)) for seed in seeds for row in rows]
     for job in jobs:
         _check_begun(job.config)
     for select in {job.config.select.model_dump_json(): job.config.select for job in jobs}.values():
         check_selection(select)
     for each in {_inputs(job.config): job.config for job in jobs}.values():
-        Session(each).check_inputs()
+        Inputs(each, Reporter(quiet=True), look=True).check()
     return jobs
 
 
@@ -56,15 +56,14 @@ def _inputs(config: RunConfig) -> str:
     )
 
 
-def _prompts_suffice(session: Session) -> bool:
+def _prompts_suffice(config: RunConfig, inputs: Inputs, reporter: Reporter) -> bool:
     """Tell whether one round can hold the prompts of all rounds; say so where it cannot."""
-    config = session.config
     needed = config.rollout.prompts * config.rounds
-    if config.rollout.replay is not None or needed <= len(session.prompts):
+    if config.rollout.replay is not None or needed <= len(inputs.prompts):
         return True
-    session.reporter.say(
+    reporter.say(
         f"note: the control `{NO_REFRESH.name}` is left out: its one round holds rounds x "
-        f"rollout.prompts = {needed} distinct prompts, and there are {len(session.prompts)}; add "
+        f"rollout.prompts = {needed} distinct prompts, and there are {len(inputs.prompts)}; add "
         "prompts or lower one of the two to have it"
     )
     return False
@@ -76,14 +75,14 @@ def _check_begun(config: RunConfig) -> None:
     Its length counts too: the schedule of the learning rate was laid out for it.
     """
     run = RunFolder(config.runs, config.name)
-    stored = run.config()
-    if stored is None or not any(run.rounds()):
+    about = run.about()
+    if about is None or not any(run.rounds()):
         return
-    before = stored["config"]
+    before = about.config
     differ = [f"{key} = {_value(before, key)!r}" for key in same_run(before, config)]
-    lengths = (stored.get("horizon_rounds", config.rounds), before["rounds"])
+    lengths = (about.horizon_rounds or config.rounds, before["rounds"])
     differ += [f"rounds = {length}" for length in lengths if length != config.rounds][:1]
-    if "branch" in stored:
+    if about.branch is not None:
         differ.append("rounds of another run (--from)")
     if differ:
         raise ConfigError(

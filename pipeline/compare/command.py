@@ -7,7 +7,7 @@ from pathlib import Path
 from ...storage.errors import ConfigError
 from ..config.run import RunConfig
 from ..progress import Reporter, Stopwatch
-from ..session import Session
+from ..session import look_at
 from ..show.compare import console, show, show_plain, write
 from .checks import jobs_of
 from .play import compare
@@ -37,7 +37,7 @@ def compare_and_show(
         f"compare: {size} = {len(jobs)} runs of {config.rounds} rounds, {workers} at a time"
     )
     outcomes, teacher = compare(jobs, workers, reporter)
-    session = Session(jobs[0].config, reporter)
+    session = look_at(jobs[0].config, reporter)
     results = tables_of(outcomes, teacher, session, oracle_rollouts)
     out = console()
     for name, frame in results.items():

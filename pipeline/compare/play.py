@@ -6,23 +6,20 @@ controls: all tokens, random tokens at each budget, and no refresh (every rollou
 student). Runs are ordinary runs: they resume, and what exists is not played again.
 """
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
-from ...storage.errors import TipError
 from ...storage.runs import RunFolder
-from ...storage.store.artifacts import artifact_key
-from ...storage.store.store import Artifact, Make, Store
 from ..config.run import RunConfig
-from ..metrics import by_round
+from ..executors.apart import in_own_process
+from ..executors.finder import LackingError
+from ..metrics import by_round, costs
 from ..progress import Reporter, Tick
 from ..rounds.play import play
 from ..rounds.single import evaluate_teacher
-from ..session import Session
+from ..session import Session, look_at, open_session
 from ..stability import rounds_that_lost_ground
 from .checks import Job
 from .rows import Row
@@ -75,7 +72,7 @@ def _play(session: Session) -> list[dict[str, Any]]:
 
 
 def _ask_teacher(session: Session) -> float:
-    return evaluate_teacher(session)["accuracy"]
+    return evaluate_teacher(session).accuracy
 
 
 def _each(
@@ -98,50 +95,22 @@ def _each(
 
 
 def _apart(work: Callable[[Session], Any], config: RunConfig) -> Any:
-    """Work in a process of its own: its peak memory is its own, and nothing it holds outlives it.
-
-    It takes 3 s to start, mostly for torch.
-    """
-    context = multiprocessing.get_context("spawn")  # a forked CUDA does not work
-    with ProcessPoolExecutor(1, mp_context=context) as process:
-        try:
-            return process.submit(_in_process, work, config.model_dump_json()).result()
-        except BrokenProcessPool as error:
-            raise TipError(
-                f"the process of run {config.name} was killed, maybe for its memory: with fewer "
-                "--workers each has more; the same command continues"
-            ) from error
+    return in_own_process(_in_process, (work, config.model_dump_json()), f"run {config.name}")
 
 
-def _in_process(work: Callable[[Session], Any], text: str) -> Any:
-    return work(Session(RunConfig.model_validate_json(text)))
-
-
-class _LackingError(Exception):
-    """The store does not hold what a run needs."""
-
-
-class _FullStore(Store):
-    """A store in which everything is found, or else the work ends: nothing is made."""
-
-    def ensure(self, kind: str, inputs: dict[str, Any], make: Make) -> tuple[Artifact, bool]:
-        """Return what is found; raise `_LackingError` where it is not."""
-        found = self.find(kind, artifact_key(kind, inputs))
-        if found is None:
-            raise _LackingError
-        return found, False
+def _in_process(given: tuple[Callable[[Session], Any], str]) -> Any:
+    work, text = given
+    return work(open_session(RunConfig.model_validate_json(text)))
 
 
 def _found(work: Callable[[Session], Any], config: RunConfig) -> Any:
-    """Return what work gives if all it needs is in the store, else None; no model is loaded.
+    """Return what work gives if all it needs is in the store, else None; nothing is written.
 
     Every key is computed again: an edited rule, prompt, problem or model is met as in a first play.
     """
-    session = Session(config)
-    session.store = _FullStore(config.store)
     try:
-        return work(session)
-    except _LackingError:
+        return work(look_at(config))
+    except LackingError:
         return None
 
 
@@ -159,30 +128,32 @@ def _outcome(job: Job, played: list[dict[str, Any]]) -> Outcome:
     """
     results = by_round(played)
     run = RunFolder(job.config.runs, job.config.name)
-    paid = [m for m in run.metrics() if m["stage"] in results.get(m["round"], {})]
-    costs = by_round(paid).values()
+    paid = [m for m in run.metrics() if _is_part(m, results)]
+    spent = costs(by_round(paid))
     steps, curve = 0, []
-    for stages in results.values():
-        if "evaluate" in stages:
-            curve.append((steps, 100 * stages["evaluate"]["accuracy"]))
-        steps += stages.get("train", {}).get("steps", 0)
-    last = results[job.config.rounds]["evaluate"]
-
-    def total(stage: str, name: str) -> int:
-        return sum(stages[stage].get(name, 0) for stages in costs if stage in stages)
-
+    for of_round in results.values():
+        if of_round.evaluate is not None:
+            curve.append((steps, 100 * of_round.evaluate.accuracy))
+        steps += 0 if of_round.train is None else of_round.train.steps
+    last = results[job.config.rounds].evaluate
+    assert last is not None  # a run ends with an evaluation
     on_gpu = [m["peak_gpu_memory_mb"] for m in paid if "peak_gpu_memory_mb" in m]
     return Outcome(
         row=job.row,
         seed=job.seed,
-        accuracy=100 * last["accuracy"],
-        reverse_kl=last.get("reverse_kl"),
-        trained_tokens=total("train", "trained_tokens"),
-        teacher_scored=total("score", "teacher_tokens_scored"),
-        teacher_reused=total("score", "teacher_tokens_reused"),
-        seconds=sum(s["seconds"] for stages in costs for s in stages.values()),
+        accuracy=100 * last.accuracy,
+        reverse_kl=last.reverse_kl,
+        trained_tokens=spent.trained,
+        teacher_scored=spent.scored,
+        teacher_reused=spent.reused,
+        seconds=spent.seconds,
         peak_memory_mb=max(m["peak_memory_mb"] for m in paid),
         peak_gpu_memory_mb=max(on_gpu, default=None),
         lost_ground=bool(rounds_that_lost_ground(results)),
         curve=tuple(curve),
     )
+
+
+def _is_part(line: dict[str, Any], results: dict[int, Any]) -> bool:
+    of_round = results.get(line["round"])
+    return of_round is not None and line["stage"] in of_round.every()

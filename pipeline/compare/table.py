@@ -10,7 +10,8 @@ import polars as pl
 import torch
 
 from ...stages.models.load import load_model
-from ..rounds.steps import stored
+from ...storage.runs import RoundPointers
+from ..rounds.replay import stored
 from ..session import Session
 from .oracle import to_oracle
 from .overlap import jaccard, rank_correlation
@@ -42,7 +43,7 @@ def tables_of(
             results[f"common tokens at {budget(keep)}"] = jaccard(scored, names, keep)
     if len(ranked) > 1:
         results["rank correlation of importance"] = rank_correlation(scored, ranked)
-    results["where the types lie"] = placement(scored, session.student_card.tokenizer)
+    results["where the types lie"] = placement(scored, session.inputs.student_card.tokenizer)
     if oracle_rollouts and ranked:
         results["oracle"] = _to_oracle(session, scored, ranked, oracle_rollouts)
     return results
@@ -50,10 +51,10 @@ def tables_of(
 
 def scored_round(session: Session, number: int) -> ScoredRound:
     """Return the tables of a round of a run. Raises `StoreError` where one is gone."""
-    pointers = session.run.round(number) or {}
+    pointers = session.run.round(number) or RoundPointers()
 
     def paths(kind: str) -> tuple[Path, ...]:
-        found = stored(session, kind, pointers.get(kind, []))
+        found = stored(session, kind, pointers.of(kind))
         return tuple(session.store.path(artifact, kind) for artifact in found)
 
     config = session.config
@@ -63,7 +64,7 @@ def scored_round(session: Session, number: int) -> ScoredRound:
         tokens=paths("tokens"),
         settings=config.select,
         seed=config.seed,
-        vocabulary=session.student_card.head_rows,
+        vocabulary=session.inputs.student_card.head_rows,
         threads=config.threads,
     )
 
@@ -71,7 +72,7 @@ def scored_round(session: Session, number: int) -> ScoredRound:
 def _to_oracle(
     session: Session, scored: ScoredRound, rules: Sequence[str], rollouts: int
 ) -> pl.DataFrame:
-    student = load_model(session.student(0).settings, session.device, torch.float32)
+    student = load_model(session.student(0).card, session.device, torch.float32)
     with session.reporter.bar("oracle", rollouts, "rollouts") as tick:
         return to_oracle(scored, rules, rollouts, student, session.config.train.loss, tick)
 

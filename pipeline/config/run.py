@@ -3,6 +3,7 @@
 from pydantic import model_validator
 
 from ...stages.evaluate.settings import EvaluateSettings
+from ...stages.models.cpu.settings import CpuSettings
 from ...stages.models.settings import ModelSettings, TeacherSettings
 from ...stages.prompts.settings import PromptSettings
 from ...stages.rollout.settings import RolloutSettings
@@ -31,6 +32,8 @@ class RunConfig(Settings):
     """auto, cpu, cuda or cuda:N."""
     threads: Natural = 0
     """CPU threads. 0: as many as torch chooses. Results can differ in rounding between counts."""
+    cpu: CpuSettings = CpuSettings()
+    """What makes a CPU compute faster. *Not in a key*."""
     student: ModelSettings
     """The model that learns."""
     teacher: TeacherSettings

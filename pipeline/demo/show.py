@@ -9,17 +9,16 @@ import sys
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from ...storage.runs import RunFolder
 from ..config.toml import load_config
-from ..metrics import by_round
+from ..metrics import EvaluateMetrics, by_round, costs
 from ..progress import Reporter, Stopwatch
 from ..rounds.play import play
 from ..rounds.single import evaluate_teacher
-from ..session import Session
+from ..session import Session, open_session
 from ..show.cells import count, number, percent, seconds, table
 from .task import write_problem_files
 
@@ -121,19 +120,19 @@ def _play(folder: Path, choice: Choice, rounds: int, pair: Path, console: Consol
     )
     path.write_text(text, encoding="utf-8")
     console.print(f"\n[bold]{choice.name}[/bold]: {choice.keep:.0%} of the tokens, {path}")
-    session = Session(load_config(path), Reporter())
+    session = open_session(load_config(path), Reporter())
     play(session)
     return session
 
 
-def _print_table(sessions: list[Session], teacher: dict[str, Any], console: Console) -> None:
+def _print_table(sessions: list[Session], teacher: EvaluateMetrics, console: Console) -> None:
     shown = table(
         ("who", "accuracy, 95 %", "trained", "scored", "reused", "B/token", "s"),
         "\nHeld-out problems answered right (greedy)",
         left=("who",),
         wrap=False,
     )
-    first = by_round(sessions[0].run.metrics())[0]["evaluate"]
+    first = by_round(sessions[0].run.metrics())[0].evaluate
     shown.add_row("student before", _accuracy(first))
     for session, choice in zip(sessions, CHOICES, strict=True):
         shown.add_row(f"{choice.rule} {percent(choice.keep, 0)}", *_costs(session.run))
@@ -146,32 +145,22 @@ def _print_table(sessions: list[Session], teacher: dict[str, Any], console: Cons
     )
 
 
-def _accuracy(numbers: dict[str, Any]) -> str:
-    interval = f"{percent(numbers['low'], 0)}-{percent(numbers['high'], 0)}"
-    return f"{percent(numbers['accuracy'])} ({interval})"
+def _accuracy(numbers: EvaluateMetrics | None) -> str:
+    if numbers is None:
+        return ""
+    interval = f"{percent(numbers.low, 0)}-{percent(numbers.high, 0)}"
+    return f"{percent(numbers.accuracy)} ({interval})"
 
 
 def _costs(run: RunFolder) -> tuple[str, ...]:
     """Return a run's row: its last accuracy, and what all its rounds cost."""
     rounds = by_round(run.metrics())
-
-    def total(stage: str, name: str) -> float:
-        return sum(stages[stage][name] for stages in rounds.values() if stage in stages)
-
-    scored = int(total("score", "teacher_tokens_scored"))
-    every = int(total("score", "teacher_tokens_scored") + total("score", "teacher_tokens_reused"))
-    tokens = total("score", "tokens")
-    size = sum(
-        stages["score"]["bytes_per_token"] * stages["score"]["tokens"]
-        for stages in rounds.values()
-        if "score" in stages
-    )
-    took = sum(s["seconds"] for stages in rounds.values() for s in stages.values())
+    spent = costs(rounds)
     return (
-        _accuracy(rounds[max(rounds)]["evaluate"]),
-        count(total("train", "trained_tokens")),
-        count(scored),
-        count(every - scored),
-        number(size / tokens, 0),
-        seconds(took),
+        _accuracy(rounds[max(rounds)].evaluate),
+        count(spent.trained),
+        count(spent.scored),
+        count(spent.reused),
+        number(spent.bytes_per_token, 0),
+        seconds(spent.seconds),
     )

@@ -1,25 +1,25 @@
 """What a run would do and take: `tip run --dry-run`, from configs and manifests alone.
 
-Nothing is written and no weights are read beyond their headers. What lies in the store is found by
-the keys that the run itself would ask for; those of later rounds depend on students that do not
-exist yet, so they count as to be made. Estimates say what they rest on.
+Nothing is written, and of weights no more is read than headers and sizes. What lies in the store is
+found by the works that the run itself would have run; those of later rounds depend on students that
+do not exist yet, and all depend on weights that may never have been hashed here: then the plan says
+that it is not known. Estimates say what they rest on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ...stages.prompts.order import shards
-from ...stages.prompts.render import Prompt
-from ...stages.rollout.rollout import rollout_inputs, sampling_of
+from ...stages.models.weights import Weights
+from ...storage.facts import RolloutFacts, TeacherFacts
 from ...storage.store.artifacts import artifact_key
-from ...storage.store.store import Artifact, Store
-from ..engines import compute_of
-from ..rounds.branching import BranchView
+from ...storage.store.store import Artifact
+from ..rounds.branching import view_of_branch
 from ..rounds.identity import check
-from ..rounds.separate import Teacher
-from ..rounds.steps import replayed
-from ..session import Session, Student
-from .memory import memory_of
+from ..rounds.replay import replayed
+from ..rounds.rollouts import rollout_works
+from ..rounds.scores import teacher_works
+from ..session import Session
+from .memory import Need, memory_of
 
 # Where the store says nothing: entries a token and bytes an entry, of the SmolLM2 pair; a row of
 # the narrow table; a token and its top ids in `rollouts`.
@@ -29,7 +29,10 @@ _KNOWN_SHARDS = 64  # manifests read for lengths and sizes
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """One round: what it takes, and how much of it is in the store. Tokens are estimates."""
+    """One round: what it takes, and how much of it is in the store. Tokens are estimates.
+
+    cached_rollouts, cached_scores: shards that are there, None where that is not known.
+    """
 
     number: int
     shards: int
@@ -48,12 +51,17 @@ class RoundPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do."""
+    """What a run would do.
+
+    response_tokens, basis: expected tokens of a response, and what that rests on. unhashed: roles
+    whose weights were never hashed here, so that what is stored of them is not known.
+    """
 
     rounds: list[RoundPlan]
     response_tokens: float
     basis: str
-    memory: list[tuple[str, str, float]]
+    memory: list[Need]
+    unhashed: tuple[str, ...]
 
     @property
     def tokens(self) -> int:
@@ -71,71 +79,97 @@ class Plan:
         return sum(r.missing(r.bytes, r.cached_scores) for r in self.rounds)
 
 
-def make_plan(session: Session, store: Store | None) -> Plan:
-    """Return the plan of a run. store: None where there is none yet."""
-    config = session.config
-    known = _known(store, session)
+def plan_of(session: Session, origin: str | None = None) -> Plan:
+    """Return what a run would do. origin: `RUN@N` where it would branch off.
+
+    session: one that only looks. Raises `ConfigError` where the run itself would be refused.
+    """
+    if origin and session.run.branch() is None:
+        session = view_of_branch(session, origin)
+    check(session)
+    known = _known(session)
     length, basis = _response_tokens(session, known)
     entry_bytes = _bytes_a_token(known)
     rounds = [
-        _round_plan(session, store, number, length, entry_bytes)
-        for number in range(session.run.first_round, config.rounds)
+        _round_plan(session, number, length, entry_bytes)
+        for number in range(session.run.first_round, session.config.rounds)
     ]
-    return Plan(rounds, length, basis, memory_of(session))
+    cards = {"student": session.inputs.student_card, "teacher": session.inputs.teacher_card}
+    unhashed = tuple(role for role, card in cards.items() if not card.fingerprint)
+    return Plan(rounds, length, basis, memory_of(session), unhashed)
 
 
-def _round_plan(
-    session: Session, store: Store | None, number: int, length: float, entry_bytes: float
-) -> RoundPlan:
+def _round_plan(session: Session, number: int, length: float, entry_bytes: float) -> RoundPlan:
     config = session.config
-    if store is not None and config.rollout.replay:
-        return _replay_plan(session, store, number)
-    prompts = session.round_prompts(number)
+    if config.rollout.replay:
+        return _replay_plan(session, number)
+    shards = session.inputs.round_shards(number)
+    prompts = [prompt for shard in shards for prompt in shard]
     count = len(prompts) * config.rollout.samples
     tokens = round(count * length)
     asked = sum(len(p.ids) for p in prompts) * config.rollout.samples
-    rollouts, scores = _cached(session, store, number, prompts)
+    rollouts, scores = _cached(session, number)
     return RoundPlan(
         number,
-        len([*shards(prompts)]),
+        len(shards),
         count,
         tokens,
         tokens + asked,
         round(tokens * entry_bytes),
         rollouts,
         scores,
-        _is_trained(session, store, number),
+        _is_trained(session, number),
     )
 
 
-def _replay_plan(session: Session, store: Store, number: int) -> RoundPlan:
+def _replay_plan(session: Session, number: int) -> RoundPlan:
     """Return the plan of a round that another run has rolled out: all its numbers are known."""
     rollouts = replayed(session, str(session.config.rollout.replay), number)
-    teacher = Teacher(session)
-    keys = [artifact_key("teacher", teacher.inputs(source)) for source in rollouts]
-    scores = [found for key in keys if (found := store.find("teacher", key))]
-    tokens = sum(a.facts["tokens"] for a in rollouts)
+    facts = [RolloutFacts.of(a) for a in rollouts]
+    scores = _scored(session, rollouts)
+    tokens = sum(f.tokens for f in facts)
+    whole = scores is not None and len(scores) == len(rollouts)
+    read = sum(TeacherFacts.of(a).teacher_tokens for a in scores or ())
     return RoundPlan(
         number,
         len(rollouts),
-        sum(a.facts["rollouts"] for a in rollouts),
+        sum(f.rollouts for f in facts),
         tokens,
-        sum(a.facts["teacher_tokens"] for a in scores) if len(scores) == len(rollouts) else tokens,
-        sum(a.bytes for a in (*rollouts, *scores)),
+        read if whole else tokens,
+        sum(a.bytes for a in (*rollouts, *(scores or ()))),
         len(rollouts),
-        len(scores),
-        _is_trained(session, store, number),
+        None if scores is None else len(scores),
+        _is_trained(session, number),
     )
 
 
-def _known(store: Store | None, session: Session) -> dict[str, list[Artifact]]:
+def _cached(session: Session, number: int) -> tuple[int | None, int | None]:
+    """Return how many shards of rollouts and of scores are there; None where keys are unknown."""
+    student = _student(session, number)
+    if student is None or not student.fingerprint:
+        return None, None
+    found = []
+    for work in rollout_works(session, student, session.inputs.round_shards(number)):
+        keys = [artifact_key("rollouts", work.inputs(n)) for n in range(len(work.shards))]
+        found += [a for key in keys if (a := session.store.find("rollouts", key)) is not None]
+    scores = _scored(session, found)
+    return len(found), None if scores is None else len(scores)
+
+
+def _scored(session: Session, rollouts: list[Artifact]) -> list[Artifact] | None:
+    """Return the teacher signals that are there; None where the teacher's weights are unknown."""
+    if not session.inputs.teacher_card.fingerprint:
+        return None
+    found = [work.found(session.store) for work in teacher_works(session, rollouts)]
+    return [made[0].artifact for made in found if made is not None]
+
+
+def _known(session: Session) -> dict[str, list[Artifact]]:
     """Return shards of the store that tell of lengths and sizes: this run's, else anybody's."""
-    if store is None:
-        return {}
-    found: dict[str, list[Artifact]] = {}
+    store, found = session.store, {}
     pointers = [p for _, p in session.run.rounds()]
     for kind in ("rollouts", "teacher", "tokens"):
-        keys = [key for p in pointers for key in p.get(kind, [])][-_KNOWN_SHARDS:]
+        keys = [key for p in pointers for key in p.of(kind)][-_KNOWN_SHARDS:]
         own = [a for key in keys if (a := store.find(kind, key)) is not None]
         found[kind] = own or _first(store.list(kind, damaged=[]), _KNOWN_SHARDS)
     return found
@@ -148,15 +182,11 @@ def _first(artifacts: Iterable[Artifact], most: int) -> list[Artifact]:
 def _response_tokens(session: Session, known: dict[str, list[Artifact]]) -> tuple[float, str]:
     """Return the expected tokens of a response, and where that comes from."""
     most = session.config.rollout.max_tokens
-    like = [
-        a
-        for a in known.get("rollouts", [])
-        if a.inputs.get("max_tokens") == most and a.facts["rollouts"]
-    ]
-    if not like:
+    like = [RolloutFacts.of(a) for a in known["rollouts"] if a.inputs.get("max_tokens") == most]
+    rollouts = sum(f.rollouts for f in like)
+    if not rollouts:
         return float(most), "the longest allowed (nothing like it in the store yet)"
-    mean = sum(a.facts["tokens"] for a in like) / sum(a.facts["rollouts"] for a in like)
-    return mean, f"the mean of {len(like)} stored shards"
+    return sum(f.tokens for f in like) / rollouts, f"the mean of {len(like)} stored shards"
 
 
 def _bytes_a_token(known: dict[str, list[Artifact]]) -> float:
@@ -168,55 +198,23 @@ def _bytes_a_token(known: dict[str, list[Artifact]]) -> float:
     }
     total = 0.0
     for kind, guess in usual.items():
-        artifacts = known.get(kind, [])
-        tokens = sum(_tokens_of(a) for a in artifacts)
-        total += sum(a.bytes for a in artifacts) / tokens if tokens else guess
+        tokens = sum(_tokens_of(a) for a in known[kind])
+        total += sum(a.bytes for a in known[kind]) / tokens if tokens else guess
     return total
 
 
 def _tokens_of(artifact: Artifact) -> int:
-    return artifact.facts.get("tokens") or sum(p.rows or 0 for p in artifact.parts.values())
+    """Return the response tokens of a shard; tables of tokens have a row each."""
+    return RolloutFacts.of(artifact).tokens if artifact.kind == "rollouts" else artifact.rows
 
 
-def _cached(
-    session: Session, store: Store | None, number: int, prompts: Sequence[Prompt]
-) -> tuple[int | None, int | None]:
-    """Return how many shards of rollouts and of scores are there; None where keys are unknown."""
-    if store is None:
-        return 0, 0
-    student = _student(session, store, number)
-    if student is None:
-        return None, None
-    config = session.config
-    sampling = sampling_of(config.rollout, session.student_card.stop_ids, config.seed)
-    dtype = compute_of(session, student.settings, config.rollout.engine)
-    teacher, found, scored = Teacher(session), 0, 0
-    for part in shards(prompts):
-        inputs = rollout_inputs(student.fingerprint, dtype, part, config.rollout, sampling)
-        rollouts = store.find("rollouts", artifact_key("rollouts", inputs))
-        if rollouts is not None:
-            key = artifact_key("teacher", teacher.inputs(rollouts))
-            found, scored = found + 1, scored + (store.find("teacher", key) is not None)
-    return found, scored
-
-
-def _student(session: Session, store: Store, number: int) -> Student | None:
-    if number and not _is_trained(session, store, number - 1):
+def _student(session: Session, number: int) -> Weights | None:
+    if number and not _is_trained(session, number - 1):
         return None
     return session.student(number)
 
 
-def _is_trained(session: Session, store: Store | None, number: int) -> bool:
-    key = (session.run.round(number) or {}).get("checkpoint")
-    return bool(store and key and store.find("checkpoint", key))
-
-
-def plan_of(session: Session, origin: str | None = None) -> Plan:
-    """Return what a run would do; nothing is written. origin: `RUN@N` where it would branch off.
-
-    Raises `ConfigError` where the run itself would be refused.
-    """
-    if origin and session.run.branch() is None:
-        session.run = BranchView(session.config, origin)
-    check(session)
-    return make_plan(session, session.store_if_there())
+def _is_trained(session: Session, number: int) -> bool:
+    pointers = session.run.round(number)
+    key = None if pointers is None else pointers.checkpoint
+    return key is not None and session.store.find("checkpoint", key) is not None

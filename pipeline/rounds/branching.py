@@ -4,29 +4,27 @@ The shared rounds are pointers into the store; the training state of the last of
 made again by the run that it belongs to.
 """
 
-import os
 import re
 import secrets
-import shutil
-from typing import Any
+from dataclasses import replace
 
 from ...storage.errors import ConfigError
-from ...storage.runs import RunFolder
+from ...storage.runs import Branch, RoundPointers, RunFolder, RunRecord, RunView
 from ..config.run import RunConfig
 from ..config.toml import make_config
-from ..progress import Reporter
+from ..inputs import Inputs
 from ..session import Session
 from .training import ensure_state
 
 
-def branch(config: RunConfig, origin: str, reporter: Reporter) -> None:
+def branch(session: Session, origin: str) -> None:
     """Begin a run that shares another run's first rounds. origin: `RUN@N`, N rounds are shared.
 
     Started again, it shows that the run is this very branch. Raises `ConfigError` where there is
     nothing to share, or the run began otherwise.
     """
+    config, run = session.config, session.run
     parent, shared = _origin(config, origin)
-    run = RunFolder(config.runs, config.name)
     if any(run.rounds()) and run.branch() != (parent.name, shared):
         began = run.branch()
         how = "at its own round 0" if began is None else f"from {began[0]}@{began[1]}"
@@ -36,39 +34,51 @@ def branch(config: RunConfig, origin: str, reporter: Reporter) -> None:
         )
     if run.round(shared - 1) is not None:
         return  # written last, so the branch is whole
-    stored = parent.config() or {}
-    parent_config = make_config(stored["config"], str(parent.config_path))
-    state = ensure_state(Session(parent_config, reporter), shared - 1)
-    run.save_config(
-        {
-            "id": secrets.token_hex(8),
-            "config": config.model_dump(mode="json"),
-            "horizon_rounds": config.rounds,
-            "branch": {"run": parent.name, "rounds": shared},
-        }
+    try:
+        state = ensure_state(_session_of(session, parent), shared - 1)
+    finally:
+        session.executor.close()
+    run.save(
+        RunRecord(
+            id=secrets.token_hex(8),
+            config=config.model_dump(mode="json"),
+            horizon_rounds=config.rounds,
+            branch=Branch(run=parent.name, rounds=shared),
+        )
     )
-    target = run.state_path(state.stem)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _link(state, target)
+    run.share_state(state)
+    _point(run, parent, shared)
+
+
+def view_of_branch(session: Session, origin: str) -> Session:
+    """Return a session that looks at a branch which has not begun, as it would be."""
+    config = session.config
+    parent, shared = _origin(config, origin)
+    run = RunView(config.runs, config.name)
+    run.save(
+        RunRecord(
+            id="",
+            config=config.model_dump(mode="json"),
+            horizon_rounds=config.rounds,
+            branch=Branch(run=parent.name, rounds=shared),
+        )
+    )
+    _point(run, parent, shared)
+    return replace(session, run=run)
+
+
+def _point(run: RunFolder, parent: RunFolder, shared: int) -> None:
     for number in range(shared):
-        run.update_round(number, **(parent.round(number) or {}))
+        pointers = parent.round(number) or RoundPointers()
+        run.point(number, **pointers.model_dump(exclude_none=True))
 
 
-class BranchView(RunFolder):
-    """A branch that has not begun, as it would look: for plans, which write nothing."""
-
-    def __init__(self, config: RunConfig, origin: str) -> None:
-        super().__init__(config.runs, config.name)
-        self._parent, self._shared = _origin(config, origin)
-
-    def branch(self) -> tuple[str, int]:
-        """Return the origin."""
-        return self._parent.name, self._shared
-
-    def round(self, number: int) -> dict[str, Any] | None:
-        """Return the pointers of a round, the origin's where they are shared."""
-        own = super().round(number)
-        return self._parent.round(number) if own is None and number < self._shared else own
+def _session_of(session: Session, run: RunFolder) -> Session:
+    """Return the session of another run; whoever runs works stays the same."""
+    about = run.about()
+    assert about is not None  # `_origin` has read it
+    config = make_config(about.config, str(run.config_path))
+    return replace(session, config=config, run=run, inputs=Inputs(config, session.reporter))
 
 
 def _origin(config: RunConfig, origin: str) -> tuple[RunFolder, int]:
@@ -77,10 +87,10 @@ def _origin(config: RunConfig, origin: str) -> tuple[RunFolder, int]:
     if not match:
         raise ConfigError(f"--from {origin}: expected RUN@N, such as --from all@3")
     parent, shared = RunFolder(config.runs, match[1]), int(match[2])
-    stored = parent.config()
-    if stored is None:
+    about = parent.about()
+    if about is None:
         raise ConfigError(f"--from {origin}: there is no run {match[1]} in {config.runs}")
-    trained = sum("checkpoint" in pointers for _, pointers in parent.rounds())
+    trained = sum(pointers.checkpoint is not None for _, pointers in parent.rounds())
     if not 1 <= shared <= trained:
         raise ConfigError(
             f"--from {origin}: run {match[1]} has {trained} trained rounds; expected RUN@1 to "
@@ -90,20 +100,10 @@ def _origin(config: RunConfig, origin: str) -> tuple[RunFolder, int]:
         raise ConfigError(
             f"--from {origin}: rounds = {config.rounds} leaves no round to play after {shared}"
         )
-    store = stored["config"]["store"]
+    store = about.config["store"]
     if store != config.store:
         raise ConfigError(
             f"--from {origin}: the rounds of {match[1]} lie in store = {store!r}, but this config "
             f"has store = {config.store!r}: set store = {store!r}"
         )
     return parent, shared
-
-
-def _link(source: os.PathLike[str], target: os.PathLike[str]) -> None:
-    """Share a file that is only ever replaced, never changed; copy where there are no links."""
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        return
-    except OSError:
-        shutil.copyfile(source, target)

@@ -10,11 +10,12 @@ from typing import Any
 from ...stages.select.rulebook import load_rule
 from ...storage.errors import ConfigError
 from ...storage.keys import key_of
+from ...storage.runs import RunRecord
 from ..config.run import RunConfig
 from ..config.same import same_run
 from ..config.toml import make_config
 from ..session import Session
-from .steps import check_selection
+from .selection import check_selection
 
 
 def begin(session: Session) -> None:
@@ -23,12 +24,13 @@ def begin(session: Session) -> None:
     Raises `ConfigError` when the run was started with anything else that changes results.
     """
     named = check(session)
-    before = session.run.config()
-    if before is None or not any(session.run.rounds()):
-        identity = session.run.id or secrets.token_hex(8)  # a killed first start made shards
-        before = {"id": identity, "horizon_rounds": session.config.rounds}
-    now = {"config": session.config.model_dump(mode="json"), "content": named}
-    session.run.save_config(before | now)
+    run, config = session.run, session.config
+    before = run.about()
+    if before is None or not any(run.rounds()):
+        identity = run.id or secrets.token_hex(8)  # a killed first start made shards
+        before = RunRecord(id=identity, horizon_rounds=config.rounds, config={})
+    now = {"config": config.model_dump(mode="json"), "content": named}
+    run.save(before.model_copy(update=now))
 
 
 def check(session: Session) -> dict[str, str]:
@@ -37,15 +39,15 @@ def check(session: Session) -> dict[str, str]:
     Returns the run's `content`.
     """
     check_selection(session.config.select)
-    session.check_inputs()
+    session.inputs.check()
     named = content(session)
-    before = session.run.config()
+    before = session.run.about()
     if before is None or not any(session.run.rounds()):
         return named
     run, runs = session.run.name, session.config.runs
     way_out = "give this run another name (--name), its stored signals are shared"
-    if changed := same_run(before["config"], session.config):
-        old = make_config(before["config"], str(session.run.config_path))
+    if changed := same_run(before.config, session.config):
+        old = make_config(before.config, str(session.run.config_path))
         first = changed[0]
         raise ConfigError(
             f"run {run} in {runs} was started with {first} = {_value(old, first)!r}, now it is "
@@ -53,9 +55,9 @@ def check(session: Session) -> dict[str, str]:
             + (f" (and {len(changed) - 1} more differ)" if len(changed) > 1 else "")
             + f": {way_out}"
         )
-    known = before.get("content", {})
+    known = before.content or {}
     for key, digest in named.items():
-        if known.get(key, digest) != digest:
+        if digest and known.get(key, digest) != digest:
             raise ConfigError(
                 f"run {run} in {runs}: what {key} = {_value(session.config, key)!r} names has "
                 f"changed since it was started: bring the old one back, or {way_out}"
@@ -64,14 +66,18 @@ def check(session: Session) -> dict[str, str]:
 
 
 def content(session: Session) -> dict[str, str]:
-    """Return a digest of what each setting that is a name or a path stands for."""
+    """Return a digest of what each setting that is a name or a path stands for.
+
+    That of weights is empty for a session that only looks and has never seen them hashed.
+    """
+    inputs = session.inputs
     digests = {
         "select.rule": key_of(load_rule(session.config.select.rule).sql),
-        "student.model": session.student_card.fingerprint,
-        "teacher.model": session.teacher_card.fingerprint,
+        "student.model": inputs.student_card.fingerprint,
+        "teacher.model": inputs.teacher_card.fingerprint,
     }
     if session.config.rollout.replay is None:
-        digests["prompts.source"] = key_of([p.hash for p in session.prompts])
+        digests["prompts.source"] = key_of([p.hash for p in inputs.prompts])
     return digests
 
 

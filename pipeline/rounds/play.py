@@ -6,9 +6,11 @@ where it was, and another run with the same rollouts or the same teacher signals
 
 from ..config.run import RunConfig
 from ..session import Session
+from .evaluation import ensure_evaluation
 from .identity import begin
+from .rollouts import ensure_rollouts
 from .scores import ensure_scores
-from .steps import ensure_evaluation, ensure_rollouts, ensure_selection
+from .selection import ensure_selection
 from .training import ensure_training
 
 
@@ -18,7 +20,7 @@ def play(session: Session) -> None:
     try:
         _play(session)
     finally:
-        session.engines.close()
+        session.executor.close()
 
 
 def _play(session: Session) -> None:

@@ -5,14 +5,17 @@ Each needs what the stage before it made in this run, and says so where it is mi
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from ...storage.errors import ConfigError
 from ...storage.store.store import Artifact
-from ..session import Session, Student
+from ..metrics import EvaluateMetrics
+from ..session import Session
+from .evaluation import ensure_evaluation
 from .identity import begin
+from .replay import stored
+from .rollouts import ensure_rollouts
 from .scores import ensure_scores
-from .steps import ensure_evaluation, ensure_rollouts, ensure_selection, stored
+from .selection import ensure_selection
 from .training import ensure_training
 
 
@@ -39,7 +42,7 @@ def select_round(session: Session, number: int) -> None:
 def train_round(session: Session, number: int) -> None:
     """Train on a round's selection."""
     with _own_round(session, number):
-        selection = _made(session, number, "selection", "select")[0]
+        (selection,) = _made(session, number, "selection", "select")
         ensure_training(
             session,
             number,
@@ -50,20 +53,18 @@ def train_round(session: Session, number: int) -> None:
         )
 
 
-def evaluate_round(session: Session, number: int) -> dict[str, Any]:
+def evaluate_round(session: Session, number: int) -> EvaluateMetrics:
     """Evaluate the student as it is after `number` rounds."""
     begin(session)
-    with _engines(session):
+    with _working(session):
         return ensure_evaluation(session, number, session.student(number))
 
 
-def evaluate_teacher(session: Session) -> dict[str, Any]:
+def evaluate_teacher(session: Session) -> EvaluateMetrics:
     """Evaluate the teacher on the same problems."""
-    teacher = session.config.teacher
-    card = session.teacher_card
-    model = Student(teacher, card.fingerprint, card.fingerprint)
-    with _engines(session):
-        return ensure_evaluation(session, 0, model, "teacher")
+    with _working(session):
+        engine = session.inputs.evaluation.engine
+        return ensure_evaluation(session, 0, session.inputs.teacher(engine))
 
 
 @contextmanager
@@ -76,23 +77,24 @@ def _own_round(session: Session, number: int) -> Iterator[None]:
             f"round {number} of run {session.run.name} is shared with {began[0]}, where it "
             f"branched off: its own rounds begin at {began[1]}"
         )
-    with _engines(session):
+    with _working(session):
         yield
 
 
 @contextmanager
-def _engines(session: Session) -> Iterator[None]:
+def _working(session: Session) -> Iterator[None]:
     try:
         yield
     finally:
-        session.engines.close()
+        session.executor.close()
 
 
 def _made(session: Session, number: int, kind: str, stage: str) -> list[Artifact]:
-    keys = (session.run.round(number) or {}).get(kind)
-    if keys is None:
+    pointers = session.run.round(number)
+    keys = None if pointers is None else pointers.of(kind)
+    if not keys:
         raise ConfigError(
             f"round {number} of run {session.run.name} has no {kind} yet: run `tip {stage} CONFIG "
             f"--round {number}` first"
         )
-    return stored(session, kind, keys if isinstance(keys, list) else [keys])
+    return stored(session, kind, keys)

@@ -1,18 +1,18 @@
 """What the store and the rules hold, printed for people."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from rich.console import Console
-from rich.table import Table
 
 from ...stages.select.rulebook import builtin_rules
 from ...storage.errors import ConfigError, StoreError
 from ...storage.queries import ask
 from ...storage.runs import RunFolder
 from ...storage.store.store import Artifact, Store
-from .cells import table
+from .cells import count, number, table
 
 _WIDE_TEXT = 60  # characters of a cell before it is cut
 
@@ -38,15 +38,15 @@ def print_query(
 ) -> None:
     """Run one SELECT over the tables of a run and print or write its result."""
     run = RunFolder(runs, name)
-    config = run.config()
-    if config is None:
+    about = run.about()
+    if about is None:
         raise ConfigError(f"no run {name} under {runs}; `tip status --runs {runs}` lists them")
-    store = existing_store(config["config"]["store"])
+    store = existing_store(about.config["store"])
     tokens, rollouts = {}, {}
     for number, pointers in run.rounds():
-        if "tokens" in pointers and (numbers is None or number in numbers):
-            tokens[number] = _paths(store, "tokens", pointers["tokens"])
-            rollouts[number] = _paths(store, "rollouts", pointers["rollouts"])
+        if pointers.tokens and (numbers is None or number in numbers):
+            tokens[number] = _paths(store, "tokens", pointers.tokens)
+            rollouts[number] = _paths(store, "rollouts", pointers.of("rollouts"))
     if not tokens:
         raise ConfigError(f"run {name} has no scored round {numbers or ''}; play it first")
     frame = pl.DataFrame(ask(query, tokens, rollouts))
@@ -68,65 +68,66 @@ def _write(frame: pl.DataFrame, output: Path) -> None:
 
 
 def print_artifacts(root: str, kind: str | None) -> None:
-    """Print a line an artifact."""
-    table = Table()
-    for name in ("kind", "key", "bytes", "rows", "made from"):
-        table.add_column(name, justify="right" if name in ("bytes", "rows") else "left")
-    for artifact in existing_store(root).list(kind):
-        table.add_row(
-            artifact.kind,
-            artifact.key,
-            f"{artifact.bytes:,}",
-            f"{artifact.rows:,}",
-            _about(artifact),
-        )
-    Console().print(table)
+    """Print a line an artifact; raise `StoreError` when a manifest is damaged."""
+    store, damaged = existing_store(root), []
+    shown = table(("kind", "key", "bytes", "rows", "made from"), left=("kind", "key", "made from"))
+    for artifact in store.list(kind, damaged):
+        size, rows = count(artifact.bytes), count(artifact.rows)
+        shown.add_row(artifact.kind, artifact.key, size, rows, _about(artifact))
+    Console().print(shown)
+    _refuse_damage(root, damaged)
 
 
 def print_sizes(root: str) -> None:
-    """Print what each kind takes, and the bytes a token of the tables that have one row a token."""
-    sizes = existing_store(root).sizes()
-    table = Table()
-    for name in ("kind", "artifacts", "bytes", "rows", "bytes a row"):
-        table.add_column(name, justify="left" if name == "kind" else "right")
+    """Print what each kind takes, and the bytes a row; raise `StoreError` for a damaged manifest."""
+    store, damaged = existing_store(root), []
+    sizes = store.sizes(damaged)
+    shown = table(("kind", "artifacts", "bytes", "rows", "bytes a row"), left=("kind",))
     for kind, size in sorted(sizes.items()):
-        each = f"{size.bytes / size.rows:.1f}" if size.rows else ""
-        table.add_row(kind, f"{size.artifacts:,}", f"{size.bytes:,}", f"{size.rows:,}", each)
-    total = sum(size.bytes for size in sizes.values())
-    table.add_row("all", f"{sum(s.artifacts for s in sizes.values()):,}", f"{total:,}", "", "")
-    Console().print(table)
+        each = number(size.bytes / size.rows, 1) if size.rows else ""
+        shown.add_row(kind, count(size.artifacts), count(size.bytes), count(size.rows), each)
+    artifacts, total = (sum(getattr(s, n) for s in sizes.values()) for n in ("artifacts", "bytes"))
+    shown.add_row("all", count(artifacts), count(total), "", "")
+    Console().print(shown)
+    _refuse_damage(root, damaged)
 
 
 def verify_store(root: str) -> None:
     """Read everything; raise `StoreError` when something is damaged."""
-    store, wrong, count = existing_store(root), [], 0
-    for artifact in store.list(damaged=wrong):
-        wrong += store.verify(artifact)
-        count += 1
-    for text in wrong:
+    store, damaged, whole = existing_store(root), [], 0
+    for artifact in store.list(damaged=damaged):
+        wrong = store.verify(artifact)
+        damaged += wrong
+        whole += not wrong
+    _refuse_damage(root, damaged)
+    print(f"{whole} artifacts, all whole")
+
+
+def _refuse_damage(root: str, damaged: Sequence[str]) -> None:
+    """Print what is damaged, and raise `StoreError` where anything is."""
+    for text in damaged:
         print(text)
-    if wrong:
+    if damaged:
         raise StoreError(
-            f"{root}: {len(wrong)} damaged of {count} artifacts, listed above; remove their "
-            "folders and run again: they are made anew"
+            f"{root}: {len(damaged)} damaged, listed above; remove their folders and run again: "
+            "they are made anew"
         )
-    print(f"{count} artifacts, all whole")
 
 
 def sweep_store(root: str, hours: float) -> None:
     """Remove unfinished work of dead processes."""
-    removed = existing_store(root).sweep(hours * 3600)
+    removed = existing_store(root, write=True).sweep(hours * 3600)
     print(f"removed {len(removed)} unfinished drafts")
 
 
-def existing_store(root: str) -> Store:
+def existing_store(root: str, *, write: bool = False) -> Store:
     """Open a store to look at it; one that is not there is named, not made."""
     if "://" not in root and not Path(root).expanduser().is_dir():
         raise StoreError(f"{root}: no such store; name one with --store (runs make theirs)")
-    return Store(root)
+    return Store(root, write=write)
 
 
-def _paths(store: Store, kind: str, keys: list[str]) -> list[Path]:
+def _paths(store: Store, kind: str, keys: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for key in keys:
         artifact = store.find(kind, key)

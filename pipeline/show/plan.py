@@ -32,9 +32,15 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
         f"memory on {resolve_device(config.device)} (estimates)",
         left=("stage", "what"),
     )
-    for stage, what, needed in plan.memory:
-        memory.add_row(stage, size(needed), what)
+    for need in plan.memory:
+        memory.add_row(need.stage, size(need.bytes) or "not known", need.what)
     console.print(memory)
+    if plan.unhashed:
+        console.print(
+            f"What the store holds is not known: the weights of {' and '.join(plan.unhashed)} were "
+            "never hashed here, and a plan reads no weights. The first run hashes them.",
+            soft_wrap=True,
+        )
 
 
 def _round(line: RoundPlan) -> list[str]:
@@ -55,4 +61,5 @@ def _state(line: RoundPlan) -> str:
     if line.cached_rollouts is None:
         return "not known before"
     of = line.shards
-    return f"{line.cached_rollouts}/{of} rolled out, {line.cached_scores}/{of} scored"
+    scored = "not known" if line.cached_scores is None else f"{line.cached_scores}/{of}"
+    return f"{line.cached_rollouts}/{of} rolled out, {scored} scored"

@@ -4,12 +4,9 @@
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from ...storage.runs import RunFolder, run_names
-from ..metrics import by_round
-
-Stages = dict[str, dict[str, Any]]
+from ..metrics import ByRound, RoundMetrics, by_round
 
 
 @dataclass(frozen=True)
@@ -48,9 +45,9 @@ class RunLine:
     reverse_kl: float | None
 
 
-def round_lines(rounds: dict[int, Stages]) -> list[RoundLine]:
+def round_lines(rounds: ByRound) -> list[RoundLine]:
     """Return a line a round, of metrics as `metrics.by_round` gives them."""
-    return [_round_line(number, stages) for number, stages in rounds.items()]
+    return [_round_line(number, of_round) for number, of_round in rounds.items()]
 
 
 def run_lines(runs: str) -> list[RunLine]:
@@ -58,26 +55,27 @@ def run_lines(runs: str) -> list[RunLine]:
     return [_run_line(RunFolder(runs, name)) for name in run_names(runs)]
 
 
-def _round_line(number: int, stages: Stages) -> RoundLine:
-    score, train = stages.get("score", {}), stages.get("train", {})
+def _round_line(number: int, of_round: RoundMetrics) -> RoundLine:
+    rollout, score, train = of_round.rollout, of_round.score, of_round.train
     return RoundLine(
         round=number,
-        accuracy=stages.get("evaluate", {}).get("accuracy"),
-        reverse_kl=score.get("reverse_kl"),
-        loss=train.get("loss"),
-        trained_tokens=train.get("trained_tokens"),
-        generated_tokens=stages.get("rollout", {}).get("generated_tokens"),
-        teacher_tokens_scored=score.get("teacher_tokens_scored"),
-        teacher_tokens_reused=score.get("teacher_tokens_reused"),
-        staleness=train.get("staleness"),
-        seconds=sum(numbers["seconds"] for numbers in stages.values()),
+        accuracy=None if of_round.evaluate is None else of_round.evaluate.accuracy,
+        reverse_kl=None if score is None else score.reverse_kl,
+        loss=None if train is None else train.loss,
+        trained_tokens=None if train is None else train.trained_tokens,
+        generated_tokens=None if rollout is None else rollout.generated_tokens,
+        teacher_tokens_scored=None if score is None else score.teacher_tokens_scored,
+        teacher_tokens_reused=None if score is None else score.teacher_tokens_reused,
+        staleness=None if train is None else train.staleness,
+        seconds=of_round.seconds,
     )
 
 
 def _run_line(run: RunFolder) -> RunLine:
-    config = (run.config() or {}).get("config", {})
+    about = run.about()
+    config = {} if about is None else about.config
     select, rounds = config.get("select", {}), config.get("rounds")
-    trained = sum("checkpoint" in pointers for _, pointers in run.rounds())
+    trained = sum(pointers.checkpoint is not None for _, pointers in run.rounds())
     lines = round_lines(by_round(run.metrics()))
     accuracies = [line.accuracy for line in lines if line.accuracy is not None]
     divergences = [line.reverse_kl for line in lines if line.reverse_kl is not None]

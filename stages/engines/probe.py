@@ -2,18 +2,24 @@
 
 The two run different kernels, so there always is a gap; training corrects nothing for it. A gross
 one means other weights: a stale copy, a wrong quantisation, a wrong reading of the config.
+
+The trainer's side is data, a flat array of log-probs under the key of the sequences they are of:
+kept with a checkpoint when it is made, or in a small artifact, so that a model need not be loaded
+again, nor fit on one device, to be compared with.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from ...storage.errors import NumericsError
+from ...storage.errors import DisagreementError
+from ...storage.facts import EngineGap
+from ...storage.keys import key_of
 from ..models.language_model import LanguageModel
 from ..prompts.render import Prompt
-from .vllm.engine import VllmEngine
+from .protocols import Scorer
 
 PROBES, PROBE_TOKENS = 4, 512
 # Mean |gap| in nats beyond which an engine is refused. Measured for right weights: 1e-6 in float32
@@ -22,19 +28,23 @@ _LIMITS = {"float32": 0.01, "bfloat16": 0.25, "float16": 0.25}
 _QUANTISED = 0.5
 
 
-@dataclass(frozen=True)
-class Gap:
-    """Difference of two computations of the same log-probs, in nats, over `tokens` tokens."""
-
-    mean: float
-    rms: float
-    tokens: int
-
-
 def probe_sequences(prompts: Sequence[Prompt]) -> list[np.ndarray]:
     """Return a few prompts to compare on; each has a token that is predicted."""
     chosen = [p.ids for p in prompts if len(p.ids) > 1][:PROBES]
     return [np.asarray(ids[:PROBE_TOKENS], dtype=np.int64) for ids in chosen]
+
+
+def probe_key(sequences: Sequence[np.ndarray]) -> str:
+    """Return the key of the sequences that log-probs are of."""
+    return key_of([s.tolist() for s in sequences])
+
+
+def reference_logprobs(model: LanguageModel, sequences: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the trainer's log-prob of each token after the first, all in one array (float64).
+
+    float64, so that JSON gives back the same numbers.
+    """
+    return np.concatenate(trainer_logprobs(model, sequences)).astype(np.float64)
 
 
 @torch.inference_mode()
@@ -49,28 +59,34 @@ def trainer_logprobs(model: LanguageModel, sequences: Sequence[np.ndarray]) -> l
 
 
 def measured_gap(
-    engine: VllmEngine, sequences: Sequence[np.ndarray], reference: Sequence[np.ndarray]
-) -> Gap:
-    """Return how far an engine is from the trainer's log-probs of the same tokens."""
+    engine: Scorer, sequences: Sequence[np.ndarray], reference: np.ndarray
+) -> EngineGap:
+    """Return how far an engine is from reference log-probs of the same sequences."""
     found = engine.score(sequences, [1] * len(sequences), 1)
-    theirs = np.concatenate([logprobs[:, 0] for _, logprobs, _ in found]).astype(np.float64)
-    difference = theirs - np.concatenate(list(reference))
-    return Gap(
-        float(np.abs(difference).mean()),
-        float(np.sqrt(np.square(difference).mean())),
-        len(difference),
+    theirs = np.concatenate([answer.logprobs[:, 0] for answer in found]).astype(np.float64)
+    return gap_of(theirs - reference)
+
+
+def gap_of(differences: np.ndarray) -> EngineGap:
+    """Return the gap of differences of log-probs, one a token, in nats."""
+    return EngineGap(
+        mean=float(np.abs(differences).mean()),
+        rms=float(np.sqrt(np.square(differences).mean())),
+        tokens=len(differences),
     )
 
 
-def refuse_gross(gap: Gap, engine: VllmEngine, limit: float | None) -> None:
-    """Raise `NumericsError` for a gap that no rounding explains. limit: in nats, None: by type."""
-    spec = engine.spec
-    usual = _QUANTISED if spec.quantization else _LIMITS[spec.dtype]
-    allowed = usual if limit is None else limit
-    if not gap.mean <= allowed:  # NaN is refused too
-        raise NumericsError(
-            f"{spec.folder}: vLLM's log-probs differ from the trainer's by {gap.mean:.3g} nats on "
-            f"average over {gap.tokens} tokens (at most {allowed:g} expected): it computes another "
+def usual_limit(dtype: str, quantization: str | None) -> float:
+    """Return the mean |gap| in nats that no rounding of an engine's exceeds. dtype: `float32`."""
+    return _QUANTISED if quantization else _LIMITS[dtype]
+
+
+def refuse_gross(gap: EngineGap, limit: float, model: str | Path) -> None:
+    """Raise `DisagreementError` for a mean gap above a limit. model: for whom reads it."""
+    if not gap.mean <= limit:  # NaN is refused too
+        raise DisagreementError(
+            f"{model}: vLLM's log-probs differ from the trainer's by {gap.mean:.3g} nats on "
+            f"average over {gap.tokens} tokens (at most {limit:g} expected): it computes another "
             "model, and rollouts of it would be off-policy; set engine = 'transformers', or "
             "vllm.max_gap if this is wanted"
         )

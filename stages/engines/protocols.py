@@ -1,6 +1,7 @@
-"""What generates: token ids in, token ids out. Text is never tokenised a second time.
+"""What generates and what scores: token ids in, ids and numbers out.
 
-An engine is a class with the one method of `Engine`.
+Text is never tokenised a second time. An engine is a class with the methods of `Engine`, a
+scorer one with that of `Scorer`; a class may be both.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,12 +66,34 @@ class Engine(Protocol):
         """Return a response for each request."""
         ...
 
+    def prefetch(self, requests: Sequence[Request], sampling: Sampling) -> None:
+        """Begin responses that `generate` will be asked for, where the engine can work ahead."""
+        ...
 
-Scored = list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+    def abort(self, requests: Sequence[Request], sampling: Sampling) -> None:
+        """Drop what was begun of responses that nobody wants any more."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model thinks of n tokens of one sequence.
+
+    ids, logprobs: [n, 1 + top] the token itself, then the most probable ids, and their natural
+    logs at temperature 1. given: [n, S] log-probs of the ids that were given, minus infinity at a
+    pad; None where none were.
+    """
+
+    ids: np.ndarray
+    logprobs: np.ndarray
+    given: np.ndarray | None
 
 
 class Scorer(Protocol):
-    """Reads sequences and says what the teacher thinks of their tokens."""
+    """Reads sequences and says what a model thinks of their tokens.
+
+    vocabulary: ids that it may name. given_ids: whether it can be asked for ids.
+    """
 
     vocabulary: int
     given_ids: bool
@@ -82,6 +105,10 @@ class Scorer(Protocol):
         top: int,
         given: Sequence[np.ndarray | None] | None = None,
         tick: Tick = silent,
-    ) -> Scored:
-        """Return ids and log-probs [n, 1 + top] from each start, and those of given ids [n, S]."""
+    ) -> list[Scored]:
+        """Return what the model thinks of the tokens from `starts` on, sequence by sequence.
+
+        starts: at least 1, since nothing predicts the first token. given: ids [n, S] a sequence,
+        -1 pads; None for those of which nothing more is wanted.
+        """
         ...

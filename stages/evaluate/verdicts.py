@@ -5,19 +5,16 @@ one has no answer, whatever else it says. math-verify decides in a process that 
 hangs on answers such as 9^{9^{9^9}}, where neither a signal handler nor a thread gets a turn.
 """
 
-import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import Pipe
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 from ...storage.errors import ConfigError
+from ..engines.child import Child
 
 Word = Literal["right", "wrong", "no answer", "timeout"]
 
@@ -73,7 +70,7 @@ class Verifier:
     def close(self) -> None:
         """End the process, if one runs."""
         if self._worker is not None:
-            self._worker.stop()
+            self._worker.end()
             self._worker = None
 
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
@@ -122,35 +119,25 @@ class Verifier:
 
 
 class _Worker:
-    """One running `verdicts_worker.py` and the line to it."""
+    """One running `verdicts_worker.py`."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._line, other_end = Pipe()
-        # Not multiprocessing: it would run the main program's file again. -P keeps this folder
-        # off the import path (its select.py would hide Python's), and an own session keeps
-        # Ctrl-C, which is meant for the main program, from ending up as a verdict.
-        with other_end:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", _PROGRAM, str(other_end.fileno()), str(2 * timeout + 1)],
-                pass_fds=[other_end.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                env=os.environ | {"PYTHONHASHSEED": "0"},  # sympy's order of terms
-            )
+        self._child = Child(
+            [str(_PROGRAM), str(2 * timeout + 1)],
+            environment=os.environ | {"PYTHONHASHSEED": "0"},  # sympy's order of terms
+        )
         try:
             self._greet()
         except BaseException:
-            self.stop()
+            self.end()
             raise
 
     def _greet(self) -> None:
         try:
-            trouble = json.loads(self._receive(_START_SECONDS))
-        except (TimeoutError, EOFError, OSError) as error:
-            trouble = f"its process did not start ({error!r}, status {self._process.poll()})"
+            trouble = self._child.receive(_START_SECONDS)
+        except (TimeoutError, EOFError) as error:
+            trouble = f"its process did not start ({error!r}, status {self._child.end()})"
         if trouble is not None:
             raise ConfigError(
                 f"verifier = 'math' cannot use math-verify: {trouble}; install math-verify, or "
@@ -161,27 +148,20 @@ class _Worker:
         """Return the verdicts of a batch; a `timeout` is the last word of this worker."""
         words: list[Word] = []
         try:
-            self._line.send_bytes(json.dumps(batch).encode())
+            self._child.send(batch)
             for _ in batch:
-                words.append("right" if json.loads(self._receive(self._timeout)) else "wrong")
+                words.append("right" if self._child.receive(self._timeout) else "wrong")
         except (TimeoutError, EOFError, ConnectionError):
             words.append("timeout")
         return words
 
-    def _receive(self, seconds: float) -> bytes:
-        if not self._line.poll(seconds):
-            raise TimeoutError(f"no word within {seconds} s")
-        return self._line.recv_bytes()
-
     def alive(self) -> bool:
         """Whether the process runs."""
-        return self._process.poll() is None
+        return self._child.alive()
 
-    def stop(self) -> None:
+    def end(self) -> None:
         """Kill the process and wait until it is gone."""
-        self._process.kill()
-        self._process.wait()
-        self._line.close()
+        self._child.end()
 
 
 def last_boxed(text: str) -> str | None:

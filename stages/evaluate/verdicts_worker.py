@@ -4,11 +4,12 @@
 math-verify, and nothing of the main program is run again. What a pair does to it (a hang inside one
 big-integer operation, a crash, all memory) stays in it.
 
-The line carries JSON: a greeting (null, or why math-verify cannot be used), then lists of
-(reference, answer) pairs; each pair is answered, in order, by true or false.
+The line carries a greeting (None, or why math-verify cannot be used), then lists of (reference,
+answer) pairs; each pair is answered, in order, by True or False.
+
+    python verdicts_worker.py SECONDS FILE_DESCRIPTOR
 """
 
-import json
 import resource
 import signal
 import sys
@@ -32,19 +33,19 @@ def serve(line: Connection, seconds: float) -> None:
     try:
         agree = _judge()
     except ImportError as error:
-        line.send_bytes(json.dumps(str(error)).encode())
+        line.send(str(error))
         return
-    line.send_bytes(b"null")
+    line.send(None)
     while True:
         try:
-            pairs = json.loads(line.recv_bytes())
+            pairs = line.recv()
         except EOFError:
             return
         for reference, answer in pairs:
             signal.setitimer(signal.ITIMER_REAL, seconds)
             verdict = agree(reference, answer)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            line.send_bytes(json.dumps(verdict).encode())
+            line.send(verdict)
 
 
 def _judge() -> Callable[[str, str], bool]:
@@ -65,4 +66,4 @@ def _judge() -> Callable[[str, str], bool]:
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])), float(sys.argv[2]))
+    serve(Connection(int(sys.argv[2])), float(sys.argv[1]))

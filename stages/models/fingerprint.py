@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from ...storage.errors import ModelError
 from ...storage.keys import canonical, key_of
+from .code import code_hashes
 
 # Fields that describe the file or its history, not the function it computes. The weights say
 # their own dtype; fields that start with _ are transformers' notes to itself.
@@ -26,21 +27,33 @@ _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 
 
 def model_fingerprint(
-    folder: Path, vocabulary: dict[str, int], declared: dict[str, Any] | None = None
+    folder: Path,
+    vocabulary: dict[str, int],
+    declared: dict[str, Any] | None = None,
+    *,
+    code: bool = False,
+    look: bool = False,
 ) -> str:
     """Return the fingerprint of the weights, config and vocabulary in a folder.
 
-    vocabulary: token -> id. declared: what stands for weights that lie elsewhere. Raises
-    `ModelError` when there are no safetensors weights, and none are declared.
+    vocabulary: token -> id. declared: what stands for weights that lie elsewhere. code: Python code
+    in the folder is run, so it counts. look: hash no weights; the fingerprint is empty where it is
+    not remembered. Raises `ModelError` when there are no safetensors weights and none are declared.
     """
+    weights: Any = declared
+    if weights is None:
+        weights = _remembered(folder) if look else _weights(folder)
+        if weights is None:
+            return ""
     config = json.loads((folder / "config.json").read_text())
-    return key_of(
-        {
-            "weights": _weights(folder) if declared is None else declared,
-            "config": {k: v for k, v in config.items() if _matters(k)},
-            "vocabulary": key_of(sorted(vocabulary.items())),
-        }
-    )
+    parts = {
+        "weights": weights,
+        "config": {k: v for k, v in config.items() if _matters(k)},
+        "vocabulary": key_of(sorted(vocabulary.items())),
+    }
+    if code and (hashes := code_hashes(folder)):
+        parts["code"] = hashes
+    return key_of(parts)
 
 
 def _matters(field: str) -> bool:
@@ -62,14 +75,30 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _weights(folder: Path) -> str:
-    files = weight_files(folder)
+def _memo(files: list[Path]) -> Path:
+    """Return where the digest of these files is remembered, by path, size and time."""
     stamp = tuple((str(f.resolve()), os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in files)
-    memo = _memo_folder() / key_of(stamp)
+    return _memo_folder() / key_of(stamp)
+
+
+def _remembered(folder: Path) -> str | None:
+    """Return the digest of weights that were hashed before; nothing is written."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return None
     with contextlib.suppress(OSError):
-        remembered = memo.read_text()
+        remembered = _memo(files).read_text()
         if len(remembered) == _DIGEST_LENGTH:  # a machine that lost power may leave it empty
             return remembered
+    return None
+
+
+def _weights(folder: Path) -> str:
+    files = weight_files(folder)
+    remembered = _remembered(folder)
+    if remembered is not None:
+        return remembered
+    memo = _memo(files)
     tensors = sorted(t for file in files for t in _tensor_hashes(file))
     digest = hashlib.sha256(canonical(tensors).encode()).hexdigest()
     with contextlib.suppress(OSError):  # a memory aid: a read-only home costs time, nothing else
@@ -81,7 +110,7 @@ def _weights(folder: Path) -> str:
 
 
 def _memo_folder() -> Path:
-    """Return where weights already hashed are remembered, by path, size and time."""
+    """Return where weights already hashed are remembered."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "tip" / "fingerprints"
 

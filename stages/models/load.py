@@ -11,24 +11,23 @@ from typing import Any
 import torch
 
 from ...storage.errors import ModelError
-from .card import ModelCard, first_line, quiet, read_card
+from .card import ModelCard
+from .cpu.attention import NAME as BY_PRODUCTS
 from .cpu.attention import use_products_in_attention
-from .cpu.heap import keep_freed_memory
-from .cpu.products import use_faster_products
+from .fingerprint import weight_files
+from .folder import first_line
 from .language_model import LanguageModel
 from .probe import probe
-from .settings import ModelSettings
+from .quiet import quiet
 
 
 def load_model(
-    settings: ModelSettings,
-    device: torch.device,
-    dtype: torch.dtype,
-    card: ModelCard | None = None,
+    card: ModelCard, device: torch.device, dtype: torch.dtype, *, attention: str = "sdpa"
 ) -> LanguageModel:
     """Load a model in evaluation mode and show on a probe that head(body(x)) = model(x).
 
-    card: the model's, where it has been read before: a tokenizer takes as long as small weights.
+    attention: name of transformers' implementation, as `cpu/process.py` gives it. Nothing of the
+    process is changed.
 
     Raises `ModelError` for a folder without safetensors, weights that are missing or of another
     shape than the config says, an architecture that needs its own code, or logits that are not a
@@ -36,17 +35,14 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM  # heavy
 
-    if device.type == "cpu":
-        keep_freed_memory()
-        use_faster_products()
-    card = card or read_card(settings)
+    weight_files(card.folder)
     try:
         with quiet():
             both: Any = AutoModelForCausalLM.from_pretrained(
                 card.folder,
                 dtype=dtype,
                 use_safetensors=True,
-                trust_remote_code=settings.trust_remote_code,
+                trust_remote_code=card.code,
                 attn_implementation="sdpa",
                 ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
@@ -58,6 +54,7 @@ def load_model(
     model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         _own_memory(model)
+    if attention == BY_PRODUCTS:
         with quiet():
             use_products_in_attention(model)
     loaded = LanguageModel(model, card, device, dtype)

@@ -18,9 +18,10 @@ import pyarrow as pa
 import torch
 
 from ...storage.errors import NumericsError
+from ...storage.facts import TeacherFacts
 from ..arrays.batching import evenly
 from ..arrays.ragged import Ragged, concatenate
-from ..engines.protocols import Scored, Scorer, Tick, silent
+from ..engines.protocols import Scorer, Tick, silent
 from .checks import CHECK_TOLERANCE
 from .settings import ScoreSettings
 from .shard import RolloutArrays, read_rollouts
@@ -41,7 +42,7 @@ def score_with_engine(
     student_vocabulary: int,
     teacher_prompts: Mapping[str, Sequence[int]] | None = None,
     tick: Tick = silent,
-) -> tuple[pa.Table, dict]:
+) -> tuple[pa.Table, TeacherFacts]:
     """Return the `teacher` table of a shard and facts. dtype: `float32`, ..., for tolerances.
 
     The entropy is that of the fetched ids and one bucket for all others, a lower bound. Raises
@@ -70,7 +71,7 @@ def score_with_engine(
     table = teacher_table(shard, supports, np.concatenate(entropies).astype(np.float32))
     gap = _recheck(scorer, shard, rows, answers, settings, limit)
     facts = {"teacher_check_gap": gap, "given_ids": scorer.given_ids}
-    return table, teacher_facts(shard, table) | facts
+    return table, TeacherFacts.model_validate(teacher_facts(shard, table) | facts)
 
 
 def _led(shard: RolloutArrays, row: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +87,7 @@ def _ask(
     led: Sequence[tuple[np.ndarray, np.ndarray]],
     settings: ScoreSettings,
     tick: Tick,
-) -> Scored:
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Return the engine's answers, after showing that they are about the ids asked."""
     sequences = [np.concatenate([shard.teacher_prompts[r], shard.responses.row(r)]) for r in rows]
     starts = [len(shard.teacher_prompts[r]) for r in rows]
@@ -96,9 +97,10 @@ def _ask(
             np.where(true, ids, -1).astype(np.int32) if ids.shape[1] else None for ids, true in led
         ]
     mean = shard.responses.counts[rows].mean()
-    answers = scorer.score(
+    scored = scorer.score(
         sequences, starts, settings.engine_top, given, lambda n: tick(round(n * mean))
     )
+    answers = [(a.ids, a.logprobs, a.given) for a in scored]
     for row, asked, (ids, _, values) in zip(
         rows, given or [None] * len(rows), answers, strict=True
     ):
@@ -241,7 +243,7 @@ def _recheck(
     scorer: Scorer,
     shard: RolloutArrays,
     rows: np.ndarray,
-    answers: Scored,
+    answers: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
     settings: ScoreSettings,
     limit: float,
 ) -> float:
@@ -251,7 +253,7 @@ def _recheck(
         row = int(rows[place])
         prompt = shard.teacher_prompts[row]
         sequence = np.concatenate([prompt, shard.responses.row(row)])
-        again = scorer.score([sequence], [len(prompt)], 1)[0][1][:, 0]
+        again = scorer.score([sequence], [len(prompt)], 1)[0].logprobs[:, 0]
         gaps.append(float(np.abs(again - answers[place][1][:, 0]).mean()))
     gap = max(gaps) if np.isfinite(gaps).all() else float("nan")
     if not gap <= limit:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from ...storage.facts import TeacherFacts, TokensFacts
 from ..arrays.batching import fill
 from ..arrays.chunks import chunk_rows
 from ..engines.protocols import Tick, silent
@@ -53,13 +54,14 @@ def score_joint(
     *,
     teacher_prompts: Mapping[str, Sequence[int]] | None = None,
     tick: Tick = silent,
-) -> tuple[pa.Table, pa.Table, dict]:
+) -> tuple[pa.Table, pa.Table, TeacherFacts, TokensFacts]:
     """Score a shard with both models in memory: exact entropies and divergences.
 
     teacher_prompts: by prompt hash, where the teacher is shown another prompt than the student.
     Returns the `teacher` table, the `tokens` table (rows in the order of the rollouts, then of
-    positions) and facts. Raises `NumericsError` when a number is not finite or the independent
-    check of a few rollouts disagrees, and `ModelError` for a token that a model does not have.
+    positions) and the facts of both. Raises `NumericsError` when a number is not finite or the
+    independent check of a few rollouts disagrees, and `ModelError` for a token that a model does
+    not have.
     """
     shard = read_rollouts(rollouts, teacher_prompts)
     refuse_unknown_ids("student", student, shard.responses.values)
@@ -85,7 +87,8 @@ def score_joint(
     return (
         table,
         tokens_table(shard, columns, student),
-        masses(columns) | teacher_facts(shard, table) | checks,
+        TeacherFacts.model_validate(teacher_facts(shard, table) | checks),
+        TokensFacts.model_validate(masses(columns) | checks),
     )
 
 

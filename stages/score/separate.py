@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from ...storage.facts import TeacherFacts, TokensFacts
 from ..arrays.batching import fill, on_device
 from ..arrays.chunks import chunk_rows
 from ..arrays.ragged import Ragged, from_lists
@@ -55,7 +56,7 @@ def score_teacher(
     student_vocabulary: int,
     teacher_prompts: Mapping[str, Sequence[int]] | None = None,
     tick: Tick = silent,
-) -> tuple[pa.Table, dict]:
+) -> tuple[pa.Table, TeacherFacts]:
     """Return the `teacher` table of a shard, without the student, and facts.
 
     student_vocabulary: rows of the student's head; other ids stay in the tail. The table is the
@@ -74,7 +75,7 @@ def score_teacher(
     columns = columns_in_order(numbers, back, shard)
     checks = recheck("teacher", teacher, shard.teacher_prompts, shard, columns, settings.check_rows)
     table = teacher_table(shard, supports_in_order(supports, back), columns["teacher_entropy"])
-    return table, teacher_facts(shard, table) | checks
+    return table, TeacherFacts.model_validate(teacher_facts(shard, table) | checks)
 
 
 def _teacher_batch(
@@ -109,7 +110,7 @@ def score_student(
     settings: ScoreSettings,
     *,
     tick: Tick = silent,
-) -> tuple[pa.Table, dict]:
+) -> tuple[pa.Table, TokensFacts]:
     """Make the `tokens` table from stored teacher signals, and facts: no teacher runs.
 
     The student need not be the one that made the rollouts (a replay).
@@ -137,7 +138,8 @@ def score_student(
     columns = columns_in_order(parts, places_back(batches, shard), shard)
     checks = recheck("student", student, shard.student_prompts, shard, columns, settings.check_rows)
     facts = {"lost_mass": lost / max(1, len(shard.responses.values))}
-    return tokens_table(shard, columns, student), masses(columns) | checks | facts
+    known = masses(columns) | checks | facts
+    return tokens_table(shard, columns, student), TokensFacts.model_validate(known)
 
 
 def _student_batch(

@@ -167,14 +167,13 @@ def tokens_table(
 ) -> pa.Table:
     """Return the `tokens` table of a shard. columns: the fields of `Features`, [N] each."""
     rollout, position = positions(shard)
-    special = [*getattr(student.card.tokenizer, "all_special_ids", []), *student.card.stop_ids]
     return pa.table(
         {
             "rollout": rollout,
             "position": position.astype(np.int32),
             "token": shard.responses.values.astype(np.int32),
             "trainable": shard.trainable,
-            "special": np.isin(shard.responses.values, special),
+            "special": np.isin(shard.responses.values, student.card.special_ids),
             **columns,
         },
         schema=schema(TOKENS),

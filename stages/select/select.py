@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ...storage import columns
 from ...storage.errors import ConfigError, InputError
+from ...storage.facts import SelectionFacts
 from ...storage.keys import key_of
 from ...storage.queries import (
     add_rollouts_view,
@@ -47,17 +48,12 @@ def select(
     seed: int,
     vocabulary: int,
     threads: int = 0,
-) -> tuple[pa.Table, dict[str, Any]]:
+) -> tuple[pa.Table, SelectionFacts]:
     """Return the SELECTION table, ordered by rollout and position, and facts about it.
 
     tokens, rollouts: the parts of one round. seed: of ties and draws. vocabulary: V, for entropies
     as shares of ln V. threads: 0 takes all cores.
 
-    Facts: `trainable` and `kept` tokens, `kept_reverse_kl` (the share of all reverse KL that is
-    kept), `selected_reverse_kl` and `unselected_reverse_kl` (nats: its mean over the tokens that
-    are trained on, and over the others), `types` (each type's share of the trainable and of the
-    kept tokens and of their reverse KL), the `cuts` used, the rule's numbers of the `round`,
-    `keep`, `rule`, `sql` (the rule's file), `seconds`.
     Raises `InputError` for a rule or condition that cannot be used, `ConfigError` for settings
     that contradict the rule, `StoreError` for parts that cannot be read.
     """
@@ -82,7 +78,7 @@ def select(
         "round": numbers,
         "seconds": round(time.monotonic() - began, 3),
     }
-    return table, facts
+    return table, SelectionFacts.model_validate(facts)
 
 
 def selection_inputs(settings: SelectSettings) -> dict[str, Any]:

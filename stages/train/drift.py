@@ -7,6 +7,8 @@ student that sampled. Over all tokens it is the staleness of the rollouts.
 Source: Schulman, "Approximating KL Divergence", 2020.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,15 +23,26 @@ from .settings import TrainSettings
 _FEWEST, _MOST = 16, 32  # rollouts
 
 
+@dataclass(frozen=True)
+class Drift:
+    """Means of KL(before || after) in nats a token; 0 where there are no such tokens.
+
+    staleness: over all tokens looked at. selected: over those that were trained on. unselected:
+    over the others.
+    """
+
+    staleness: float
+    selected: float
+    unselected: float
+
+
 @torch.inference_mode()
-def drift(student: LanguageModel, data: TrainingData, settings: TrainSettings) -> dict[str, float]:
+def drift(student: LanguageModel, data: TrainingData, settings: TrainSettings) -> Drift:
     """Return estimates of KL(student before the round || after), nats a token.
 
     student: after the round. An eighth of the round's rollouts is looked at, evenly spread, but at
     least 16 and at most 32: more would cost a round noticeably.
 
-    `staleness` is the mean over all tokens, `drift_selected` over those that were trained on,
-    `drift_unselected` over the others; where there are none, 0.
     """
     count = min(len(data.rollouts), max(_FEWEST, min(_MOST, len(data.rollouts) // 8)))
     rows = np.linspace(0, len(data.rollouts) - 1, count).astype(int)
@@ -46,11 +59,7 @@ def drift(student: LanguageModel, data: TrainingData, settings: TrainSettings) -
         changes.append(np.expm1(change) - change)
         chosen.append(trained[places])
     terms, selected = np.concatenate(changes), np.concatenate(chosen)
-    return {
-        "staleness": _mean(terms),
-        "drift_selected": _mean(terms[selected]),
-        "drift_unselected": _mean(terms[~selected]),
-    }
+    return Drift(_mean(terms), _mean(terms[selected]), _mean(terms[~selected]))
 
 
 def _logprobs(

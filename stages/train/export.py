@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from ...storage.store.store import Draft
 from ..models.language_model import LanguageModel
 
-SMALL_FILES = {".json", ".txt", ".model", ".jinja"}  # what a model folder holds beside weights
+# what a model folder holds beside weights
+SMALL_FILES = {".json", ".txt", ".model", ".jinja"}
 
 
 def export(model: LanguageModel, draft: Draft, dtype: str) -> None:
@@ -23,6 +24,7 @@ def export(model: LanguageModel, draft: Draft, dtype: str) -> None:
     config.pop("torch_dtype", None)
     config["dtype"] = dtype
     draft.file("config.json").write_text(json.dumps(config, indent=2))
+    kept = SMALL_FILES | ({".py"} if model.card.code else set())
     for path in sorted(model.card.folder.iterdir()):
-        if path.suffix in SMALL_FILES and path.name != "config.json" and "index" not in path.name:
+        if path.suffix in kept and path.name != "config.json" and "index" not in path.name:
             draft.file(path.name).write_bytes(path.read_bytes())

@@ -6,7 +6,7 @@ renamed: a reader sees the old state or the new one.
 """
 
 import json
-import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...storage.errors import StoreError
+from ...storage.files import replacing
+
+FILE = "state.safetensors"
 
 
 def save_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]
 ) -> None:
-    """Write masters, moments and `about` (JSON: step, counters, key) to one file."""
+    """Write masters, moments and `about` (JSON: step, counters, key) below a folder."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -29,12 +32,19 @@ def save_state(
         tensors[f"master.{name}"] = parameter.detach().contiguous()
         for moment, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{moment}.{name}"] = value.detach().contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file(tensors, beside, metadata={"about": json.dumps(about)})
-    with beside.open("rb+") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with replacing(path / FILE) as beside:
+            save_file(tensors, beside, metadata={"about": json.dumps(about)})
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the training state cannot be written ({error.strerror or error}); free some "
+            "space, or choose another place with `runs`"
+        ) from error
+
+
+def drop_state(path: Path) -> None:
+    """Remove a state, where there is one."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def load_state(
@@ -48,7 +58,7 @@ def load_state(
     try:
         if about is None:
             raise OSError("unreadable")
-        with safe_open(path, framework="pt") as file:
+        with safe_open(_file(path), framework="pt") as file:
             names = set(file.keys())
             for name, parameter in model.named_parameters():
                 if not parameter.requires_grad:
@@ -72,10 +82,15 @@ def load_state(
 def state_about(path: Path) -> dict[str, Any] | None:
     """Return `about` of a state file, or None where there is no readable one."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(_file(path), framework="pt") as file:
             return json.loads(file.metadata()["about"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def _file(path: Path) -> Path:
+    """Return the file of a state: older versions wrote the file alone."""
+    return path / FILE if path.is_dir() else path
 
 
 def _copy(parameter: Tensor, value: Tensor) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...storage.errors import NumericsError
+from ...storage.facts import CheckpointFacts
 from ..arrays.batching import fill, on_device, pad
 from ..arrays.chunks import chunk_rows
 from ..arrays.noise import mix
@@ -27,6 +28,7 @@ from ..models.device import resolve_dtype
 from ..models.language_model import LanguageModel
 from ..signals.loss import sparse_loss
 from .data import TrainingData
+from .drift import Drift
 from .settings import TrainSettings
 from .state import load_state, save_state, state_about
 
@@ -51,6 +53,27 @@ class Totals:
     skipped: int = 0
     skipped_in_a_row: int = 0
     losses: list[float | None] = field(default_factory=list)
+
+    def facts(self, rate: float, moved: Drift) -> CheckpointFacts:
+        """Return what a checkpoint's manifest says of its training; its fingerprint is still open.
+
+        rate: learning rate of the last step. moved: how far the student moved on its rollouts.
+        """
+        return CheckpointFacts(
+            fingerprint="",
+            steps=self.step,
+            trained_tokens=self.trained_tokens,
+            body_tokens=self.body_tokens,
+            loss=self.loss / max(self.weight, 1e-30),
+            losses=self.losses,
+            student_mass=self.mass / max(self.trained_tokens, 1),
+            largest_gradient=self.grad_norm,
+            skipped=self.skipped,
+            learning_rate=rate,
+            staleness=moved.staleness,
+            drift_selected=moved.selected,
+            drift_unselected=moved.unselected,
+        )
 
 
 def train_inputs(
@@ -101,22 +124,22 @@ def train(
     rates: Sequence[float],
     *,
     seed: int,
-    state: Path | None,
+    start: Path | None,
     snapshot: Path,
     key: str,
     tick: Tick = silent,
 ) -> tuple[torch.optim.Optimizer, Totals]:
     """Train the student in place, float32 masters throughout.
 
-    student: loaded in float32. state: the training state of the round before. snapshot: where a
+    student: loaded in float32. start: the training state of the round before. snapshot: where a
     killed training continues; `key` says whether a snapshot found there is of this very training.
     Returns the optimiser (for `save_state`) and the totals. Raises `NumericsError` when three steps
     in a row are not finite.
     """
     model = _trainable(student, settings)
     optimizer = _optimizer(model, settings)
-    if state is not None:
-        load_state(state, model, optimizer)
+    if start is not None:
+        load_state(start, model, optimizer)
     totals = _resume(snapshot, model, optimizer, key)
     plan = _plan(data.rollouts, settings, seed)
     saved = time.monotonic()

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 
 from ..errors import StoreError
 from .places import Place, unique
@@ -44,16 +43,21 @@ class Claim:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="tip-claim", daemon=True)
 
-    def __enter__(self) -> "Claim":
+    def start(self) -> None:
+        """Begin to show that its holder lives."""
         self._thread.start()
+
+    def __enter__(self) -> "Claim":
+        self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let it go; may be called again."""
+        if self._over.is_set():
+            return
         self._over.set()
         self._thread.join()
         # Those taken over from silent holders go as well; later ones belong to somebody else.
@@ -71,11 +75,17 @@ class Claim:
 
 
 def acquire(
-    place: Place, folder: str, patience: Patience, done: Callable[[], bool]
+    place: Place,
+    folder: str,
+    patience: Patience,
+    done: Callable[[], bool],
+    *,
+    wait: bool = True,
 ) -> Claim | None:
     """Wait until this process holds a claim on an artifact's folder; None if `done` comes first.
 
-    Polls at a quarter of the beat. With `silence_seconds = 0` nobody waits for anybody.
+    Polls at a quarter of the beat. With `silence_seconds = 0` nobody waits for anybody. Without
+    `wait` there is one try: None where somebody holds a claim, alive or not.
     """
     token = unique()
     watched, since = (0, b""), time.monotonic()
@@ -89,6 +99,8 @@ def acquire(
         silent = time.monotonic() - since >= patience.silence_seconds
         if (number == 0 or silent) and place.create(_name(folder, number + 1), _text(token, 0)):
             return Claim(place, folder, number + 1, token, patience.beat_seconds)
+        if not wait:
+            return None
         time.sleep(patience.beat_seconds / 4)
     return None
 

@@ -35,8 +35,6 @@ class RemotePlace:
         self.url = url.rstrip("/")
         self.cache = (cache or default_cache()).absolute()
         self.drafts = self.cache / ".drafts"
-        with reported("write to the cache", self.cache):
-            self.drafts.mkdir(parents=True, exist_ok=True)
         self.fs, self.root = _connect(self.url)
 
     def __str__(self) -> str:
@@ -120,6 +118,8 @@ class RemotePlace:
     def opened(self, name: str) -> Iterator[Path | None]:
         """Download an object for as long as the context lasts."""
         path = self.drafts / f"{unique()}.tmp"
+        with reported("write to the cache", self.cache):
+            self.drafts.mkdir(parents=True, exist_ok=True)
         try:
             yield path if self._fetch(name, path) else None
         finally:

@@ -187,11 +187,12 @@ def _way_out(error: OSError) -> str:
 class LocalPlace:
     """A folder of a file system with hard links and `fsync`, shared disks included."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, write: bool = True) -> None:
         self.root = root.absolute()
         self.drafts = self.root / ".drafts"
-        with reported("write to the store", self.root):
-            self.drafts.mkdir(parents=True, exist_ok=True)
+        if write:
+            with reported("write to the store", self.root):
+                self.drafts.mkdir(parents=True, exist_ok=True)
 
     def __str__(self) -> str:
         return str(self.root)

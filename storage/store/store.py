@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import StoreError
 from .artifacts import Artifact, Part, artifact_key, contents_hash, damage, manifest, read_manifest
-from .claims import Patience, acquire
+from .claims import Claim, Patience, acquire
 from .drafts import Draft, drafted
 from .objects import RemotePlace
 from .places import (
@@ -32,7 +32,7 @@ from .places import (
 )
 from .sweep import sweep
 
-__all__ = ["Artifact", "Draft", "Make", "Part", "Patience", "Size", "Store"]
+__all__ = ["Artifact", "Draft", "Make", "Part", "Patience", "Pending", "Size", "Store"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,17 +55,24 @@ class Store:
     """Artifacts below one root: a folder, or a prefix of a bucket such as `s3://bucket/tip`."""
 
     def __init__(
-        self, root: str | Path, *, cache: Path | None = None, patience: Patience | None = None
+        self,
+        root: str | Path,
+        *,
+        write: bool = True,
+        cache: Path | None = None,
+        patience: Patience | None = None,
     ) -> None:
-        """Open a store, creating its folder.
+        """Open a store, creating its folder; or, without `write`, only to look at it.
 
-        `cache` holds local copies of a remote store's parts (default: `$TIP_CACHE`, else
-        `~/.cache/tip`). Raises `StoreError` if the root cannot be written, or if it does not
-        refuse a second create-only write.
+        Looking makes nothing, not even a folder, and needs no permission to write; a local root
+        that is not there is an empty store. `cache` holds local copies of a remote store's parts
+        (default: `$TIP_CACHE`, else `~/.cache/tip`). Raises `StoreError` if the root cannot be
+        written, or if it does not refuse a second create-only write.
         """
-        self.place = _place(str(root), cache)
-        self._patience = patience or Patience()
-        _probe(self.place)
+        self.place = _place(str(root), cache, write=write)
+        self._patience, self._write = patience or Patience(), write
+        if write:
+            _probe(self.place)
 
     def __str__(self) -> str:
         return str(self.place)
@@ -93,19 +100,48 @@ class Store:
         `make` runs if nobody has made it and nobody living is making it. Its errors pass
         through, and nothing of what it wrote remains.
         """
+        begun = self.begin(kind, inputs)
+        if isinstance(begun, Artifact):
+            return begun, False
+        assert begun is not None  # it has waited
+        with begun:
+            return begun.make(make)
+
+    def begin(
+        self, kind: str, inputs: dict[str, Any], *, wait: bool = True
+    ) -> "Artifact | Pending | None":
+        """Return an artifact, or the right to make it: what is held is nobody else's to make.
+
+        Where somebody else holds a claim: waits until they have made it or fall silent; without
+        `wait`, returns None at once.
+        """
         if inputs.get("kind", kind) != kind:
             raise ValueError(f"inputs of {kind} name another kind: {inputs['kind']!r}")
         key = artifact_key(kind, inputs)
         folder = folder_name(kind, key)
         while (found := self.find(kind, key)) is None:
+            self._refuse_looking()
             claim = acquire(
-                self.place, folder, self._patience, lambda: self.find(kind, key) is not None
+                self.place,
+                folder,
+                self._patience,
+                lambda: self.find(kind, key) is not None,
+                wait=wait,
             )
-            if claim is not None:
-                with claim:
-                    found = self.find(kind, key)
-                    return (found, False) if found else self._make(kind, key, inputs, make)
-        return found, False
+            if claim is None:
+                if wait:
+                    continue
+                return self.find(kind, key)
+            claim.start()
+            found = self.find(kind, key)
+            if found is None:
+                return Pending(self, kind, key, inputs, claim)
+            claim.release()
+        return found
+
+    def _refuse_looking(self) -> None:
+        if not self._write:
+            raise StoreError(f"{self.place} was opened to look at it: nothing is made in it")
 
     def list(self, kind: str | None = None, damaged: Words | None = None) -> Iterator[Artifact]:
         """Give all artifacts, or those of one kind, by kind and key.
@@ -159,10 +195,10 @@ class Store:
                 wrong.append(f"{artifact.kind} part {name!r} ({self.place}/{where}): {found}")
         return wrong
 
-    def sizes(self) -> dict[str, Size]:
-        """Return what each kind takes; artifacts with a damaged manifest are not counted."""
+    def sizes(self, damaged: Words | None = None) -> dict[str, Size]:
+        """Return what each kind takes; for `damaged` see `list`."""
         sizes: dict[str, Size] = {}
-        for artifact in self.list(damaged=[]):
+        for artifact in self.list(damaged=damaged):
             old = sizes.get(artifact.kind, Size())
             sizes[artifact.kind] = Size(
                 old.artifacts + 1, old.bytes + artifact.bytes, old.rows + artifact.rows
@@ -175,6 +211,7 @@ class Store:
             artifact = self.find(kind, key)
         except StoreError:
             artifact = None
+        self._refuse_looking()
         # First the manifest: what lacks one does not exist, and `sweep` removes its parts.
         self.place.remove(manifest_name(kind, key))
         if artifact is not None:
@@ -187,6 +224,7 @@ class Store:
         object store there are no locks: the age is that of the youngest file beside the draft,
         and a living writer renews its claim there every two seconds, so a minute is safe.
         """
+        self._refuse_looking()
         return sweep(self.place, self.find, older_than_seconds)
 
     def _make(
@@ -222,14 +260,39 @@ class Store:
         return winner, False
 
 
+class Pending:
+    """The right to make one artifact, as long as its claim is held."""
+
+    def __init__(
+        self, store: Store, kind: str, key: str, inputs: dict[str, Any], claim: Claim
+    ) -> None:
+        self._store, self._claim = store, claim
+        self._of = (kind, key, inputs)
+
+    def __enter__(self) -> "Pending":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def make(self, make: Make) -> tuple[Artifact, bool]:
+        """Make and commit it, and let the claim go; see `Store.ensure`."""
+        with self:
+            return self._store._make(*self._of, make)
+
+    def release(self) -> None:
+        """Let the claim go: somebody else may make it. May be called again."""
+        self._claim.release()
+
+
 def _home(artifact: Artifact, part: Part) -> str:
     return f"{folder_name(artifact.kind, artifact.key)}/{part.file}"
 
 
-def _place(root: str, cache: Path | None) -> Place:
+def _place(root: str, cache: Path | None, *, write: bool) -> Place:
     if "://" in root and not root.startswith("file://"):
         return RemotePlace(root, cache)
-    return LocalPlace(Path(root.removeprefix("file://")).expanduser())
+    return LocalPlace(Path(root.removeprefix("file://")).expanduser(), write=write)
 
 
 def _probe(place: Place) -> None:

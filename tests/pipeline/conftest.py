@@ -80,8 +80,7 @@ def contents(session: Session) -> dict[str, list[str]]:
     out: dict[str, list[str]] = {}
     for _, pointers in session.run.rounds():
         for kind in ("rollouts", "teacher", "tokens", "selection", "checkpoint"):
-            keys = pointers[kind] if isinstance(pointers[kind], list) else [pointers[kind]]
-            for key in keys:
+            for key in pointers.of(kind):
                 artifact = session.store.find(kind, key)
                 assert artifact is not None
                 out.setdefault(kind, []).append(artifact.content)

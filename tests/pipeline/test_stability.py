@@ -3,26 +3,27 @@
 from typing import Any
 
 import pytest
-from tip.pipeline.metrics import by_round
+from tip.pipeline.metrics import RoundMetrics, by_round
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import open_session
 from tip.pipeline.show.status import print_run
 from tip.pipeline.stability import lost_ground, rounds_that_lost_ground, warning
 
 from .conftest import MakeConfig
 
 
-def rounds(*values: float, all_tokens: float = 0.2) -> dict[int, dict[str, dict[str, Any]]]:
+def rounds(*values: float, all_tokens: float = 0.2) -> dict[int, RoundMetrics]:
     """Return rounds with these reverse KLs on unselected tokens; all_tokens: of the first round."""
-    return {
-        n: {
+    lines: list[dict[str, Any]] = []
+    for n, value in enumerate(values):
+        stages = {
             "score": {"reverse_kl": all_tokens if n == 0 else 9.0},
             "select": {"unselected_reverse_kl": value},
             "train": {"drift_unselected": n / 100},
         }
-        for n, value in enumerate(values)
-    }
+        lines += [{"round": n, "stage": name} | numbers for name, numbers in stages.items()]
+    return by_round(lines)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_growth_is_counted_from_the_best_round_before() -> None:
 
 
 def test_a_round_that_is_not_selected_yet_says_nothing() -> None:
-    assert lost_ground({**rounds(0.1, 0.1), 2: {"evaluate": {"accuracy": 1.0}}}, 2) is None
+    assert lost_ground({**rounds(0.1, 0.1), 2: RoundMetrics()}, 2) is None
 
 
 def test_the_warning_names_the_numbers_and_the_ways_out(config: MakeConfig) -> None:
@@ -63,7 +64,7 @@ def test_a_run_that_forgets_what_it_is_not_trained_on_says_so(
     settings = config(
         rounds=3, select={"rule": "q3", "keep": 0.1}, train={"lr": 2e-3, "warmup_steps": 1}
     )
-    session = Session(settings, Reporter())
+    session = open_session(settings, Reporter())
     play(session)
     print_run(session.run)
     output = capsys.readouterr()
@@ -71,11 +72,11 @@ def test_a_run_that_forgets_what_it_is_not_trained_on_says_so(
     assert "lower train.lr" in output.out
     numbers = by_round(session.run.metrics())
     assert rounds_that_lost_ground(numbers)
-    drift = [stages["train"]["drift_unselected"] for stages in numbers.values()]
+    drift = [r.train.drift_unselected or 0 for r in numbers.values() if r.train]
     assert max(drift) > 0.02
 
 
 def test_a_run_that_keeps_what_it_has_raises_no_alarm(config: MakeConfig) -> None:
-    session = Session(config(rounds=3))
+    session = open_session(config(rounds=3))
     play(session)
     assert rounds_that_lost_ground(by_round(session.run.metrics())) == []

@@ -26,6 +26,7 @@ class Served:
         self.detokenize: Callable[[list[int]], str] | None = None
         self.faults: list[Any] = []
         self.asked: list[int] = []  # sequences of each completion request
+        self.keys: set[str | None] = set()  # what requests say of their right to ask
         self.slow_seconds = 1.0
         self.parallel = self.most_parallel = 0
         self.lock = threading.Lock()
@@ -52,6 +53,7 @@ class Served:
 
             def answer(self, value: Any, code: int = 200) -> None:
                 with served.lock:
+                    served.keys.add(self.headers["Authorization"])
                     fault = served.faults.pop(0) if served.faults else None
                 if fault == "drop":
                     self.connection.close()
@@ -74,7 +76,8 @@ class Served:
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.port = self.server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        # a glance every hundredth of a second at whether it is to stop
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
         self.server.shutdown()

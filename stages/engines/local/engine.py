@@ -68,6 +68,12 @@ class LocalEngine:
             np.concatenate([p.stopped for p in parts])[back],
         )
 
+    def prefetch(self, requests: Sequence[Request], sampling: Sampling) -> None:
+        """Do nothing: this engine works when it is asked."""
+
+    def abort(self, requests: Sequence[Request], sampling: Sampling) -> None:
+        """Do nothing: nothing was begun."""
+
     def _batches(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
         """Yield the requests of each batch: neighbours in prompt length, so little is padding."""
         lengths = np.array([len(r.prompt_ids) for r in requests])

@@ -6,18 +6,12 @@ rollout's id, so a response does not depend on its shard or its round; bit for b
 promised, since a batch changes the rounding of logits.
 """
 
-import contextlib
 import importlib.util
 import itertools
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from multiprocessing import Pipe
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,21 +19,22 @@ import numpy as np
 from ....storage.errors import ModelError
 from ...arrays.noise import mix
 from ...arrays.ragged import Ragged, concatenate
-from ..protocols import Request, Responses, Sampling, Tick, silent
+from ..child import Child
+from ..protocols import Request, Responses, Sampling, Scored, Tick, silent
+from .messages import EngineFacts, Generation, Scoring
 from .spec import EngineSpec
-from .words import EngineMemoryError, explained
+from .words import explained, killed
 
 _KILLED = -9
-
-
-_PATIENCE = 20  # seconds for a process to end by itself, after its running step
-
-
-_BURIAL = 10  # seconds for the killed to be gone; where nobody buries orphans, they stay listed
+_PATIENCE = 20.0  # seconds for a process to end by itself, after its running step
 
 
 class VllmEngine:
-    """A model in a vLLM process. Close it to have the memory back; it closes with its owner."""
+    """A model in a vLLM process: an `Engine` and a `Scorer`.
+
+    Close it to have the memory back; it closes with its owner, and where an answer was waited for
+    in vain: what is under way then must not be taken for the answer to another question.
+    """
 
     def __init__(self, spec: EngineSpec) -> None:
         """Start the process and wait until the model is loaded."""
@@ -47,19 +42,18 @@ class VllmEngine:
         self.spec = spec
         self._submitted: set[str] = set()
         self._numbers = itertools.count()
+        # what a killed process leaves behind of its temporary files goes with the folder
+        self._scratch = tempfile.TemporaryDirectory(prefix="vllm-", ignore_cleanup_errors=True)
         self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115  # closed with the process
-        self._pipe, far = Pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", f"{__package__}.worker", str(far.fileno())],
-            pass_fds=[far.fileno()],
-            env=spec.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
+        self._child = Child(
+            ["-m", f"{__package__}.worker", self._scratch.name],
+            environment=spec.environment() | _temporary(self._scratch.name),
+            log=self._log,
+            leads=False,  # Python's resource tracker stays outside of its group
         )
-        far.close()
         self._send("start", spec.arguments())
-        self.facts: dict[str, Any] = self._receive("ready", silent)
+        self.facts: EngineFacts = self._receive("ready", silent)
+        self.vocabulary, self.given_ids = self.facts.vocabulary, self.facts.given_ids
 
     def __enter__(self) -> "VllmEngine":
         return self
@@ -68,28 +62,23 @@ class VllmEngine:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_process"):
+        if hasattr(self, "_child"):
             self.close()
 
-    def close(self) -> None:
-        """End the process with all that it started, and wait until their memory is free."""
-        if not self._log.closed:
-            self._end()
-            self._log.close()
+    @property
+    def closed(self) -> bool:
+        """Return whether the process has been ended, by `close` or by a failure."""
+        return self._log.closed
 
-    def _end(self) -> int:
-        """Close the pipe, end the whole process group, and return the exit code of its leader."""
-        self._pipe.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
-        deadline = time.monotonic() + _BURIAL
-        with contextlib.suppress(ProcessLookupError):  # nobody of the group is left
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            while time.monotonic() < deadline:
-                os.killpg(self._process.pid, 0)
-                time.sleep(0.02)
-        return self._process.wait()
+    def close(self, patience: float = _PATIENCE) -> None:
+        """End the process with all that it started, and wait until their memory is free.
+
+        patience: seconds in which its running step may end.
+        """
+        if not self.closed:
+            self._child.end(patience)
+            self._log.close()
+            self._scratch.cleanup()
 
     def prefetch(self, requests: Sequence[Request], sampling: Sampling) -> None:
         """Begin responses that `generate` will be asked for: the engine's batch stays full."""
@@ -97,19 +86,24 @@ class VllmEngine:
         if not new:
             return
         names = [_name(r, sampling) for r in new]
-        terms = asdict(sampling)
-        terms["stop_ids"] = list(sampling.stop_ids)
-        terms["top_most"] = min(sampling.top_most, self.facts["vocabulary"])
+        most = min(sampling.top_most, self.vocabulary)
         self._submitted.update(names)
         self._send(
             "generate",
-            {
-                "names": names,
-                "prompts": [list(r.prompt_ids) for r in new],
-                "seeds": [request_seed(sampling.seed, r.rollout) for r in new],
-                "sampling": terms,
-            },
+            Generation(
+                names,
+                [list(r.prompt_ids) for r in new],
+                [request_seed(sampling.seed, r.rollout) for r in new],
+                replace(sampling, top_most=most),
+            ),
         )
+
+    def abort(self, requests: Sequence[Request], sampling: Sampling) -> None:
+        """Drop what was begun of these responses, which others made; the rest goes on."""
+        names = [n for n in (_name(r, sampling) for r in requests) if n in self._submitted]
+        if names:
+            self._submitted.difference_update(names)
+            self._send("abort", names)
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, tick: Tick = silent
@@ -125,12 +119,14 @@ class VllmEngine:
         self._send("want", names)
         parts = self._receive("done", tick)
         self._submitted.difference_update(names)
-        ids, logprobs, top, counts, stopped = zip(*parts, strict=True)
         return Responses(
-            Ragged(np.concatenate(ids), np.array([len(i) for i in ids], dtype=np.int32)),
-            np.concatenate(logprobs),
-            concatenate([Ragged(t, c) for t, c in zip(top, counts, strict=True)]),
-            np.array(stopped),
+            Ragged(
+                np.concatenate([p.ids for p in parts]),
+                np.array([len(p.ids) for p in parts], dtype=np.int32),
+            ),
+            np.concatenate([p.logprobs for p in parts]),
+            concatenate([Ragged(p.top, p.counts) for p in parts]),
+            np.array([p.stopped for p in parts]),
         )
 
     def score(
@@ -140,70 +136,70 @@ class VllmEngine:
         top: int,
         given: Sequence[np.ndarray | None] | None = None,
         tick: Tick = silent,
-    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        """Return what the model thinks of the tokens from `starts` on, sequence by sequence.
-
-        Each is ids and log-probs [n, 1 + top], the token itself first, then the most probable; and
-        the log-probs of `given` ids [n, S], -1 pads, where they were given (`facts["given_ids"]`).
-        starts: at least 1, since nothing predicts the first token.
-        """
-        if not sequences:
+    ) -> list[Scored]:
+        """Return what the model thinks of sequences; see `Scorer`."""
+        if not sequences:  # the process answers when the last is finished
             return []
         names = [f"score-{next(self._numbers)}" for _ in sequences]
         self._send(
             "score",
-            {
-                "names": names,
-                "sequences": [s.tolist() for s in sequences],
-                "starts": [int(s) for s in starts],
-                "top": min(top, self.facts["vocabulary"]),
-                "given": given,
-            },
+            Scoring(
+                names,
+                [s.tolist() for s in sequences],
+                [int(s) for s in starts],
+                min(top, self.vocabulary),
+                given,
+            ),
         )
         self._send("want", names)
         return self._receive("done", tick)
 
     def _send(self, name: str, value: Any) -> None:
         try:
-            self._pipe.send((name, value))
+            self._child.send((name, value))
         except OSError:  # it is gone; why is what it sent last
             self._receive("", silent)
 
     def _receive(self, wanted: str, tick: Tick) -> Any:
-        while True:
-            name, value = self._next()
-            if name == "tick":
-                tick(value)
-            elif name == "failed":
-                raise self._failure(value)
-            elif name == wanted:
-                return value
-
-    def _next(self) -> tuple[str, Any]:
-        """Return the next message, or `failed` without a word where the process ended without one.
-
-        The end of the pipe alone would not tell: a child of vLLM's may hold it open.
-        """
+        """Return the value of the next message of a name. Raises `ModelError` for a failure."""
         try:
-            while not self._pipe.poll(1):
-                if self._process.poll() is not None and not self._pipe.poll():
-                    return "failed", ""
-            return self._pipe.recv()
-        except (EOFError, OSError):
-            return "failed", ""
+            while True:
+                name, value = self._child.receive()
+                if name == "tick":
+                    tick(value)
+                elif name == "failed":
+                    raise self._failure(value)
+                elif name == wanted:
+                    return value
+        except EOFError:
+            raise self._failure("") from None
+        except BaseException:
+            self.close(patience=0)
+            raise
 
     def _failure(self, text: str) -> ModelError:
-        """Return the error for what the process said, or for how it ended."""
-        code = self._end()
+        """Return the error for what the process said, or for how it ended without a word."""
+        if self.closed:
+            return ModelError(f"{self.spec.folder}: its vLLM process has been closed")
+        code = self._child.end(_PATIENCE)
         self._log.seek(0)
         log = self._log.read().decode(errors="replace")
-        self._log.close()
+        self.close()
         if not text and code == _KILLED:
-            return EngineMemoryError(
-                f"{self.spec.folder}: the vLLM process was killed, as a system short of memory "
-                "does: lower vllm.cpu_cache_gb, vllm.batch_tokens or batch_size"
-            )
+            return killed(self.spec)
         return explained(self.spec, text or f"its process ended with code {code}", log)
+
+
+def _temporary(folder: str) -> dict[str, str]:
+    """Return the variables that send temporary files to a folder.
+
+    Kernels that torch compiled, which it keeps with them, stay where the next engine finds them.
+    """
+    kernels = os.path.join(tempfile.gettempdir(), f"torchinductor_{os.getuid()}")
+    return {
+        "TMPDIR": folder,
+        "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", kernels),
+    }
 
 
 def require_vllm() -> None:

@@ -20,8 +20,7 @@ class VllmScorer:
         """start: a process for tokens a batch (None: as set). say: tells the user of a new try."""
         self._start, self._say = start, say
         self._engine = start(None)
-        self.vocabulary: int = self._engine.facts["vocabulary"]
-        self.given_ids: bool = self._engine.facts["given_ids"]
+        self.vocabulary, self.given_ids = self._engine.vocabulary, self._engine.given_ids
 
     def score(
         self,
@@ -30,13 +29,13 @@ class VllmScorer:
         top: int,
         given: Sequence[np.ndarray | None] | None = None,
         tick: Tick = silent,
-    ) -> Scored:
+    ) -> list[Scored]:
         """Return what the teacher says; see `Scorer`."""
         while True:
             try:
                 return self._engine.score(sequences, starts, top, given, tick)
             except EngineMemoryError as error:
-                half = self._engine.facts["batch_tokens"] // 2
+                half = self._engine.facts.batch_tokens // 2
                 if half < _LEAST_BATCH:
                     raise
                 self._say(f"note: {error}; trying again with vllm.batch_tokens = {half}")

@@ -1,11 +1,10 @@
-"""vLLM's and torch's words for what went wrong, as of vLLM 0.32, and what they mean."""
+"""What went wrong in vLLM: its words and torch's, as of vLLM 0.32, and the error they become."""
 
 import re
 
 from ....storage.errors import ModelError
 from .spec import EngineSpec
 
-# Text of vLLM's and torch's errors, as of vLLM 0.32, and what it means.
 _MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -18,8 +17,6 @@ _MEMORY = (
     "greater than the available",
     "is less than requested memory",
 )
-
-
 _UNKNOWN_MODEL = (
     "are not supported for now",
     "model architectures",
@@ -27,16 +24,21 @@ _UNKNOWN_MODEL = (
     "head_dim=",
     "head size",
 )
-
-
 _NO_DEVICE = ("no cuda gpus", "failed to infer device", "no cuda-capable", "found no nvidia driver")
-
 
 _WORDS = 240  # characters of vLLM's own words in an error
 
 
 class EngineMemoryError(ModelError):
     """vLLM ran out of memory, at its start or at work. A smaller batch may do."""
+
+
+def killed(spec: EngineSpec) -> EngineMemoryError:
+    """Return the error for a process that somebody killed."""
+    return EngineMemoryError(
+        f"{spec.folder}: the vLLM process was killed, as a system short of memory does: lower "
+        "vllm.cpu_cache_gb, vllm.batch_tokens or batch_size"
+    )
 
 
 def explained(spec: EngineSpec, text: str, log: str) -> ModelError:

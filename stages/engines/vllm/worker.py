@@ -1,26 +1,32 @@
 """The process that owns vLLM: token ids and numbers in, arrays out, over a pipe to its parent.
 
-It ends when the pipe closes or its parent is gone, and all memory that vLLM took goes with it.
-vLLM is imported here and nowhere else. The arrays are cut from vLLM's flat lists of log-probs, a
-request at a time as it finishes, so no Python object a token outlives its request.
+It ends when the pipe closes or its parent is gone, and with it go all memory that vLLM took and
+the folder of its temporary files. vLLM is imported here and nowhere else. The arrays are cut from
+vLLM's flat lists of log-probs, a request at a time as it finishes, so no Python object a token
+outlives its request.
 
-    python -m tip.stages.engines.vllm.worker FILE_DESCRIPTOR
+    python -m tip.stages.engines.vllm.worker FOLDER FILE_DESCRIPTOR
 """
 
 import contextlib
 import importlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+
+from ..protocols import Scored
+from .messages import EngineFacts, Generation, Response, Scoring
 
 
 def _vllm() -> Any:
@@ -50,21 +56,22 @@ class Worker:
 
     def __init__(self, llm: Any) -> None:
         self.engine = llm.llm_engine
-        self.waiting: dict[str, Any] = {}  # request -> how to cut its output
-        self.done: dict[str, Any] = {}
+        # request -> how to cut its output
+        self.waiting: dict[str, Callable[[Any], Response | Scored]] = {}
+        self.done: dict[str, Response | Scored] = {}
         self.wanted: list[str] = []
         self.told = 0  # wanted requests that the parent knows to be finished
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> EngineFacts:
         """Return what the parent has to know of the engine."""
         config = self.engine.vllm_config
-        return {
-            "version": _vllm().__version__,
-            "vocabulary": config.model_config.get_vocab_size(),
-            "longest": config.model_config.max_model_len,
-            "batch_tokens": config.scheduler_config.max_num_batched_tokens,
-            "given_ids": bool(config.use_v2_model_runner),
-        }
+        return EngineFacts(
+            version=_vllm().__version__,
+            vocabulary=config.model_config.get_vocab_size(),
+            longest=config.model_config.max_model_len,
+            batch_tokens=config.scheduler_config.max_num_batched_tokens,
+            given_ids=bool(config.use_v2_model_runner),
+        )
 
     def serve(self, pipe: Connection) -> None:
         """Answer messages until the parent closes the pipe."""
@@ -98,44 +105,40 @@ class Worker:
             pipe.send(("done", [self.done.pop(name) for name in self.wanted]))
             self.wanted, self.told = [], 0
 
-    def on_generate(self, value: dict[str, Any]) -> None:
-        """Begin responses. value: names, prompts, seeds, and `sampling`, the same for all."""
-        terms = value["sampling"]
-        stop_ids = np.array(terms["stop_ids"], dtype=np.int64)
+    def on_generate(self, order: Generation) -> None:
+        """Begin responses."""
+        terms = order.sampling
+        stop_ids = np.array(terms.stop_ids, dtype=np.int64)
 
-        def cut(output: Any) -> tuple[Any, ...]:
-            return response(output.outputs[0], stop_ids, terms["top_mass"], terms["top_most"])
+        def cut(output: Any) -> Response:
+            return response(output.outputs[0], stop_ids, terms.top_mass, terms.top_most)
 
-        for name, prompt, seed in zip(
-            value["names"], value["prompts"], value["seeds"], strict=True
-        ):
+        for name, prompt, seed in zip(order.names, order.prompts, order.seeds, strict=True):
             params = _vllm().SamplingParams(
-                temperature=terms["temperature"],
-                top_p=terms["top_p"],
-                top_k=terms["top_k"],
-                max_tokens=terms["max_tokens"],
+                temperature=terms.temperature,
+                top_p=terms.top_p,
+                top_k=terms.top_k,
+                max_tokens=terms.max_tokens,
                 seed=seed,
-                stop_token_ids=terms["stop_ids"],
+                stop_token_ids=list(terms.stop_ids),
                 ignore_eos=True,  # the stop ids say everything
-                logprobs=terms["top_most"],
+                logprobs=terms.top_most,
                 flat_logprobs=True,
                 detokenize=False,
                 output_kind=_final_only(),
             )
             self._add(name, prompt, params, cut)
 
-    def on_score(self, value: dict[str, Any]) -> None:
-        """Begin scoring. value: names, sequences, starts (first position wanted of each), top (ids
-        fetched a position), given (ids [n, S] a sequence, -1 pads, or None).
-        """
-        given = value["given"] or [None] * len(value["names"])
+    def on_score(self, order: Scoring) -> None:
+        """Begin scoring."""
+        given = order.given or [None] * len(order.names)
         for name, sequence, first, ids in zip(
-            value["names"], value["sequences"], value["starts"], given, strict=True
+            order.names, order.sequences, order.starts, given, strict=True
         ):
             params = _vllm().SamplingParams(
                 temperature=0.0,
                 max_tokens=1,  # the least that vLLM accepts; it is thrown away
-                prompt_logprobs=value["top"],
+                prompt_logprobs=order.top,
                 prompt_logprob_token_ids=ids,
                 prompt_logprob_start=None if ids is None else first - 1,
                 ignore_eos=True,
@@ -149,16 +152,22 @@ class Worker:
         """Remember what the parent waits for."""
         self.wanted = names
 
-    def _add(self, name: str, ids: list[int], params: Any, cut: Any) -> None:
+    def on_abort(self, names: list[str]) -> None:
+        """Drop requests, begun or finished. None of them is waited for."""
+        self.engine.abort_request([name for name in names if name in self.waiting])
+        for name in names:
+            self.waiting.pop(name, None)
+            self.done.pop(name, None)
+
+    def _add(
+        self, name: str, ids: list[int], params: Any, cut: Callable[[Any], Response | Scored]
+    ) -> None:
         self.waiting[name] = cut
         self.engine.add_request(name, {"prompt_token_ids": ids}, params)
 
 
-def response(
-    output: Any, stop_ids: np.ndarray, top_mass: float, top_most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Return ids [T], log-probs [T], the student's top ids, how many a position, and whether a stop
-    token ended it.
+def response(output: Any, stop_ids: np.ndarray, top_mass: float, top_most: int) -> Response:
+    """Return a finished response.
 
     vLLM gives a row of 1 + `top_most` entries a token: the sampled one, then the most probable.
     """
@@ -169,7 +178,7 @@ def response(
     kept = leading(rows[:, 1 : 1 + top_most], top_mass)
     stopped = bool(len(ids)) and bool(np.isin(ids[-1], stop_ids))
     top = named[:, 1 : 1 + top_most][kept]
-    return ids, rows[:, 0], top, kept.sum(1).astype(np.int32), stopped
+    return Response(ids, rows[:, 0], top, kept.sum(1).astype(np.int32), stopped)
 
 
 def leading(logprobs: np.ndarray, top_p: float) -> np.ndarray:
@@ -179,23 +188,21 @@ def leading(logprobs: np.ndarray, top_p: float) -> np.ndarray:
     return before < top_p if top_p < 1 else np.ones_like(before, dtype=bool)
 
 
-def scores(output: Any, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return ids and log-probs [n, 1 + top] of the positions from `first`, and the log-probs of
-    given ids [n, S] where some were given. Column 0 is the token itself.
-    """
+def scores(output: Any, first: int) -> Scored:
+    """Return what vLLM says of the positions from `first` on."""
     flat = output.prompt_logprobs
     begin = flat.start_indices[first]
     count = len(flat.start_indices) - first
     ids = np.array(flat.token_ids[begin:], dtype=np.int32).reshape(count, -1)
     logprobs = np.array(flat.logprobs[begin:], dtype=np.float32).reshape(count, -1)
-    return ids, logprobs, output.prompt_token_id_logprobs
+    return Scored(ids, logprobs, output.prompt_token_id_logprobs)
 
 
-def _end_with_parent(parent: int) -> None:
+def _end_with_parent(parent: int, scratch: str) -> None:
     """End this process when its parent is gone: a pipe is read only between two steps."""
     while os.getppid() == parent:
         time.sleep(1)
-    _end_group()
+    _end_group(scratch)
 
 
 def _lead_group() -> None:
@@ -208,24 +215,27 @@ def _lead_group() -> None:
     os.setsid()  # Ctrl-C reaches the parent, which then ends the group
 
 
-def _end_group() -> None:
+def _end_group(scratch: str) -> None:
     """End this process and all that it started: off the CPU a child of vLLM's holds the model.
 
     That child looks after no parent. vLLM's own clean-up at exit is left out: it can hang where a
     step was cut off, and memory goes either way. Children are waited for here, since an init may
-    be slow to do so; the group has theirs.
+    be slow to do so; the group has theirs. Where the parent was killed, nobody else is left to
+    remove the temporary files.
     """
     for child in multiprocessing.active_children():
         child.kill()
         child.join()
+    shutil.rmtree(scratch, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:
     """Serve the pipe given by number on the command line."""
     _lead_group()
-    pipe = Connection(int(sys.argv[1]))
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    scratch, pipe = sys.argv[1], Connection(int(sys.argv[2]))
+    watch = threading.Thread(target=_end_with_parent, args=(os.getppid(), scratch), daemon=True)
+    watch.start()
     try:
         _, spec = pipe.recv()
         worker = Worker(start(spec))
@@ -237,7 +247,7 @@ def main() -> None:
             pipe.send(("failed", f"{type(error).__name__}: {error}"))
     sys.stdout.flush()
     sys.stderr.flush()
-    _end_group()
+    _end_group(scratch)
 
 
 if __name__ == "__main__":

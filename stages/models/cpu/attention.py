@@ -25,16 +25,20 @@ _ASKS_FOR_SDPA = re.compile(r"_attn_implementation\b[^:]{0,80}[\"']sdpa[\"']")
 _LONGEST = 256  # query tokens; longer ones go as fast through the fused kernel, without scores
 
 
-def use_products_in_attention(model: Any) -> None:
-    """Let a model of transformers use this attention; one that cannot keeps what it has.
-
-    A model whose code asks for the name "sdpa" works differently under another one, and keeps it.
-    """
+def register() -> None:
+    """Let transformers know this attention by its name, in this process."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def use_products_in_attention(model: Any) -> None:
+    """Let a model of transformers use this attention; one that cannot keeps what it has.
+
+    A model whose code asks for the name "sdpa" works differently under another one, and keeps it.
+    """
     code = sys.modules.get(type(model).__module__)
     try:
         free = code is not None and not _ASKS_FOR_SDPA.search(inspect.getsource(code))

@@ -27,9 +27,8 @@ def use_faster_products() -> bool:
     """
     if not _is_for_this_machine():
         return False
-    try:
-        before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # the process sets precisions by backend: they are its own affair
+    before = _precision()
+    if before is None:
         return False
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_SHAPES_KEPT))
     torch.set_float32_matmul_precision("medium")
@@ -41,13 +40,27 @@ def use_faster_products() -> bool:
 
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Multiply float32 matrices with torch's precision `name` inside the block."""
-    before = torch.get_float32_matmul_precision()
+    """Multiply float32 matrices with torch's precision `name` inside the block.
+
+    A process that sets precisions by backend keeps its own: torch would know two answers.
+    """
+    before = _precision()
+    if before is None:
+        yield
+        return
     torch.set_float32_matmul_precision(name)
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def _precision() -> str | None:
+    """Return torch's precision of float32 products, None where it is set by backend."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
 
 
 def for_changing_shapes() -> contextlib.AbstractContextManager[None]:

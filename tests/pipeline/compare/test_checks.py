@@ -8,7 +8,7 @@ from tip.pipeline.compare.rows import ALL_TOKENS, NO_REFRESH, rows_of
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import open_session
 from tip.storage.errors import ConfigError, InputError, TipError
 
 from ..conftest import MakeConfig
@@ -25,14 +25,14 @@ def test_a_comparison_of_another_length_needs_another_name(
 ) -> None:
     short = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
     job = jobs_of(short, [ALL_TOKENS], [0], QUIET)[0]
-    play(Session(job.config))
+    play(open_session(job.config))
     jobs_of(short, rows_of(["q3"], [0.2]), [0], QUIET)
     said = r"run run-all-1-s0 .* begun otherwise, with rounds = 1: .*--name"
     longer = short.model_copy(update={"rounds": 2})
     with pytest.raises(ConfigError, match=said):
         jobs_of(longer, rows_of(["q3"], [0.2]), [0], QUIET)
     # gone further by hand, its learning rate has still been laid out for one round
-    play(Session(job.config.model_copy(update={"rounds": 2})))
+    play(open_session(job.config.model_copy(update={"rounds": 2})))
     with pytest.raises(ConfigError, match=said):
         jobs_of(longer, [ALL_TOKENS], [0], QUIET)
     with pytest.raises(ConfigError, match="with rounds = 2"):
@@ -43,7 +43,7 @@ def test_a_run_that_was_begun_with_other_settings_is_named_with_them(
     config: MakeConfig, asked: dict[str, object]
 ) -> None:
     settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
-    play(Session(jobs_of(settings, [ALL_TOKENS], [0], QUIET)[0].config))
+    play(open_session(jobs_of(settings, [ALL_TOKENS], [0], QUIET)[0].config))
     other = config(evaluate=asked, rounds=1, rollout={"prompts": 32}, train={"lr": 1e-5})
     with pytest.raises(ConfigError, match=r"run run-all-1-s0 .* train\.lr = 0\.0003: .*--name"):
         jobs_of(other, [ALL_TOKENS], [1, 0], QUIET)

@@ -15,7 +15,7 @@ from tip.pipeline.compare.rows import ALL, RANDOM, Row, rows_of
 from tip.pipeline.compare.table import tables_of
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.progress import Reporter, peak_memory
-from tip.pipeline.session import Session
+from tip.pipeline.session import Session, look_at, open_session
 from tip.pipeline.show.compare import write
 from tip.storage.errors import ConfigError, TipError
 from tip.storage.runs import RunFolder
@@ -34,7 +34,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def work_here(work: Work, config: RunConfig) -> Any:
         names.append(config.name)
-        return work(Session(config))
+        return work(open_session(config))
 
     monkeypatch.setattr(playing, "_apart", work_here)
     return names
@@ -62,7 +62,7 @@ def test_rows_of_a_seed_share_their_first_round_and_a_second_start_plays_nothing
     assert [(o.accuracy, o.curve, o.teacher_scored) for o in again] == [
         (o.accuracy, o.curve, o.teacher_scored) for o in outcomes
     ]
-    results = tables_of(again, teacher, Session(jobs[0].config), 4)
+    results = tables_of(again, teacher, look_at(jobs[0].config), 4)
     names = results["rules"]["row"].to_list()
     assert names == ["student before", "teacher", *(row.name for row in rows)]
     overlap = results["common tokens at 20%"]

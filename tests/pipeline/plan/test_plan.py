@@ -4,29 +4,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tip.cli import app
-from tip.pipeline.plan.memory import shape_of
 from tip.pipeline.plan.plan import plan_of
-from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.branching import branch
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import look_at, open_session
 from tip.pipeline.show.plan import print_plan
 from tip.stages.models.card import read_card
 from tip.stages.models.load import load_model
 from tip.stages.models.settings import ModelSettings
+from tip.stages.models.size import shape_of
 from tip.storage.errors import ConfigError
 from typer.testing import CliRunner
 
 from ..conftest import PAIR, MakeConfig, numbers
 
 
-def planned(config: Any, origin: str | None = None) -> Any:
-    return plan_of(Session(config, look_only=True), origin)
+def planned(config: Any) -> Any:
+    return plan_of(look_at(config))
 
 
 def shown(config: Any, origin: str | None = None) -> None:
-    print_plan(config, planned(config, origin))
+    print_plan(config, plan_of(look_at(config), origin))
 
 
 def test_a_dry_run_of_nothing_estimates_and_writes_nothing(
@@ -43,21 +43,21 @@ def test_a_dry_run_of_nothing_estimates_and_writes_nothing(
 
 
 def test_a_plan_counts_the_shards_that_the_run_then_finds(config: MakeConfig) -> None:
-    played = Session(config(rounds=1))
+    played = open_session(config(rounds=1))
     play(played)
     plan = planned(config("large", rounds=2, rollout={"prompts": 96}))
     first, second = plan.rounds
     assert (first.shards, first.cached_rollouts, first.cached_scores) == (3, 2, 2)
     assert (second.cached_rollouts, second.cached_scores) == (None, None)
     assert planned(config(rounds=2)).rounds[0].trained
-    large = Session(config("large", rounds=1, rollout={"prompts": 96}))
+    large = open_session(config("large", rounds=1, rollout={"prompts": 96}))
     play(large)
     found = numbers(large, "rollout", "reused_tokens")[0]
     assert found == numbers(played, "rollout", "tokens")[0]
 
 
 def test_an_estimate_rests_on_what_the_store_holds(config: MakeConfig) -> None:
-    session = Session(config(rounds=1))
+    session = open_session(config(rounds=1))
     play(session)
     plan = planned(config("next", rounds=1, seed=5))
     tokens = numbers(session, "rollout", "tokens")[0]
@@ -71,18 +71,16 @@ def test_a_plan_loads_no_weights_and_counts_them_from_their_headers(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ModelSettings(model=str(PAIR / "student"))
-    session = Session(config())
-    model = load_model(settings, session.device, session.dtype(settings))
-    assert shape_of(read_card(settings)).parameters == sum(
-        p.numel() for p in model.model.parameters()
-    )
+    card = read_card(settings)
+    model = load_model(card, torch.device("cpu"), torch.float32)
+    assert shape_of(card).parameters == sum(p.numel() for p in model.model.parameters())
 
     def refuse(*_: Any) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("tip.pipeline.session.load_model", refuse)
+    monkeypatch.setattr("tip.stages.holder.load_model", refuse)
     plan = planned(config(score={"mode": "separate", "engine": "vllm"}, rollout={"engine": "vllm"}))
-    stages = [stage for stage, _, _ in plan.memory]
+    stages = [need.stage for need in plan.memory]
     assert stages == ["rollout", "score (teacher)", "score (student)", "train"]
 
 
@@ -109,13 +107,13 @@ def test_the_command_line_shows_the_plan_and_plays_nothing(
 
 
 def test_what_is_stored_is_not_to_be_made_again(config: MakeConfig) -> None:
-    play(Session(config(rounds=1)))
+    play(open_session(config(rounds=1)))
     plan = planned(config("other", rounds=1, select={"rule": "q3"}))
     assert (plan.tokens, plan.teacher_tokens, plan.bytes) == (0, 0, 0)
 
 
 def test_a_replay_is_planned_from_the_run_that_it_replays(config: MakeConfig) -> None:
-    played = Session(config(rounds=2))
+    played = open_session(config(rounds=2))
     play(played)
     plan = planned(config("again", rollout={"replay": "run"}))
     assert (plan.tokens, plan.teacher_tokens) == (0, 0)
@@ -125,12 +123,12 @@ def test_a_replay_is_planned_from_the_run_that_it_replays(config: MakeConfig) ->
 def test_a_branch_is_planned_from_where_it_will_begin(
     config: MakeConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    play(Session(config(rounds=2)))
+    play(open_session(config(rounds=2)))
     settings = config("late", rounds=3, select={"rule": "q3"})
     shown(settings, "run@1")
     before = capsys.readouterr().out
-    assert not Session(settings, look_only=True).run.path.exists()
-    branch(settings, "run@1", Reporter(quiet=True))
+    assert not look_at(settings).run.path.exists()
+    branch(open_session(settings), "run@1")
     shown(settings)
     for out in (before, capsys.readouterr().out):
         assert "run late: 2 rounds" in out
@@ -138,13 +136,13 @@ def test_a_branch_is_planned_from_where_it_will_begin(
 
 
 def test_a_run_that_would_be_refused_has_no_plan(config: MakeConfig) -> None:
-    play(Session(config(rounds=1)))
+    play(open_session(config(rounds=1)))
     with pytest.raises(ConfigError, match="was started with"):
-        shown(config(train={"lr": 1e-5}))
+        planned(config(train={"lr": 1e-5}))
 
 
 def test_a_joint_scoring_is_planned_with_both_models(config: MakeConfig) -> None:
-    sizes = {stage: size for stage, _, size in planned(config()).memory}
-    apart = {stage: size for stage, _, size in planned(config(score={"mode": "separate"})).memory}
+    sizes = {need.stage: need.bytes for need in planned(config()).memory}
+    apart = {n.stage: n.bytes for n in planned(config(score={"mode": "separate"})).memory}
     assert sizes["score"] > apart["score (student)"]
     assert sizes["score"] > apart["score (teacher)"]

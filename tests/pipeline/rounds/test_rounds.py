@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.branching import branch
 from tip.pipeline.rounds.play import play
 from tip.pipeline.rounds.single import rollout_round, score_round, select_round, train_round
-from tip.pipeline.session import Session
+from tip.pipeline.session import Session, open_session
 from tip.storage.errors import ConfigError
 
 from ..conftest import MakeConfig, contents, numbers
@@ -44,7 +45,7 @@ class KillingReporter(Reporter):
 
 
 def played(config: Any) -> Session:
-    session = Session(config)
+    session = open_session(config)
     play(session)
     return session
 
@@ -68,8 +69,7 @@ def test_a_run_that_found_everything_loads_no_weights(
     def refuse(*_: Any) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("tip.pipeline.session.load_model", refuse)
-    monkeypatch.setattr("tip.pipeline.rounds.training.load_model", refuse)
+    monkeypatch.setattr("tip.stages.holder.load_model", refuse)
     played(config())
 
 
@@ -90,7 +90,7 @@ def test_a_run_killed_in_a_stage_continues_to_the_same_artifacts(
     whole = contents(played(config(store=str(tmp_path / "whole"), runs=str(tmp_path / "r"))))
     settings = config(train={"snapshot_seconds": 0})
     with pytest.raises(Killed):
-        play(Session(settings, KillingReporter(stage, after)))
+        play(open_session(settings, KillingReporter(stage, after)))
     assert contents(played(settings)) == whole
 
 
@@ -100,9 +100,9 @@ def test_a_killed_process_continues_to_the_same_artifacts(
     whole = contents(played(config(store=str(tmp_path / "whole"), runs=str(tmp_path / "r"))))
     settings = config()
     program = (
-        "import json, sys\nfrom tip.pipeline.config import make_config\n"
-        "from tip.pipeline.rounds import play\nfrom tip.pipeline.session import Session\n"
-        "play(Session(make_config(json.loads(sys.argv[1]), 'test')))"
+        "import json, sys\nfrom tip.pipeline.config.toml import make_config\n"
+        "from tip.pipeline.rounds.play import play\nfrom tip.pipeline.session import open_session\n"
+        "play(open_session(make_config(json.loads(sys.argv[1]), 'test')))"
     )
     child = subprocess.Popen([sys.executable, "-c", program, settings.model_dump_json()])
     deadline = time.monotonic() + 120
@@ -146,9 +146,9 @@ def test_a_start_that_finds_its_first_rounds_keeps_the_snapshot_of_a_later_one(
 ) -> None:
     settings = config(train={"snapshot_seconds": 0})
     with pytest.raises(Killed):
-        play(Session(settings, KillingReporter("round 1 train", 3)))
-    session = Session(settings)
-    assert len(list((session.run.path / "work").glob("*.safetensors"))) == 1
+        play(open_session(settings, KillingReporter("round 1 train", 3)))
+    session = open_session(settings)
+    assert len(list((session.run.path / "work").iterdir())) == 1
     resumed: list[int] = []
 
     class Watching(Reporter):
@@ -156,16 +156,17 @@ def test_a_start_that_finds_its_first_rounds_keeps_the_snapshot_of_a_later_one(
         def bar(self, title: str, total: int, unit: str) -> Any:
             yield lambda count: resumed.append(count) if title == "round 1 train" else None
 
-    play(Session(settings, Watching(quiet=True)))
+    play(open_session(settings, Watching(quiet=True)))
     assert resumed[0] == 3
 
 
 def test_a_killed_runs_own_work_counts_as_paid(config: MakeConfig) -> None:
     with pytest.raises(Killed):
-        play(Session(config(), KillingReporter("rollout", 40)))
+        play(open_session(config(), KillingReporter("rollout", 40)))
     session = played(config())
-    made = by_round(session.run.metrics())[0]["rollout"]
-    assert (made["generated_tokens"], made["reused_tokens"]) == (made["tokens"], 0)
+    made = by_round(session.run.metrics())[0].rollout
+    assert made is not None
+    assert (made.generated_tokens, made.reused_tokens) == (made.tokens, 0)
 
 
 def test_a_line_cut_by_a_kill_costs_that_line_alone(config: MakeConfig) -> None:
@@ -185,7 +186,7 @@ def test_a_replay_generates_nothing_and_asks_no_teacher(config: MakeConfig) -> N
     stale = numbers(replay, "score", "off_policy_kl")
     assert stale[0] < 1e-6 < stale[1]
     modes = [
-        replay.store.find("tokens", p["tokens"][0]).facts["mode"]  # type: ignore[union-attr]
+        replay.store.find("tokens", p.of("tokens")[0]).facts["mode"]  # type: ignore[union-attr]
         for _, p in replay.run.rounds()
     ]
     assert modes == ["exact", "support"]
@@ -199,32 +200,60 @@ def test_a_replay_of_a_run_that_is_not_there_says_so(config: MakeConfig) -> None
 def test_a_branch_shares_its_first_rounds_and_continues_as_the_run_did(config: MakeConfig) -> None:
     origin = played(config(rounds=3))
     settings = config("branch", rounds=3)
-    branch(settings, "run@2", Reporter(quiet=True))
+    branch(open_session(settings), "run@2")
     twin = played(settings)
     assert contents(twin) == contents(origin)
     other = config("other", rounds=3, select={"rule": "random"})
-    branch(other, "run@1", Reporter(quiet=True))
+    branch(open_session(other), "run@1")
     assert numbers(played(other), "rollout", "round") == [1, 2]
+
+
+def test_a_branch_whose_origin_is_trained_again_holds_one_model(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The origin's training state is gone: it is made in this process, not beside what it holds."""
+    from tip.stages import holder as module
+
+    origin = played(config(rounds=3))
+    settings = config("late", rounds=3, seed=5)
+    branch(open_session(settings), "run@1")
+    for run in (origin.run, open_session(settings).run):
+        shutil.rmtree(run.path / "states")
+    alive: list[Any] = []
+    real, most = module.load_model, []
+
+    def load(card: Any, device: Any, dtype: Any, **more: Any) -> Any:
+        model = real(card, device, dtype, **more)
+        alive[:] = [ref for ref in alive if ref() is not None]
+        alive.append(weakref.ref(model.model))
+        most.append((dtype, len(alive)))
+        return model
+
+    monkeypatch.setattr(module, "load_model", load)
+    again = played(settings)
+    assert numbers(again, "train", "fresh") == [True, True]
+    # rounds 1 and 2 roll out, score and train; before the first training the origin trains round 0
+    assert [count for _, count in most] == [1, 2, 1, 1, 1, 2, 1]
 
 
 def test_a_branch_beyond_the_trained_rounds_is_refused(config: MakeConfig) -> None:
     played(config(rounds=1))
     with pytest.raises(ConfigError, match="has 1 trained rounds"):
-        branch(config("branch", rounds=3), "run@2", Reporter(quiet=True))
+        branch(open_session(config("branch", rounds=3)), "run@2")
 
 
 def test_a_branch_from_elsewhere_is_not_taken_for_the_one_that_is_there(config: MakeConfig) -> None:
     played(config(rounds=3))
     late = config("late", rounds=3, select={"rule": "random"})
-    branch(late, "run@1", Reporter(quiet=True))
+    branch(open_session(late), "run@1")
     played(late)
-    branch(late, "run@1", Reporter(quiet=True))
+    branch(open_session(late), "run@1")
     with pytest.raises(ConfigError, match=r"late began from run@1"):
-        branch(late, "run@2", Reporter(quiet=True))
+        branch(open_session(late), "run@2")
     with pytest.raises(ConfigError, match="began at its own round 0"):
-        branch(config(rounds=3), "late@1", Reporter(quiet=True))
+        branch(open_session(config(rounds=3)), "late@1")
     with pytest.raises(ConfigError, match="shared with run"):
-        train_round(Session(late), 0)
+        train_round(open_session(late), 0)
 
 
 def test_a_run_that_was_refused_before_its_first_round_can_begin_as_a_branch(
@@ -233,19 +262,19 @@ def test_a_run_that_was_refused_before_its_first_round_can_begin_as_a_branch(
     played(config(rounds=2))
     late = config("late", rounds=3)
     with pytest.raises(ConfigError, match="has no student yet"):
-        rollout_round(Session(late), 1)
-    branch(late, "run@2", Reporter(quiet=True))
+        rollout_round(open_session(late), 1)
+    branch(open_session(late), "run@2")
     assert numbers(played(late), "rollout", "round") == [2]
 
 
 def test_a_branch_of_a_branch_finds_the_run_that_its_rounds_belong_to(config: MakeConfig) -> None:
     played(config(rounds=3))
     late = config("late", rounds=3, train={"lr": 1e-5})
-    branch(late, "run@2", Reporter(quiet=True))
+    branch(open_session(late), "run@2")
     session = played(late)
     shutil.rmtree(session.run.path / "states")
     later = config("later", rounds=2, train={"lr": 1e-6})
-    branch(later, "late@1", Reporter(quiet=True))
+    branch(open_session(later), "late@1")
     assert numbers(played(later), "train", "fresh") == [True]
 
 
@@ -253,7 +282,7 @@ def test_a_branch_into_another_store_is_refused(config: MakeConfig, tmp_path: Pa
     played(config(rounds=1))
     elsewhere = config("late", rounds=2, store=str(tmp_path / "other"))
     with pytest.raises(ConfigError, match="lie in store"):
-        branch(elsewhere, "run@1", Reporter(quiet=True))
+        branch(open_session(elsewhere), "run@1")
 
 
 @pytest.mark.parametrize("what", ["rule", "prompts"])
@@ -307,13 +336,13 @@ def test_single_stages_make_what_a_run_makes(config: MakeConfig, tmp_path: Path)
     whole = contents(played(config(store=str(tmp_path / "whole"), runs=str(tmp_path / "r"))))
     for number in range(2):
         for stage in (rollout_round, score_round, select_round, train_round):
-            stage(Session(config()), number)
-    assert contents(Session(config())) == whole
+            stage(open_session(config()), number)
+    assert contents(open_session(config())) == whole
 
 
 def test_a_stage_without_what_it_needs_names_the_command(config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match="tip rollout CONFIG --round 0"):
-        score_round(Session(config()), 0)
+        score_round(open_session(config()), 0)
 
 
 def test_a_run_is_not_continued_with_other_settings(config: MakeConfig) -> None:
@@ -342,6 +371,7 @@ def test_an_evaluation_is_made_once_for_all_runs(config: MakeConfig, problems: P
     accuracies = numbers(first, "evaluate", "accuracy")
     assert len(accuracies) == 2
     assert accuracies[0] == numbers(other, "evaluate", "accuracy")[0]
-    assert len(list(first.store.list("evaluation"))) == 3
+    shards = 2  # of 40 problems
+    assert len(list(first.store.list("evaluation"))) == 3 * shards
     divergence = numbers(first, "evaluate", "reverse_kl")
     assert divergence[1] < divergence[0]

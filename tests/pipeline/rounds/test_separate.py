@@ -9,7 +9,7 @@ import pytest
 from served import Served
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import Session, open_session
 from tip.stages.arrays.ragged import from_lists
 from tip.storage.errors import ConfigError, ModelError
 from tip.storage.tables import read_table
@@ -31,15 +31,14 @@ class Listening(Reporter):
 
 
 def played(config: Any) -> Session:
-    session = Session(config, Listening())
+    session = open_session(config, Listening())
     play(session)
     return session
 
 
 def artifacts(session: Session, kind: str) -> list[Any]:
-    keys = [p[kind] for _, p in session.run.rounds()]
-    flat = [k for key in keys for k in (key if isinstance(key, list) else [key])]
-    return [session.store.find(kind, key) for key in flat]
+    keys = [key for _, pointers in session.run.rounds() for key in pointers.of(kind)]
+    return [session.store.find(kind, key) for key in keys]
 
 
 def tables(session: Session, kind: str) -> Any:
@@ -57,7 +56,7 @@ def test_a_separate_run_finds_the_signals_of_a_joint_one_and_the_other_way(
     first = played(config("s2", score=SEPARATE, **elsewhere))
     assert numbers(first, "score", "teacher_tokens_scored")[0] > 0
     assert [a.facts["mode"] for a in artifacts(first, "tokens")] == ["support"] * 2
-    session = Session(config("j2", **elsewhere))
+    session = open_session(config("j2", **elsewhere))
     play(session)
     assert {a.key for a in artifacts(session, "teacher")} == {
         a.key for a in artifacts(first, "teacher")
@@ -65,20 +64,21 @@ def test_a_separate_run_finds_the_signals_of_a_joint_one_and_the_other_way(
 
 
 def test_no_two_models_are_in_memory(config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tip.pipeline import session as module
+    from tip.stages import holder as module
 
     real, seen = module.load_model, []
-    session = Session(config(rounds=2, score=SEPARATE))
+    session = open_session(config(rounds=2, score=SEPARATE))
+    holder = session.executor.holder  # type: ignore[attr-defined]
 
-    def load(settings: Any, *rest: Any) -> Any:
-        seen.append(Path(settings.model).name)
-        assert not session._loaded, "another model is in memory"
-        return real(settings, *rest)
+    def load(card: Any, *rest: Any, **more: Any) -> Any:
+        seen.append(card.folder.name)
+        assert not holder._models, "another model is in memory"
+        return real(card, *rest, **more)
 
     monkeypatch.setattr(module, "load_model", load)
     play(session)
-    # round by round: student rolls out, teacher scores, student scores
-    assert len(seen) == 6
+    # round by round: student rolls out, teacher scores, student scores, student is trained
+    assert len(seen) == 8
 
 
 def test_a_selection_from_support_numbers_is_nearly_that_from_exact_ones(
@@ -167,7 +167,7 @@ def test_a_server_that_dies_costs_one_line_and_no_shard(config: MakeConfig, serv
             return super().bar(title, total, unit)
 
     with pytest.raises(ModelError, match=r"does not answer.*what is scored so far is kept"):
-        play(Session(fresh, Dying()))
+        play(open_session(fresh, Dying()))
     served.faults = []
     assert numbers(played(fresh), "score", "tokens")[0] > 0
 

@@ -42,7 +42,7 @@ def children() -> dict[int, str]:
 
 
 def workers() -> list[int]:
-    return [pid for pid, command in children().items() if "verify_worker" in command]
+    return [pid for pid, command in children().items() if "verdicts_worker" in command]
 
 
 def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
@@ -335,7 +335,7 @@ def test_an_interrupted_verifier_can_be_asked_again() -> None:
 # A main program without a guard, as a console script or a notebook's first cell is one.
 SCRIPT = r"""
 import sys
-from tip.stages.verify import Verifier
+from tip.stages.evaluate.verdicts import Verifier
 print("started", flush=True)
 with Verifier("math", timeout=float(sys.argv[1])) as verifier:
     print(verifier.verdicts([(r"\boxed{0.5}", "1/2")])[0].word, flush=True)
@@ -427,7 +427,7 @@ def test_a_worker_that_hangs_outlives_a_killed_main_program_by_seconds_only(
 
 def test_the_worker_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys; from tip.stages import verify_worker as w; w._judge()('1', '2');"
+        "import sys; from tip.stages.evaluate import verdicts_worker as w; w._judge()('1', '2');"
         "print(sorted({'torch', 'transformers', 'pydantic', 'polars'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -6,6 +6,7 @@ answers is held against the same distributions cut the long way.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,9 +15,7 @@ import pyarrow as pa
 import pytest
 from tiny import Shard, load, log_probs, prompts, score_settings, shard, write_model
 from tip.stages.arrays.ragged import from_lists
-from tip.stages.engines.protocols import Tick, silent
-from tip.stages.engines.vllm.scorer import VllmScorer
-from tip.stages.engines.vllm.words import EngineMemoryError
+from tip.stages.engines.protocols import Scored, Tick, silent
 from tip.stages.score.engine import cut_support, score_with_engine
 from tip.stages.score.keys import engine_teacher_inputs
 from tip.stages.score.separate import score_student, score_teacher
@@ -43,7 +42,7 @@ class PlainScorer:
         top: int,
         given: Sequence[np.ndarray | None] | None = None,
         tick: Tick = silent,
-    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    ) -> list[Scored]:
         out = []
         most = min(top, self.vocabulary)
         for place, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
@@ -59,7 +58,7 @@ class PlainScorer:
                 assert rows.max() < self.vocabulary
                 asked = np.take_along_axis(found, np.maximum(rows, 0), 1)
                 asked = np.where(rows < 0, -np.inf, asked).astype(np.float32)
-            out.append((ids.astype(np.int32), values, asked))
+            out.append(Scored(ids.astype(np.int32), values, asked))
             tick(1)
         return out
 
@@ -160,7 +159,7 @@ def test_an_answer_about_other_tokens_is_refused(made: Shard) -> None:
     class Shifted(PlainScorer):
         def score(self, *args: Any, **kwargs: Any) -> Any:
             answers = super().score(*args, **kwargs)
-            return [(np.roll(i, 1, 0), lp, g) for i, lp, g in answers]
+            return [replace(a, ids=np.roll(a.ids, 1, 0)) for a in answers]
 
     with pytest.raises(NumericsError, match="answers for other tokens"):
         scored(made, Shifted(made.teacher))
@@ -201,7 +200,8 @@ class Changed(PlainScorer):
         self.change = change
 
     def score(self, *args: Any, **kwargs: Any) -> Any:
-        return [self.change(*answer) for answer in super().score(*args, **kwargs)]
+        answers = super().score(*args, **kwargs)
+        return [Scored(*self.change(a.ids, a.logprobs, a.given)) for a in answers]
 
 
 @pytest.mark.parametrize(
@@ -249,41 +249,6 @@ def test_a_support_that_is_the_whole_vocabulary_has_no_tail() -> None:
     (kept, _, tail), _ = cut_support(answer, led, settings, 4, 3)
     assert kept.values.tolist() == [0, 1, 2]
     np.testing.assert_allclose(np.exp(tail), 0.125, rtol=1e-5)
-
-
-class TightEngine:
-    """Runs out of memory above 300 tokens a batch, at work, as vLLM does."""
-
-    def __init__(self, batch: int) -> None:
-        self.facts = {"vocabulary": 60, "given_ids": False, "batch_tokens": batch}
-
-    def score(self, *_: Any) -> str:
-        if self.facts["batch_tokens"] > 300:  # type: ignore[operator]
-            raise EngineMemoryError("too little memory")
-        return "scored"
-
-
-def test_a_scoring_that_runs_out_of_memory_goes_on_with_half_the_batch() -> None:
-    tried: list[int | None] = []
-    said: list[str] = []
-
-    def start(batch: int | None) -> Any:
-        tried.append(batch)
-        return TightEngine(batch or 1024)
-
-    scorer = VllmScorer(start, said.append)
-    assert scorer.score([], [], 1) == "scored"
-    assert tried == [None, 512, 256]
-    assert "vllm.batch_tokens = 256" in said[-1]
-
-
-def test_a_scoring_without_memory_for_the_least_batch_gives_up() -> None:
-    class Full(TightEngine):
-        def score(self, *_: Any) -> str:
-            raise EngineMemoryError("too little memory")
-
-    with pytest.raises(EngineMemoryError):
-        VllmScorer(lambda batch: Full(batch or 256), lambda _: None).score([], [], 1)
 
 
 def test_keys_tell_engines_apart_and_leave_the_transformers_key_alone() -> None:

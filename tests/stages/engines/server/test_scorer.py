@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from served import Served
 from tiny import Shard, load, prompts, score_settings, shard, write_model
 from tip.stages.arrays.ragged import from_lists
-from tip.stages.engines.server.scorer import ServerScorer, rows_of
+from tip.stages.engines.server.scorer import ServerScorer, scored_of
 from tip.stages.models.card import ModelCard
 from tip.stages.models.served import read_served_card
 from tip.stages.models.settings import ServerSettings, TeacherSettings
@@ -88,14 +88,14 @@ def test_rollouts_travel_in_batches_some_at_once(served: Served, made: Shard) ->
     assert sorted(served.asked) == [1, 1, 2, 2, 2]  # the last one asks for known tokens
     assert 1 < served.most_parallel <= 3
     assert ticks == [2, 2, 2, 1]
-    assert [len(ids) for ids, _, _ in answers] == [7] * 7
+    assert [len(a.ids) for a in answers] == [7] * 7
 
 
 def test_answers_keep_the_order_of_their_sequences(served: Served, made: Shard) -> None:
     asked = scorer(served, made, batch=3)
     sequences = [np.array([2, *range(3, 5 + n)]) for n in range(6)]
-    for sequence, (ids, _, _) in zip(sequences, asked.score(sequences, [1] * 6, 4), strict=True):
-        np.testing.assert_array_equal(ids[:, 0], sequence[1:])
+    for sequence, answer in zip(sequences, asked.score(sequences, [1] * 6, 4), strict=True):
+        np.testing.assert_array_equal(answer.ids[:, 0], sequence[1:])
 
 
 @pytest.mark.parametrize("fault", [503, 429, 500, "drop"])
@@ -110,20 +110,20 @@ def test_a_request_that_fails_is_asked_again(served: Served, made: Shard, fault:
 def test_a_server_that_hangs_is_asked_again(served: Served, made: Shard) -> None:
     asked = scorer(served, made, timeout_seconds=0.3)
     served.faults = ["slow"]
-    assert len(asked.score([np.arange(2, 9)], [1], 4)[0][0]) == 6
+    assert len(asked.score([np.arange(2, 9)], [1], 4)[0].ids) == 6
 
 
 @pytest.mark.parametrize("body", [b"null", b"[]", b'{"message": null}', b'{"error": {}}', "cut"])
 def test_a_refusal_that_says_nothing_is_asked_again(served: Served, made: Shard, body: Any) -> None:
     asked = scorer(served, made)
     served.faults = [body if body == "cut" else (502, body)]
-    assert len(asked.score([np.arange(2, 9)], [1], 4)[0][0]) == 6
+    assert len(asked.score([np.arange(2, 9)], [1], 4)[0].ids) == 6
 
 
 def test_patience_begins_when_the_server_is_away(served: Served, made: Shard) -> None:
     asked = scorer(served, made, timeout_seconds=0.5, patience_seconds=0.4)
     served.faults = ["slow"]
-    assert len(asked.score([np.arange(2, 9)], [1], 4)[0][0]) == 6
+    assert len(asked.score([np.arange(2, 9)], [1], 4)[0].ids) == 6
 
 
 def test_an_interrupt_ends_the_wait_for_a_server(made: Shard) -> None:
@@ -145,8 +145,9 @@ def test_an_interrupt_ends_the_process_though_requests_are_under_way(
 ) -> None:
     program = (
         "import sys, numpy as np\n"
-        "from tip.stages.remote import ServerScorer, read_served_card\n"
-        "from tip.stages.settings import ServerSettings, TeacherSettings\n"
+        "from tip.stages.engines.server.scorer import ServerScorer\n"
+        "from tip.stages.models.served import read_served_card\n"
+        "from tip.stages.models.settings import ServerSettings, TeacherSettings\n"
         "card = read_served_card(TeacherSettings(model=sys.argv[1]))\n"
         "s = ServerScorer(ServerSettings(url=sys.argv[2]), card, needed=24, top=60,\n"
         "                 tolerance=1, say=print)\n"
@@ -184,7 +185,7 @@ def test_a_server_that_restarts_is_waited_for(made: Shard) -> None:
     again: list[Served] = []
     timer = threading.Timer(1.0, lambda: again.append(Served(made.teacher, port=first.port)))
     timer.start()
-    assert len(asked.score([np.arange(2, 9)], [1], 4)[0][0]) == 6
+    assert len(asked.score([np.arange(2, 9)], [1], 4)[0].ids) == 6
     again[0].stop()
     assert any("is away" in text for text in said)
 
@@ -278,7 +279,7 @@ def test_an_address_may_end_in_v1(served: Served, made: Shard) -> None:
 )
 def test_log_probs_of_other_tokens_are_refused(positions: Any) -> None:
     with pytest.raises(ModelError, match="are not those of the tokens asked"):
-        rows_of(positions, np.array([7, 2]), 1, 2, "http://x")
+        scored_of(positions, np.array([7, 2]), 1, 2, "http://x")
 
 
 def test_a_teacher_without_weights_here_is_known_by_what_is_declared(

@@ -1,0 +1,45 @@
+"""The other side of `Apart`: a process that opens a store by name and runs works, one by one."""
+
+from typing import Any
+
+from ...storage.store.store import Store
+from ..config.run import RunConfig
+from ..progress import Reporter
+from ..works.work import Made, Work
+from .here import Here
+
+_running: dict[str, Any] = {}  # this process's own executor and line; a pool gives no better place
+
+
+class _Line(Reporter):
+    """Sends what is said to the process that asked."""
+
+    def __init__(self, words: Any) -> None:
+        super().__init__(quiet=True)
+        self._words = words
+
+    def say(self, text: str) -> None:
+        """Send a line."""
+        self._words.put(text)
+
+
+def begin(config: str, words: Any) -> None:
+    """Open the store of a config (JSON). words: queue of ticks and lines to the other side."""
+    settings = RunConfig.model_validate_json(config)
+    store = Store(settings.store)
+    _running.update(store=store, words=words, here=Here(settings, store, _Line(words)))
+
+
+def run(work: Work) -> tuple[Made, ...]:
+    """Return what a work gives."""
+    store, words = _running["store"], _running["words"]
+    found = work.found(store)
+    if found is not None:
+        words.put(work.size)
+        return found
+    return work.ensure(_running["here"].holder, store, words.put)
+
+
+def end() -> None:
+    """Let go of models and engines before the process ends."""
+    _running["here"].close()

@@ -1,0 +1,186 @@
+"""What is known of a run without weights: both models' cards, prompts, problems.
+
+Everything is made once, when first asked for. Looking (`look`) hashes and downloads no weights: a
+card then says nothing of weights that were never hashed here.
+"""
+
+from functools import cached_property
+from typing import Any
+
+from ..stages.evaluate.settings import EvaluateSettings
+from ..stages.models.card import ModelCard, look_at_card, read_card
+from ..stages.models.device import resolve_device, resolve_dtype
+from ..stages.models.served import read_served_card
+from ..stages.models.vocabulary import check_compatible
+from ..stages.models.weights import Weights
+from ..stages.prompts.order import round_prompts, shards
+from ..stages.prompts.render import Prompt, needed_columns, render_prompts
+from ..stages.prompts.settings import TextSettings
+from ..storage.errors import ConfigError
+from ..storage.sources.rows import read_rows
+from ..storage.store.store import Artifact
+from .config.run import RunConfig
+from .progress import Reporter
+
+
+class Inputs:
+    """Cards, prompts and problems of a config. Raises `TipError` for what does not serve."""
+
+    def __init__(self, config: RunConfig, reporter: Reporter, *, look: bool = False) -> None:
+        self._config, self._reporter, self._look = config, reporter, look
+
+    @cached_property
+    def student_card(self) -> ModelCard:
+        """Return the card of the first student."""
+        return (look_at_card if self._look else read_card)(self._config.student)
+
+    @cached_property
+    def teacher_card(self) -> ModelCard:
+        """Return the teacher's card, after showing that it speaks the student's tokens."""
+        settings = self._config.teacher
+        if settings.server is not None:
+            card = read_served_card(settings, look=self._look)
+        else:
+            card = (look_at_card if self._look else read_card)(settings)
+        for note in check_compatible(self.student_card, card):
+            self._reporter.say(f"note: {note}")
+        return card
+
+    @property
+    def first_student(self) -> Weights:
+        """Return the student that round 0 starts with."""
+        card = self.student_card
+        return Weights("student", card, card.fingerprint, self._dtype, self._config.student.vllm)
+
+    def teacher(self, engine: str) -> Weights:
+        """Return the teacher as an engine computes it.
+
+        `auto` of a server is bfloat16: the device here says nothing of it, and vLLM makes bfloat16
+        of most weights.
+        """
+        settings, card = self._config.teacher, self.teacher_card
+        served = engine == "server" and settings.dtype == "auto"
+        dtype = "bfloat16" if served else _dtype(settings.dtype, self._config.device)
+        return Weights("teacher", card, card.fingerprint, dtype, settings.vllm)
+
+    @property
+    def _dtype(self) -> str:
+        return _dtype(self._config.student.dtype, self._config.device)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """Return all distinct prompts of the source, rendered."""
+        config = self._config
+        room = self.student_card.context - config.rollout.max_tokens
+        if room < 1:
+            raise ConfigError(
+                f"rollout.max_tokens = {config.rollout.max_tokens} leaves no room for a prompt in "
+                f"the student's context of {self.student_card.context} tokens: lower it"
+            )
+        longest = min(room, config.prompts.max_tokens or room)
+        return self._render(config.prompts, None, longest, config.prompts.too_long)
+
+    @cached_property
+    def problems(self) -> list[Prompt]:
+        """Return the evaluation's problems, rendered."""
+        settings = self.evaluation
+        longest = self.student_card.context - settings.max_tokens
+        return self._render(settings, settings.answer, longest, "refuse")
+
+    @property
+    def evaluation(self) -> EvaluateSettings:
+        """Return the evaluation's settings, or say that there are none."""
+        if self._config.evaluate is None:
+            raise ConfigError(
+                "the config has no [evaluate] section: add one with `source`, `format` and `answer`"
+            )
+        return self._config.evaluate
+
+    def everything_asked(self) -> list[Prompt]:
+        """Return all prompts and problems that an engine may be given."""
+        return [*self.prompts, *(self.problems if self._config.evaluate else [])]
+
+    def check(self) -> None:
+        """Meet a user's mistakes before any work: in vocabularies, prompts and problems."""
+        _ = self.teacher_card
+        if self._config.evaluate is not None:
+            _ = self.problems
+        if self._config.rollout.replay is None:
+            self.round(0)
+
+    def round(self, number: int) -> list[Prompt]:
+        """Return the prompts of a round, in order."""
+        config = self._config
+        size = config.rollout.prompts
+        chosen = round_prompts([p.hash for p in self.prompts], size, number, config.data_seed)
+        return [self.prompts[i] for i in chosen]
+
+    def round_shards(self, number: int) -> list[tuple[Prompt, ...]]:
+        """Return the prompts of a round, cut into shards."""
+        return [tuple(shard) for shard in shards(self.round(number))]
+
+    def shown(self, source: Artifact) -> tuple[tuple[int, ...], ...] | None:
+        """Return the teacher's own prompts of a shard of rollouts, None where it has none."""
+        if self._config.teacher.format is None:
+            return None
+        own = self._shown_by_hash
+        if missing := [h for h in source.inputs["prompts"] if h not in own]:
+            raise ConfigError(
+                f"teacher.format cannot be filled for {len(missing)} prompts of the rollouts: they "
+                f"are not in prompts.source = {self._config.prompts.source!r} (a replay needs the "
+                "prompts of the run that it replays)"
+            )
+        return tuple(own[h] for h in source.inputs["prompts"])
+
+    @property
+    def longest_shown(self) -> int:
+        """Return the tokens of the longest prompt that the teacher is shown."""
+        if self._config.teacher.format is None:
+            longest = max(len(p.ids) for p in self.prompts)
+        else:
+            longest = max(len(ids) for ids in self._shown_by_hash.values())
+        if self._config.evaluate:
+            longest = max(longest, *(len(p.ids) for p in self.problems))
+        return longest
+
+    @cached_property
+    def _shown_by_hash(self) -> dict[str, tuple[int, ...]]:
+        return {p.hash: p.teacher_ids for p in self.prompts}
+
+    def _render(
+        self, settings: TextSettings, answer: str | None, longest: int, too_long: Any
+    ) -> list[Prompt]:
+        training = answer is None
+        teacher_format = self._config.teacher.format if training else None
+        rows = read_rows(
+            settings.source,
+            subset=settings.subset,
+            split=settings.split,
+            limit=settings.limit,
+            needed=needed_columns(settings, teacher_format=teacher_format, answer_column=answer),
+            section="prompts" if training else "evaluate",
+        )
+        prompts, facts = render_prompts(
+            rows,
+            settings,
+            self.student_card.tokenizer,
+            teacher_tokenizer=self.teacher_card.tokenizer if teacher_format else None,
+            teacher_format=teacher_format,
+            answer_column=answer,
+            longest=longest,
+            teacher_longest=self._teacher_room() if teacher_format else None,
+            too_long=too_long,
+        )
+        if facts.duplicates or facts.too_long:
+            self._reporter.say(
+                f"note: {settings.source}: {facts.rows} rows, {facts.duplicates} duplicates and "
+                f"{facts.too_long} too long left out"
+            )
+        return prompts
+
+    def _teacher_room(self) -> int:
+        return self.teacher_card.context - self._config.rollout.max_tokens
+
+
+def _dtype(name: str, device: str) -> str:
+    return str(resolve_dtype(name, resolve_device(device))).removeprefix("torch.")

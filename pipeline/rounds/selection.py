@@ -1,0 +1,57 @@
+"""The select stage of a round."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ...stages.select.select import select
+from ...stages.select.settings import SelectSettings
+from ...storage.columns import ROLLOUTS, TOKENS, schema
+from ...storage.facts import SelectionFacts
+from ...storage.store.store import Artifact
+from ...storage.tables import write_table
+from ..metrics import SelectMetrics, by_round
+from ..progress import Stopwatch
+from ..session import Session
+from ..stability import warning
+from ..works.selection import SelectWork
+from .report import report
+
+
+def ensure_selection(
+    session: Session, number: int, rollouts: list[Artifact], tokens: list[Artifact]
+) -> Artifact:
+    """Return the selected tokens of a round."""
+    config, watch = session.config, Stopwatch()
+    work = SelectWork(
+        tuple(rollouts),
+        tuple(tokens),
+        config.select,
+        config.seed,
+        session.inputs.student_card.head_rows,
+        config.threads,
+    )
+    ((made,),) = session.executor.map([work], f"round {number} select")
+    facts = SelectionFacts.of(made.artifact)
+    share = facts.kept / max(1, facts.trainable)
+    numbers = facts.dump() | {"round": number, "stage": "select"}
+    report(
+        session,
+        watch,
+        f"{config.select.rule}: {facts.kept:,} of {facts.trainable:,} tokens ({share:.1%})"
+        + ("" if made.fresh else ", found"),
+        SelectMetrics.model_validate(numbers),
+    )
+    session.run.point(number, selection=made.artifact.key)
+    if told := warning(by_round(session.run.metrics()), number, config):
+        session.reporter.say(f"round {number:<3} warning   {told}")
+    return made.artifact
+
+
+def check_selection(settings: SelectSettings) -> None:
+    """Show, on tables without rows, that a rule and its conditions can be used: before any work."""
+    with TemporaryDirectory() as folder:
+        paths = {}
+        for name, columns in (("tokens", TOKENS), ("rollouts", ROLLOUTS)):
+            paths[name] = Path(folder) / f"{name}.parquet"
+            write_table(paths[name], schema(columns).empty_table(), columns)
+        select([paths["tokens"]], [paths["rollouts"]], settings, seed=0, vocabulary=2, threads=1)

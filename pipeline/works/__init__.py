@@ -1,0 +1,1 @@
+"""Works: what is left to do, as values that any executor can run, anywhere."""

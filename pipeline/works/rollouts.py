@@ -1,0 +1,85 @@
+"""Rollouts of some prompts, a shard an artifact."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ...stages.engines.protocols import Sampling, Tick
+from ...stages.holder import Generator, Holder
+from ...stages.prompts.render import Prompt
+from ...stages.rollout.rollout import requests_of, roll_out, rollout_inputs
+from ...stages.rollout.settings import RolloutSettings
+from ...storage.columns import ROLLOUTS
+from ...storage.facts import EngineGap, RolloutFacts
+from ...storage.store.artifacts import artifact_key
+from ...storage.store.store import Draft, Make, Store
+from .ahead import Generation
+from .work import Made, all_found
+
+
+@dataclass(frozen=True)
+class RolloutWork:
+    """Shards of rollouts by one student.
+
+    shards: the prompts of each. One shard a work where the embedded engine generates; all of a
+    round where vLLM does, whose batch then spans shards.
+    """
+
+    generator: Generator
+    shards: tuple[tuple[Prompt, ...], ...]
+    settings: RolloutSettings
+    sampling: Sampling
+    made_by: str | None
+    unit = "rollouts"
+
+    @property
+    def size(self) -> int:
+        """Return the responses."""
+        return sum(map(len, self.shards)) * self.settings.samples
+
+    def inputs(self, shard: int) -> dict[str, Any]:
+        """Return what makes a shard: the value behind its key."""
+        weights = self.generator.weights
+        return rollout_inputs(
+            weights.fingerprint,
+            weights.compute(self.settings.engine),
+            self.shards[shard],
+            self.settings,
+            self.sampling,
+        )
+
+    def found(self, store: Store) -> tuple[Made, ...] | None:
+        """Return the shards where all of them are there."""
+        keys = [artifact_key("rollouts", self.inputs(n)) for n in range(len(self.shards))]
+        return all_found([store.find("rollouts", key) for key in keys])
+
+    def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
+        """Generate the shards that are missing."""
+        requests = [requests_of(shard, self.settings.samples) for shard in self.shards]
+        generation = Generation(self.generator, requests, self.sampling, holder, store)
+
+        def make(shard: int) -> Make:
+            def write(draft: Draft) -> dict[str, Any]:
+                prompts, samples = self.shards[shard], self.settings.samples
+                table = roll_out(generation.engine, prompts, samples, self.sampling, tick)
+                draft.table("rollouts", table, ROLLOUTS)
+                return self._facts(table, generation.gap).dump()
+
+            return write
+
+        inputs = [self.inputs(shard) for shard in range(len(self.shards))]
+        made = generation.ensure("rollouts", inputs, make)
+        for asked, each in zip(requests, made, strict=True):
+            if not each.fresh:
+                tick(len(asked))
+        return made
+
+    def _facts(self, table: pa.Table, gap: EngineGap | None) -> RolloutFacts:
+        return RolloutFacts(
+            rollouts=table.num_rows,
+            tokens=len(table["response_ids"].combine_chunks().values),
+            truncated=table["stop_reason"].to_pylist().count("length"),
+            made_by=self.made_by,
+            engine_gap=gap,
+        )

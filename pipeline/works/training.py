@@ -1,0 +1,148 @@
+"""One round's training: a checkpoint that is shared, a training state that is the run's own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...stages.engines.probe import probe_key, reference_logprobs
+from ...stages.engines.protocols import Tick
+from ...stages.holder import Holder, Sequences, as_arrays
+from ...stages.models.fingerprint import model_fingerprint
+from ...stages.models.language_model import LanguageModel
+from ...stages.models.weights import Weights
+from ...stages.train.data import load_training_data
+from ...stages.train.drift import drift
+from ...stages.train.export import export
+from ...stages.train.settings import TrainSettings
+from ...stages.train.state import drop_state, save_state
+from ...stages.train.train import train, train_inputs
+from ...storage.facts import CheckpointFacts
+from ...storage.store.artifacts import artifact_key
+from ...storage.store.store import Artifact, Draft, Store
+from .work import Made, all_found
+
+
+@dataclass(frozen=True)
+class TrainWork:
+    """The training of one round.
+
+    autocast: resolved compute type of the body. rates: learning rate of each step. start: the state
+    that the round before left, None for the first. state, snapshot: where this one's state goes,
+    and what a kill leaves. probes: sequences of which the checkpoint keeps log-probs, for engines.
+    """
+
+    student: Weights
+    rollouts: tuple[Artifact, ...]
+    teacher: tuple[Artifact, ...]
+    selection: Artifact
+    settings: TrainSettings
+    autocast: str
+    rates: tuple[float, ...]
+    seed: int
+    start: Path | None
+    state: Path
+    snapshot: Path
+    probes: Sequences = ()
+    unit = "steps"
+
+    @property
+    def size(self) -> int:
+        """Return the optimiser's steps."""
+        return len(self.rates)
+
+    @property
+    def key(self) -> str:
+        """Return the key of the checkpoint."""
+        return artifact_key("checkpoint", self.inputs())
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what makes the checkpoint."""
+        return train_inputs(
+            self.student.key,
+            (self.selection.key, self.selection.content),
+            [(a.key, a.content) for a in self.teacher],
+            self.settings,
+            f"torch.{self.autocast}",
+            self.rates,
+            self.seed,
+        )
+
+    def found(self, store: Store) -> tuple[Made, ...] | None:
+        """Return the checkpoint where it is there."""
+        return all_found([store.find("checkpoint", self.key)])
+
+    def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
+        """Train and export, unless that has been done."""
+
+        def make(draft: Draft) -> dict[str, Any]:
+            trained, facts = self.train(holder, store, tick)
+            export(trained, draft, self.settings.export_dtype)
+            vocabulary, code = trained.card.tokenizer.get_vocab(), trained.card.code
+            update: dict[str, Any] = {
+                "fingerprint": model_fingerprint(draft.folder, vocabulary, code=code)
+            }
+            if self.probes:
+                update["probe"] = {probe_key(as_arrays(self.probes)): self._probe(trained)}
+            return facts.model_copy(update=update).dump()
+
+        return (Made(*store.ensure("checkpoint", self.inputs(), make)),)
+
+    def train(
+        self, holder: Holder, store: Store, tick: Tick
+    ) -> tuple[LanguageModel, CheckpointFacts]:
+        """Train, leave the state for the next round, and return the model with its facts."""
+        data = load_training_data(
+            [store.path(a, "rollouts") for a in self.rollouts],
+            [store.path(a, "teacher") for a in self.teacher],
+            store.path(self.selection, "selection"),
+        )
+        model = holder.trainee(self.student)
+        optimizer, totals = train(
+            model,
+            data,
+            self.settings,
+            self.rates,
+            seed=self.seed,
+            start=self.start,
+            snapshot=self.snapshot,
+            key=self.key,
+            tick=tick,
+        )
+        save_state(self.state, model.model, optimizer, {"key": self.key})
+        drop_state(self.snapshot)
+        moved = drift(model, data, self.settings)
+        return model, totals.facts(self.rates[-1], moved)
+
+    def _probe(self, trained: LanguageModel) -> list[float]:
+        """Return the log-probs of the probes by the student as it was exported.
+
+        Its state is saved, so the weights can be rounded where they are: an export is read in the
+        type of rollouts.
+        """
+        trained.model.to(getattr(torch, self.settings.export_dtype))
+        trained.model.to(getattr(torch, self.student.dtype))
+        return reference_logprobs(trained, as_arrays(self.probes)).tolist()
+
+
+@dataclass(frozen=True)
+class RestoreWork:
+    """A past training done again for its state alone: the checkpoint is there, the state is not."""
+
+    training: TrainWork
+    unit = "steps"
+
+    @property
+    def size(self) -> int:
+        """Return the optimiser's steps."""
+        return self.training.size
+
+    def found(self, store: Store) -> tuple[Made, ...] | None:
+        """Return nothing where the state is there."""
+        return () if self.training.state.exists() else None
+
+    def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
+        """Train again from stored signals; nothing is committed."""
+        self.training.train(holder, store, tick)
+        return ()

@@ -1,0 +1,281 @@
+"""What this process holds in memory: one thing at a time, loaded when it is asked for.
+
+A vLLM process takes most of a GPU, and training all of it. So models are dropped before such a
+process starts or a training begins, and the process ends before a model is loaded. Nobody else
+loads, starts, closes or releases anything.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ..storage.errors import ModelError
+from ..storage.facts import EngineGap
+from .engines.local.engine import LocalEngine
+from .engines.probe import measured_gap, refuse_gross, usual_limit
+from .engines.protocols import Engine, Scorer
+from .engines.server.scorer import ServerScorer
+from .engines.vllm.engine import VllmEngine
+from .engines.vllm.scorer import VllmScorer
+from .engines.vllm.spec import EngineSpec
+from .evaluate.verdicts import Verifier
+from .models.card import ModelCard
+from .models.cpu.heap import give_back_freed_memory
+from .models.language_model import LanguageModel
+from .models.load import load_model
+from .models.settings import ServerSettings
+from .models.weights import Weights
+
+Sequences = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Generation by the embedded engine, `batch_size` rows together."""
+
+    weights: Weights
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class InVllm:
+    """Generation by a vLLM process, which is compared with the embedded engine before use.
+
+    probes: sequences to compare on. reference: the embedded engine's log-probs of their tokens
+    after the first, sequence by sequence, where they are known already.
+    """
+
+    weights: Weights
+    spec: EngineSpec
+    probes: Sequences
+    reference: tuple[float, ...] | None = None
+
+
+Generator = Embedded | InVllm
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Scoring by a vLLM process. top: ids fetched a position.
+
+    given_ids: whether keys say that it is asked for the student's ids.
+    """
+
+    weights: Weights
+    spec: EngineSpec
+    top: int
+    given_ids: bool
+
+
+@dataclass(frozen=True)
+class Served:
+    """Scoring by a server. needed: tokens of the longest sequence. top: ids a position."""
+
+    card: ModelCard
+    server: ServerSettings
+    needed: int
+    top: int
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Held:
+    """An engine ready for use, and how far it is from the embedded one where that was measured."""
+
+    engine: Engine
+    gap: EngineGap | None = None
+
+
+Reference = Callable[["InVllm"], np.ndarray | None]
+"""Gives the embedded engine's log-probs of the probes, None where they cannot be had."""
+
+
+class Holder:
+    """The models, engines and scorers of one process.
+
+    at_once: models held together; 1 where a student and a teacher take turns. attention: name of
+    transformers' implementation. say: tells a person.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        at_once: Literal[1, 2],
+        attention: str = "sdpa",
+        say: Callable[[str], None],
+    ) -> None:
+        self.device = device
+        self._at_once, self._attention, self.say = at_once, attention, say
+        self._models: dict[str, tuple[Weights, LanguageModel]] = {}
+        self._process: tuple[EngineSpec, VllmEngine] | None = None
+        self._gap: EngineGap | None = None
+        self._scorer: tuple[Reader | Served, Scorer] | None = None
+        self._verifier: tuple[tuple[str, float], Verifier] | None = None
+        self._fitting: int | None = None  # tokens of a scoring batch, after one that did not fit
+
+    def model(self, weights: Weights) -> LanguageModel:
+        """Return a model for use; the last one of its role stays, others as far as they may."""
+        held = self._models.get(weights.role)
+        if held is not None and held[0] == weights:
+            return held[1]
+        others = [role for role in self._models if self._at_once == 1 or role == weights.role]
+        self._drop(others)
+        self._end_process()
+        model = self._load(weights, getattr(torch, weights.dtype))
+        self._models[weights.role] = weights, model
+        return model
+
+    def trainee(self, weights: Weights) -> LanguageModel:
+        """Return a model in float32 to be trained, which its user alone holds; all else goes."""
+        self.release()
+        return self._load(weights, torch.float32)
+
+    def generator(self, wanted: Generator, reference: Reference) -> Held:
+        """Return an engine that generates.
+
+        A vLLM process is built from the model's folder, compared with the embedded engine's
+        log-probs of a few prompts, and kept until other weights or other work need its place.
+        """
+        if isinstance(wanted, Embedded):
+            return Held(LocalEngine(self.model(wanted.weights), wanted.batch_size))
+        if self._process is None or self._process[0] != wanted.spec:
+            self._start(wanted, reference)
+        assert self._process is not None
+        return Held(self._process[1], self._gap)
+
+    def scorer(self, wanted: Reader | Served) -> Scorer:
+        """Return what reads sequences and gives a teacher's log-probs."""
+        if self._scorer is None or self._scorer[0] != wanted:
+            make = self._read_by_server if isinstance(wanted, Served) else self._read_by_vllm
+            self._scorer = wanted, make(wanted)  # type: ignore[arg-type]
+        return self._scorer[1]
+
+    def verifier(self, kind: Literal["math", "exact"], timeout: float) -> Verifier:
+        """Return what decides answers; its process stays for the next shard."""
+        if self._verifier is None or self._verifier[0] != (kind, timeout):
+            self._end_verifier()
+            self._verifier = (kind, timeout), Verifier(kind, timeout=timeout)
+        return self._verifier[1]
+
+    def release(self) -> None:
+        """Forget all models and end vLLM, and give back what torch keeps of earlier ones."""
+        self._models.clear()
+        self._end_process()
+        self._give_back()
+
+    def close(self) -> None:
+        """Let go of everything; may be called again."""
+        self._scorer = None
+        self._end_verifier()
+        self.release()
+
+    def _load(self, weights: Weights, dtype: torch.dtype) -> LanguageModel:
+        return load_model(weights.card, self.device, dtype, attention=self._attention)
+
+    def _drop(self, roles: Sequence[str]) -> None:
+        for role in roles:
+            del self._models[role]
+        if roles:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        give_back_freed_memory()
+
+    def _start(self, wanted: InVllm, reference: Reference) -> None:
+        self._end_process()
+        expected = reference(wanted)
+        self.release()
+        process, gap = VllmEngine(wanted.spec), None
+        role = wanted.weights.role
+        try:
+            if expected is not None:
+                gap = measured_gap(process, as_arrays(wanted.probes), expected)
+                refuse_gross(gap, gap_limit(wanted.weights), wanted.spec.folder)
+        except BaseException:
+            process.close()
+            raise
+        self._process, self._gap = (wanted.spec, process), gap
+        if gap is None:
+            return
+        self.say(
+            f"note: vLLM {process.facts.version} holds the {role}: log-probs differ from the "
+            f"trainer's by {gap.mean:.2g} nats on average over {gap.tokens} tokens"
+        )
+
+    def _read_by_vllm(self, wanted: Reader) -> Scorer:
+        def start(batch_tokens: int | None) -> VllmEngine:
+            self._fitting = batch_tokens or self._fitting
+            fitting = self._fitting or wanted.spec.batch_tokens
+            spec = replace(wanted.spec, batch_tokens=fitting)
+            if self._process is None or self._process[0] != spec:
+                self.release()
+                self._process, self._gap = (spec, VllmEngine(spec)), None
+            return self._process[1]
+
+        scorer = VllmScorer(start, self.say)
+        _refuse_other_runner(scorer, wanted.given_ids)
+        if not scorer.given_ids:
+            self.say(
+                "note: this vLLM cannot be asked for given ids (its V2 runner can): the student's "
+                f"ids are kept where they are among the teacher's top "
+                f"{min(wanted.top, scorer.vocabulary)}"
+            )
+        return scorer
+
+    def _read_by_server(self, wanted: Served) -> Scorer:
+        return ServerScorer(
+            wanted.server,
+            wanted.card,
+            needed=wanted.needed,
+            top=wanted.top,
+            tolerance=wanted.tolerance,
+            say=self.say,
+        )
+
+    def _end_process(self) -> None:
+        if self._process is not None:
+            self._process[1].close()
+            self._process = self._gap = None
+            if self._scorer is not None and isinstance(self._scorer[0], Reader):
+                self._scorer = None
+
+    def _end_verifier(self) -> None:
+        if self._verifier is not None:
+            self._verifier[1].close()
+            self._verifier = None
+
+
+def as_arrays(sequences: Sequences) -> list[np.ndarray]:
+    """Return sequences of token ids as engines take them."""
+    return [np.asarray(ids, dtype=np.int64) for ids in sequences]
+
+
+def gap_limit(weights: Weights) -> float:
+    """Return the gap in nats beyond which an engine is refused: as set, or that of its type."""
+    vllm = weights.vllm
+    return usual_limit(weights.dtype, vllm.quantization) if vllm.max_gap is None else vllm.max_gap
+
+
+def _refuse_other_runner(scorer: Scorer, given_ids: bool) -> None:
+    """Raise `ModelError` where vLLM was given another runner than the one that keys stand for.
+
+    Of a GPU they say that it is asked for the student's ids, of a CPU that it is not.
+    """
+    if scorer.given_ids == given_ids:
+        return
+    if given_ids:
+        raise ModelError(
+            "teacher: this vLLM runs its V1 model runner, which cannot be asked for the student's "
+            "ids: set VLLM_USE_V2_MODEL_RUNNER=1 in the environment, or score.engine = "
+            "'transformers'"
+        )
+    raise ModelError(
+        "teacher: this vLLM runs its V2 model runner, which is not what scores on a CPU are "
+        "stored for: take VLLM_USE_V2_MODEL_RUNNER out of the environment"
+    )

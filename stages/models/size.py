@@ -1,0 +1,52 @@
+"""A model in numbers, from its config and the headers of its weights: what a plan needs."""
+
+import math
+from dataclasses import dataclass
+
+from safetensors import SafetensorError, safe_open
+
+from ...storage.errors import ModelError
+from .card import ModelCard
+from .folder import read_json
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model in numbers.
+
+    parameters: None where no weights are here. cache_elements: keys and values a token.
+    """
+
+    parameters: int | None
+    cache_elements: int
+    vocabulary: int
+    hidden: int
+    layers: int
+
+
+def shape_of(card: ModelCard) -> Shape:
+    """Return a model in numbers; of its weights no more than headers are read."""
+    config = read_json(card.folder / "config.json")
+    heads = config.get("num_key_value_heads") or config.get("num_attention_heads") or 1
+    width = config.get("hidden_size") or 1
+    head = config.get("head_dim") or width // (config.get("num_attention_heads") or 1)
+    layers = config.get("num_hidden_layers") or 1
+    return Shape(parameters_of(card), 2 * layers * heads * head, card.head_rows, width, layers)
+
+
+def parameters_of(card: ModelCard) -> int | None:
+    """Return the number of parameters, None where no weights are here."""
+    files = sorted(card.folder.glob("*.safetensors"))
+    if not files:
+        return None
+    total = 0
+    for path in files:
+        try:
+            with safe_open(path, framework="np") as file:
+                names = list(file.keys())
+                total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{path}: not a whole safetensors file ({error}); copy it again"
+            ) from error
+    return total

@@ -1,0 +1,83 @@
+"""A session is a value; one that was made by looking changes nothing of the process or the disk."""
+
+import os
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+import torch
+from tip.pipeline.executors.finder import LackingError
+from tip.pipeline.plan.plan import plan_of
+from tip.pipeline.rounds.play import play
+from tip.pipeline.session import look_at, open_session
+from tip.stages.models.cpu import heap
+from transformers import AttentionInterface
+
+from .conftest import MakeConfig
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of everything below a folder."""
+    paths = [folder, *folder.rglob("*")]
+    return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in paths}
+
+
+def process() -> tuple[object, ...]:
+    """Return what a process has of threads, precision, attention and environment."""
+    return (
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        sorted(AttentionInterface().valid_keys()),
+        dict(os.environ),
+    )
+
+
+def test_a_session_is_frozen(config: MakeConfig) -> None:
+    with pytest.raises(FrozenInstanceError):
+        open_session(config()).config = config()  # type: ignore[misc]
+
+
+def test_looking_changes_nothing_of_the_process(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise AssertionError("the allocator was told something")
+
+    monkeypatch.setattr(heap, "keep_freed_memory", refuse)
+    before = process()
+    session = look_at(config(threads=torch.get_num_threads() + 1))
+    plan_of(session)
+    with pytest.raises(LackingError):
+        play(session)
+    assert process() == before
+
+
+def test_looking_at_nothing_makes_nothing(config: MakeConfig, tmp_path: Path) -> None:
+    before = listing(tmp_path)
+    with pytest.raises(LackingError):
+        play(look_at(config()))
+    assert listing(tmp_path) == before
+
+
+def test_looking_at_a_finished_run_plays_it_through_and_writes_nothing(
+    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    play(open_session(config(rounds=1)))
+    before = listing(tmp_path)
+    session = look_at(config(rounds=1))
+    play(session)
+    assert listing(tmp_path) == before
+    stages = [line["stage"] for line in session.run.metrics()]
+    assert stages == 2 * ["rollout", "score", "select", "train"]  # those of before, those of now
+
+
+def test_looking_hashes_no_weights_and_a_plan_says_what_it_cannot_know(
+    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(open_session(config(rounds=1)))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    plan = plan_of(look_at(config(rounds=1)))
+    assert plan.unhashed == ("student", "teacher")
+    assert (plan.rounds[0].cached_rollouts, plan.rounds[0].cached_scores) == (None, None)
+    assert not (tmp_path / "empty").exists()
