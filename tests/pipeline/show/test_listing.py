@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import open_session
 from tip.pipeline.show.listing import print_query, print_rules
 from tip.stages.select.rulebook import builtin_rules
 from tip.storage.errors import ConfigError
@@ -24,7 +24,7 @@ def test_every_built_in_rule_has_a_line(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_question_is_answered_on_the_screen_or_in_a_file(
     config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session = Session(config(rounds=2, rollout={"prompts": 8}))
+    session = open_session(config(rounds=2, rollout={"prompts": 8}))
     play(session)
     runs = session.config.runs
     print_query(COUNT, "run", None, runs, tmp_path / "all.csv")

@@ -3,6 +3,7 @@
 import io
 
 from rich.console import Console
+from tip.pipeline.plan.memory import Need
 from tip.pipeline.plan.plan import Plan, RoundPlan
 from tip.pipeline.show.plan import print_plan
 
@@ -14,9 +15,11 @@ ROUNDS = [
     RoundPlan(2, 4, 128, 6000, 7000, 400_000, None, None, trained=False),
 ]
 
+NEEDS = [Need("train", "moments", 3.4e9), Need("score", "both models", None)]
+
 
 def test_each_round_says_what_of_it_is_in_the_store(config: MakeConfig) -> None:
-    plan = Plan(ROUNDS, 46.9, "a guess", [("train", "moments", 3.4e9)])
+    plan = Plan(ROUNDS, 46.9, "a guess", NEEDS, ())
     out = io.StringIO()
     print_plan(config("mine"), plan, Console(file=out, width=120))
     text = out.getvalue()
@@ -26,4 +29,13 @@ def test_each_round_says_what_of_it_is_in_the_store(config: MakeConfig) -> None:
     assert "47 tokens a response (a guess)" in text
     assert "7,500 generated tokens, 10,500 teacher tokens, 600.0 kB, and checkpoints" in text
     assert "memory on cpu" in text
-    assert ["train", "3.4", "GB", "moments"] in [line.split() for line in text.splitlines()]
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert {"train 3.4 GB moments", "score not known both models"} <= {*lines}
+    assert "never hashed" not in text
+
+
+def test_weights_that_were_never_hashed_are_named(config: MakeConfig) -> None:
+    out = io.StringIO()
+    plan = Plan(ROUNDS, 46.9, "a guess", NEEDS, ("student", "teacher"))
+    print_plan(config("mine"), plan, Console(file=out, width=120))
+    assert "the weights of student and teacher were never hashed here" in out.getvalue()

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from tip.pipeline.show.status import print_run, print_runs
 from tip.storage.errors import ConfigError
-from tip.storage.runs import RunFolder
+from tip.storage.runs import RunFolder, RunRecord
 
 from .test_views import METRICS
 
@@ -15,10 +15,10 @@ from .test_views import METRICS
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path, "mine")
-    run.save_config({"id": "a", "config": {"rounds": 5, "select": {"rule": "q3", "keep": 0.2}}})
+    run.save(RunRecord(config={"rounds": 5, "select": {"rule": "q3", "keep": 0.2}}))
     for line in METRICS:
-        run.record(line)
-    run.update_round(0, checkpoint="key")
+        run.append(line)
+    run.point(0, checkpoint="key")
     return run
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 from tip.pipeline.metrics import by_round
 from tip.pipeline.show.views import RoundLine, RunLine, round_lines, run_lines
-from tip.storage.runs import RunFolder
+from tip.storage.runs import RunFolder, RunRecord
 
 METRICS: list[dict[str, Any]] = [
     {"round": 0, "stage": "evaluate", "seconds": 1.0, "accuracy": 0.4},
@@ -52,11 +52,11 @@ def test_lines_make_a_frame_with_types_even_where_nothing_was_measured() -> None
 
 def test_a_run_is_a_line_of_its_last_results(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, "mine")
-    run.save_config({"id": "a", "config": {"rounds": 5, "select": {"rule": "q3", "keep": 0.2}}})
+    run.save(RunRecord(config={"rounds": 5, "select": {"rule": "q3", "keep": 0.2}}))
     for line in METRICS:
-        run.record(line)
-    run.update_round(0, checkpoint="key")
-    run.update_round(1, rollouts=[])
+        run.append(line)
+    run.point(0, checkpoint="key")
+    run.point(1, rollouts=[])
     assert run_lines(str(tmp_path)) == [RunLine("mine", "q3", 0.2, 1, 5, 0.8, 0.25)]
 
 
