@@ -1,30 +1,65 @@
-"""What a user can set for each stage: the one home of every default.
+"""What the settings of all stages have in common: frozen, strict, and marked for keys.
 
-Every class is frozen and strict: an unknown name is refused. Units stand in the text below each
-field. Fields marked *not in a key* change speed or memory, never a result. No torch is imported:
-a config is read and checked on any machine.
+Each stage's own settings stand in its `settings.py`, the one home of every default. An unknown name
+is refused. Units stand in the text below each field. No torch is imported: a config is read and
+checked on any machine.
+
+Every field decides one of three things, and a mark says which:
+
+* without a mark, it is in its stage's key by itself (`key`);
+* `BY_CONTENT`: the key holds what it stands for (a model's fingerprint, a prompt's token ids, a
+  step's learning rate), so it is no part of `key`, but of what a run is (`identity`);
+* `NOT_IN_KEY`: it changes speed or memory, or how far a run goes, never a result.
 """
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-
-
 Count = Annotated[int, Field(ge=1)]
-
-
 Natural = Annotated[int, Field(ge=0)]
-
-
 Positive = Annotated[float, Field(gt=0)]
-
-
 NotNegative = Annotated[float, Field(ge=0)]
 
 
+@dataclass(frozen=True)
+class Mark:
+    """What a field is to keys."""
+
+    name: str
+
+
+NOT_IN_KEY = Mark("not in a key")
+BY_CONTENT = Mark("by content")
+
+
 class Settings(BaseModel):
-    """Frozen and strict base of all sections."""
+    """Base of all sections."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def key(self) -> dict[str, Any]:
+        """Return what a stage's key holds of these settings by themselves, as JSON has it."""
+        return self._marked({None})
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes a run another one where it differs, as JSON has it."""
+        return self._marked({None, BY_CONTENT})
+
+    def _marked(self, wanted: set[Mark | None]) -> dict[str, Any]:
+        plain = self.model_dump(mode="json")
+        found = {}
+        for name in type(self).model_fields:
+            if self.mark(name) not in wanted:
+                continue
+            value = getattr(self, name)
+            found[name] = value._marked(wanted) if isinstance(value, Settings) else plain[name]
+        return found
+
+    @classmethod
+    def mark(cls, name: str) -> Mark | None:
+        """Return the mark of a field."""
+        metadata = cls.model_fields[name].metadata
+        return next((m for m in metadata if isinstance(m, Mark)), None)

@@ -1,5 +1,7 @@
 """Everything that makes a run, as one frozen value."""
 
+from typing import Annotated
+
 from pydantic import model_validator
 
 from ...stages.evaluate.settings import EvaluateSettings
@@ -9,36 +11,36 @@ from ...stages.prompts.settings import PromptSettings
 from ...stages.rollout.settings import RolloutSettings
 from ...stages.score.settings import ScoreSettings
 from ...stages.select.settings import SelectSettings
-from ...stages.settings import Count, Natural, Settings
+from ...stages.settings import BY_CONTENT, NOT_IN_KEY, Count, Natural, Settings
 from ...stages.train.settings import TrainSettings
 
 
 class RunConfig(Settings):
     """Everything that makes a run."""
 
-    name: str
+    name: Annotated[str, BY_CONTENT]
     """Name of the run's folder under `runs`."""
-    rounds: Count = 10
+    rounds: Annotated[Count, NOT_IN_KEY] = 10
     """Rounds of rollout, score, select, train. More of them extend a run."""
     seed: Natural = 0
     """Seed of sampling, ties and the order of training."""
-    data_seed: Natural = 0
+    data_seed: Annotated[Natural, BY_CONTENT] = 0
     """Seed of the order of prompts; runs that share it share rollouts."""
-    store: str = "store"
+    store: Annotated[str, NOT_IN_KEY] = "store"
     """Folder or fsspec URL (s3://bucket/prefix) of artifacts; share it between runs."""
-    runs: str = "runs"
+    runs: Annotated[str, NOT_IN_KEY] = "runs"
     """Folder of run folders."""
-    device: str = "auto"
+    device: Annotated[str, NOT_IN_KEY] = "auto"
     """auto, cpu, cuda or cuda:N."""
-    threads: Natural = 0
+    threads: Annotated[Natural, NOT_IN_KEY] = 0
     """CPU threads. 0: as many as torch chooses. Results can differ in rounding between counts."""
-    cpu: CpuSettings = CpuSettings()
-    """What makes a CPU compute faster. *Not in a key*."""
-    student: ModelSettings
+    cpu: Annotated[CpuSettings, NOT_IN_KEY] = CpuSettings()
+    """What makes a CPU compute faster."""
+    student: Annotated[ModelSettings, BY_CONTENT]
     """The model that learns."""
-    teacher: TeacherSettings
+    teacher: Annotated[TeacherSettings, BY_CONTENT]
     """The model that is learnt from."""
-    prompts: PromptSettings
+    prompts: Annotated[PromptSettings, BY_CONTENT]
     """Prompts of the rollouts."""
     rollout: RolloutSettings = RolloutSettings()
     """Sampling of rollouts."""
@@ -48,8 +50,8 @@ class RunConfig(Settings):
     """Selection of tokens."""
     train: TrainSettings = TrainSettings()
     """Training of the student."""
-    evaluate: EvaluateSettings | None = None
-    """Problems with known answers. None: no evaluation."""
+    evaluate: Annotated[EvaluateSettings | None, NOT_IN_KEY] = None
+    """Problems with known answers, whose results have keys of their own. None: no evaluation."""
 
     @model_validator(mode="after")
     def _a_server_has_an_address(self) -> "RunConfig":

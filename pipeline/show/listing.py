@@ -43,10 +43,10 @@ def print_query(
         raise ConfigError(f"no run {name} under {runs}; `tip status --runs {runs}` lists them")
     store = existing_store(about.config["store"])
     tokens, rollouts = {}, {}
-    for number, pointers in run.rounds():
-        if pointers.tokens and (numbers is None or number in numbers):
-            tokens[number] = _paths(store, "tokens", pointers.tokens)
-            rollouts[number] = _paths(store, "rollouts", pointers.of("rollouts"))
+    for place, pointers in run.rounds():
+        if pointers.tokens and (numbers is None or place in numbers):
+            tokens[place] = _paths(store, "tokens", pointers.tokens)
+            rollouts[place] = _paths(store, "rollouts", pointers.of("rollouts"))
     if not tokens:
         raise ConfigError(f"run {name} has no scored round {numbers or ''}; play it first")
     frame = pl.DataFrame(ask(query, tokens, rollouts))
@@ -79,7 +79,7 @@ def print_artifacts(root: str, kind: str | None) -> None:
 
 
 def print_sizes(root: str) -> None:
-    """Print what each kind takes, and the bytes a row; raise `StoreError` for a damaged manifest."""
+    """Print what each kind takes, and the bytes a row; raise `StoreError` for damaged manifests."""
     store, damaged = existing_store(root), []
     sizes = store.sizes(damaged)
     shown = table(("kind", "artifacts", "bytes", "rows", "bytes a row"), left=("kind",))

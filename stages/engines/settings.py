@@ -1,8 +1,8 @@
 """How responses are sampled, whatever they are for."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from ..settings import Count, Fraction, Natural, NotNegative, Settings
+from ..settings import NOT_IN_KEY, Count, Fraction, Natural, NotNegative, Settings
 
 
 class SamplingSettings(Settings):
@@ -22,5 +22,5 @@ class SamplingSettings(Settings):
     """Further token ids that end a response, beside the model's own."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What generates."""
-    batch_size: Count = 128
-    """Rows generated together. *Not in a key*: changes results only by rounding."""
+    batch_size: Annotated[Count, NOT_IN_KEY] = 128
+    """Rows generated together. Changes results only by rounding."""

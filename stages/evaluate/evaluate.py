@@ -34,20 +34,13 @@ def evaluate_inputs(
     model: the fingerprint of the model asked.
     """
     return {
+        **settings.key(),
         "version": VERSION,
         "model": model,
         "dtype": dtype,
-        "engine": settings.engine,
         "problems": [[p.hash, p.answer] for p in problems],
-        "samples": settings.samples,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "max_tokens": sampling.max_tokens,
         "stop_ids": list(sampling.stop_ids),
         "seed": sampling.seed,
-        "verifier": settings.verifier,
-        "timeout": settings.timeout,
     }
 
 

@@ -1,29 +1,29 @@
 """What a user can set for evaluation."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
 from ..engines.settings import SamplingSettings
 from ..prompts.settings import TextSettings
-from ..settings import Count, Natural, Positive
+from ..settings import BY_CONTENT, NOT_IN_KEY, Count, Natural, Positive
 
 
 class EvaluateSettings(SamplingSettings, TextSettings):
     """Problems with known answers, asked before, between and after the rounds."""
 
-    answer: str = "answer"
+    answer: Annotated[str, BY_CONTENT] = "answer"
     """Column with the reference answer."""
-    every: Natural = 0
+    every: Annotated[Natural, NOT_IN_KEY] = 0
     """Evaluate after every so many rounds. 0: only before the first and after the last."""
     verifier: Literal["math", "exact"] = "math"
     """`math`: math-verify decides. `exact`: the boxed text must equal the answer."""
     timeout: Positive = 5.0
     """Seconds that one verdict may take before its process is killed."""
-    reverse_kl: bool = False
+    reverse_kl: Annotated[bool, NOT_IN_KEY] = False
     """Also measure the mean reverse KL to the teacher, on fresh rollouts of the problems."""
-    resamples: Count = 10_000
-    """Bootstrap resamples of the 95 % interval. *Not in a key*."""
+    resamples: Annotated[Count, NOT_IN_KEY] = 10_000
+    """Bootstrap resamples of the 95 % interval."""
 
     @model_validator(mode="after")
     def _greedy_needs_one_sample(self) -> "EvaluateSettings":

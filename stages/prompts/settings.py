@@ -1,30 +1,30 @@
 """How rows of a file become prompts."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..settings import Count, Settings
+from ..settings import BY_CONTENT, Count, Settings
 
 
 class TextSettings(Settings):
     """How rows of a file become prompts: shared by training prompts and evaluation problems."""
 
-    source: str
+    source: Annotated[str, BY_CONTENT]
     """A .jsonl, .parquet or .csv file, or the name of a Hugging Face data set."""
-    subset: str | None = None
+    subset: Annotated[str | None, BY_CONTENT] = None
     """Configuration of a Hugging Face data set, such as `main`."""
-    split: str = "train"
+    split: Annotated[str, BY_CONTENT] = "train"
     """Split of a Hugging Face data set."""
-    format: str = "{prompt}"
+    format: Annotated[str, BY_CONTENT] = "{prompt}"
     """Text of the prompt; `{column}` is replaced by that column of the row."""
-    template: Literal["chat", "raw"] = "chat"
+    template: Annotated[Literal["chat", "raw"], BY_CONTENT] = "chat"
     """`chat`: the tokenizer's chat template around the text. `raw`: the text alone."""
-    system: str | None = None
+    system: Annotated[str | None, BY_CONTENT] = None
     """System message for the chat template."""
-    chat_kwargs: dict[str, Any] = Field(default_factory=dict)
+    chat_kwargs: Annotated[dict[str, Any], BY_CONTENT] = Field(default_factory=dict)
     """Further arguments of the chat template, such as `enable_thinking = false`."""
-    limit: Count | None = None
+    limit: Annotated[Count | None, BY_CONTENT] = None
     """Use only the first rows of the source. None: all."""
 
     @model_validator(mode="after")
@@ -40,7 +40,7 @@ class TextSettings(Settings):
 class PromptSettings(TextSettings):
     """Prompts that the student answers in training."""
 
-    max_tokens: Count | None = None
+    max_tokens: Annotated[Count | None, BY_CONTENT] = None
     """Longest prompt in tokens. None: what the model leaves beside `rollout.max_tokens`."""
-    too_long: Literal["refuse", "skip"] = "refuse"
+    too_long: Annotated[Literal["refuse", "skip"], BY_CONTENT] = "refuse"
     """What to do with a longer one: stop with its line number, or leave it out and say so."""

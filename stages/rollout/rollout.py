@@ -45,19 +45,12 @@ def rollout_inputs(
     student: the model's fingerprint. No round, run name or batch size is in it.
     """
     return {
+        **settings.key(),
         "version": VERSION,
         "student": student,
         "dtype": dtype,
-        "engine": settings.engine,
         "prompts": [p.hash for p in prompts],
-        "samples": settings.samples,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "max_tokens": sampling.max_tokens,
         "stop_ids": list(sampling.stop_ids),
-        "student_top_p": sampling.top_mass,
-        "student_top_max": sampling.top_most,
         "seed": sampling.seed,
     }
 

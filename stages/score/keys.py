@@ -22,13 +22,12 @@ def teacher_inputs(
     prompts: the teacher's own prompts where they differ from the student's (privileged context).
     """
     return {
+        **settings.key(),
         "version": TEACHER_VERSION,
         "teacher": teacher,
         "dtype": dtype,
         "rollouts": list(rollouts),
         "prompts": None if prompts is None else [list(p) for p in prompts],
-        "teacher_top_p": settings.teacher_top_p,
-        "teacher_top_max": settings.teacher_top_max,
     }
 
 

@@ -1,10 +1,10 @@
 """What a user can set for scoring."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from ..settings import Count, Fraction, Natural, Settings
+from ..settings import BY_CONTENT, NOT_IN_KEY, Count, Fraction, Natural, Settings
 
 
 class ScoreSettings(Settings):
@@ -14,21 +14,21 @@ class ScoreSettings(Settings):
     """Keep the teacher's most probable ids up to this mass."""
     teacher_top_max: Natural = 64
     """At most that many of them."""
-    mode: Literal["joint", "separate"] = "joint"
+    mode: Annotated[Literal["joint", "separate"], BY_CONTENT] = "joint"
     """`joint`: both models in memory, entropies and divergences over the whole vocabulary.
     `separate`: one after the other, divergences over support and tail (marked `support`)."""
-    engine: Literal["transformers", "vllm", "server"] = "transformers"
+    engine: Annotated[Literal["transformers", "vllm", "server"], BY_CONTENT] = "transformers"
     """What runs the teacher; `vllm` and `server` need mode = 'separate'."""
-    engine_top: Count = 128
+    engine_top: Annotated[Count, BY_CONTENT] = 128
     """Teacher ids fetched at a position where the engine cannot be asked for the student's own
     ids: those of them beyond are in the tail, and their mass is reported. Only with an engine
     other than transformers."""
-    batch_tokens: Count = 8192
-    """Tokens a forward pass, padding included. *Not in a key*: changes only rounding."""
-    chunk_elements: Count = 1 << 24
-    """Logits held at once in each model's head (rows x vocabulary). *Not in a key*."""
-    check_rows: Natural = 1
-    """Rollouts a shard that are scored again, alone, and must agree. *Not in a key*."""
+    batch_tokens: Annotated[Count, NOT_IN_KEY] = 8192
+    """Tokens a forward pass, padding included. Changes only rounding."""
+    chunk_elements: Annotated[Count, NOT_IN_KEY] = 1 << 24
+    """Logits held at once in each model's head (rows x vocabulary)."""
+    check_rows: Annotated[Natural, NOT_IN_KEY] = 1
+    """Rollouts a shard that are scored again, alone, and must agree."""
 
     @model_validator(mode="after")
     def _other_engines_have_one_model(self) -> "ScoreSettings":

@@ -98,6 +98,7 @@ def _inputs(rule: Rule, settings: SelectSettings) -> dict[str, Any]:
         )
     fixed = settings.cuts == "fixed"
     return {
+        **settings.key(),
         "version": VERSION,
         "sql": rule.sql,
         "sql_key": key_of(rule.sql),
@@ -105,11 +106,6 @@ def _inputs(rule: Rule, settings: SelectSettings) -> dict[str, Any]:
         "params": rule.resolved(settings.params),
         "round": dict(rule.round),
         "keep": settings.keep if rule.keep is None else rule.keep,
-        "scope": settings.scope,
-        "where": settings.where,
-        "rollout_weight": settings.rollout_weight,
-        "corrected": settings.corrected,
-        "cuts": settings.cuts,
         "entropy_cut": settings.entropy_cut if fixed else None,
         "divergence_cut": settings.divergence_cut if fixed else None,
     }

@@ -1,16 +1,16 @@
 """What a user can set for selection."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..settings import Fraction, NotNegative, Positive, Settings
+from ..settings import BY_CONTENT, NOT_IN_KEY, Fraction, NotNegative, Positive, Settings
 
 
 class SelectSettings(Settings):
     """Which tokens are trained on."""
 
-    rule: str = "soft_or"
+    rule: Annotated[str, BY_CONTENT] = "soft_or"
     """Name of a built-in rule (`tip rules`), or a path to your own .sql file."""
     keep: Fraction = 0.2
     """Share of the trainable tokens of each scope to keep."""
@@ -31,5 +31,5 @@ class SelectSettings(Settings):
     """Student entropy in nats from which a token counts as uncertain."""
     divergence_cut: NotNegative = 0.1
     """Reverse KL in nats from which a token counts as divergent."""
-    memory_gb: Positive = 0.75
-    """Memory of the query engine; beyond it, it works on disk (TMPDIR). *Not in a key*."""
+    memory_gb: Annotated[Positive, NOT_IN_KEY] = 0.75
+    """Memory of the query engine; beyond it, it works on disk (TMPDIR)."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..settings import Count, Natural, NotNegative, Positive, Settings
+from ..settings import BY_CONTENT, NOT_IN_KEY, Count, Natural, NotNegative, Positive, Settings
 
 
 class TrainSettings(Settings):
@@ -21,7 +21,7 @@ class TrainSettings(Settings):
     """Rollouts an optimiser step, selected tokens or not."""
     epochs: Count = 1
     """Passes over a round's rollouts."""
-    lr: Positive = 1e-6
+    lr: Annotated[Positive, BY_CONTENT] = 1e-6
     """Peak learning rate."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
         0.9,
@@ -32,28 +32,28 @@ class TrainSettings(Settings):
     """AdamW's epsilon."""
     weight_decay: NotNegative = 0.0
     """AdamW's decoupled weight decay."""
-    warmup_steps: Natural = 10
+    warmup_steps: Annotated[Natural, BY_CONTENT] = 10
     """Steps from zero to the peak learning rate."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Annotated[Literal["cosine", "linear", "constant"], BY_CONTENT] = "cosine"
     """Course of the learning rate after the warm-up."""
-    min_lr_frac: Annotated[float, Field(ge=0, le=1)] = 0.1
+    min_lr_frac: Annotated[float, Field(ge=0, le=1), BY_CONTENT] = 0.1
     """Learning rate at the end of the schedule, as a share of the peak."""
-    horizon: Count | None = None
+    horizon: Annotated[Count | None, BY_CONTENT] = None
     """Steps of the schedule. None: the steps of all rounds when the run is first started; a run
     that is extended later trains on at the end of its schedule. Keys hold the resolved rates."""
     clip: Positive = 1.0
     """Largest norm of a step's gradient."""
-    batch_tokens: Count = 8192
-    """Tokens a micro-batch, padding included. *Not in a key*: changes only rounding."""
-    chunk_elements: Count = 1 << 24
-    """Logits held at once in the loss (rows x vocabulary). *Not in a key*."""
-    activation_checkpointing: bool = False
-    """Trade a second forward pass for the memory of activations. *Not in a key*."""
-    autocast: Literal["auto", "float32", "bfloat16"] = "auto"
+    batch_tokens: Annotated[Count, NOT_IN_KEY] = 8192
+    """Tokens a micro-batch, padding included. Changes only rounding."""
+    chunk_elements: Annotated[Count, NOT_IN_KEY] = 1 << 24
+    """Logits held at once in the loss (rows x vocabulary)."""
+    activation_checkpointing: Annotated[bool, NOT_IN_KEY] = False
+    """Trade a second forward pass for the memory of activations."""
+    autocast: Annotated[Literal["auto", "float32", "bfloat16"], BY_CONTENT] = "auto"
     """Compute type of the student's body. `auto`: bfloat16 on a GPU, float32 on a CPU."""
     export_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Type of the exported checkpoint; the training state keeps float32 masters."""
-    snapshot_seconds: NotNegative = 60.0
-    """Time between snapshots inside a round: what a kill can cost. *Not in a key*."""
-    keep_states: Count = 2
-    """Rounds whose training state (masters, moments) is kept. *Not in a key*."""
+    snapshot_seconds: Annotated[NotNegative, NOT_IN_KEY] = 60.0
+    """Time between snapshots inside a round: what a kill can cost."""
+    keep_states: Annotated[Count, NOT_IN_KEY] = 2
+    """Rounds whose training state (masters, moments) is kept."""

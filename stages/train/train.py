@@ -92,21 +92,12 @@ def train_inputs(
     schedule's horizon is in the key only through them.
     """
     return {
+        **settings.key(),
         "version": VERSION,
         "start": start,
         "selection": list(selection),
         "teacher": [list(t) for t in teacher],
-        "loss": settings.loss,
-        "tail": settings.tail,
-        "normalise": settings.normalise,
-        "rollouts_per_step": settings.rollouts_per_step,
-        "epochs": settings.epochs,
-        "betas": list(settings.betas),
-        "eps": settings.eps,
-        "weight_decay": settings.weight_decay,
-        "clip": settings.clip,
         "autocast": autocast,
-        "export_dtype": settings.export_dtype,
         "rates": list(rates),
         "seed": seed,
     }
