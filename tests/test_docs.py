@@ -4,13 +4,16 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from tip import cli
 
 ROOT = Path(__file__).parents[1]
+ROOMS = ("pipeline", "stages", "storage")
 
 
 def commands() -> list[str]:
@@ -32,13 +35,21 @@ def test_every_command_stands_in_the_readme(command: str) -> None:
     assert re.search(rf"\btip {command}\b|make {command}\b", (ROOT / "README.md").read_text())
 
 
-@pytest.mark.parametrize("command", commands())
-def test_every_command_has_help(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tip.cli", command, "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert len(done.stdout) > 200
+def every_command(group: Any, path: str = "tip") -> Iterator[tuple[str, Any]]:
+    """Yield each command and group of commands with what is typed for it."""
+    yield path, group
+    for name, command in getattr(group, "commands", {}).items():
+        yield from every_command(command, f"{path} {name}")
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), list(every_command(typer.main.get_command(cli.app))), ids=str
+)
+def test_every_command_and_all_that_it_takes_has_help_of_its_own(path: str, command: Any) -> None:
+    assert (command.help or "").strip(), path
+    silent = [parameter.name for parameter in command.params if not parameter.help]
+    assert silent == []
+    assert len({parameter.help for parameter in command.params}) == len(command.params)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -51,7 +62,25 @@ def test_help_imports_nothing_heavy() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "")
 
 
-def test_the_readme_names_every_module_of_the_stages() -> None:
-    text = (ROOT / "README.md").read_text()
-    verbs = ("rollout", "score", "select", "train", "evaluate")
-    assert all(f"{verb}.py" in text for verb in verbs)
+def packages() -> list[str]:
+    """Return the folders with modules, as the tree of the README may name them."""
+    found = [path.parent for room in ROOMS for path in (ROOT / room).rglob("__init__.py")]
+    return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
+@pytest.mark.parametrize("package", packages())
+def test_every_package_stands_in_the_tree_of_the_readme(package: str) -> None:
+    """The tree: the code block under `## Files`, folders by their last name and a slash."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = text.split("## Files")[1].split("```")[1]
+    assert re.search(rf"(?<![\w/]){re.escape(Path(package).name)}/", tree), tree
+
+
+def test_the_tree_of_the_readme_names_nothing_that_is_not_there() -> None:
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## Files")[1].split("```")[1]
+    there = [*ROOT.iterdir(), *(path for room in ROOMS for path in (ROOT / room).rglob("*"))]
+    folders = {path.name for path in there if path.is_dir()}
+    files = {path.name for path in there if path.is_file()}
+    named = re.findall(r"(?<![\w*./])([a-z_][\w.-]*)(/|\.(?:py|sql)\b)", tree)
+    gone = [n + s for n, s in named if (n not in folders if s == "/" else n + s not in files)]
+    assert gone == []

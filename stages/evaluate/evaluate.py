@@ -44,13 +44,6 @@ def evaluate_inputs(
     }
 
 
-def requests_of(problems: Sequence[Prompt], samples: int) -> list[Request]:
-    """Return what an engine is asked for a shard: problem by problem, sample by sample."""
-    return [
-        Request(p.ids, rollout_id(p.hash, sample)) for p in problems for sample in range(samples)
-    ]
-
-
 def evaluate(
     engine: Engine,
     tokenizer: Any,
@@ -65,7 +58,8 @@ def evaluate(
     verifier: of the settings' kind and timeout; it serves any number of shards.
     """
     asked = [(p, sample) for p in problems for sample in range(settings.samples)]
-    responses = engine.generate(requests_of(problems, settings.samples), sampling, tick)
+    requests = requests_of(problems, settings.samples)
+    responses = engine.generate(requests, sampling, tick)
     texts = [
         tokenizer.decode(responses.ids.row(row), skip_special_tokens=True)
         for row in range(len(asked))
@@ -85,6 +79,13 @@ def evaluate(
         "response": texts,
     }
     return pa.table(columns, schema=schema(EVALUATION))
+
+
+def requests_of(problems: Sequence[Prompt], samples: int) -> list[Request]:
+    """Return what an engine is asked for some problems, in the order of the table."""
+    return [
+        Request(p.ids, rollout_id(p.hash, sample)) for p in problems for sample in range(samples)
+    ]
 
 
 def summary_of(table: pa.Table, settings: EvaluateSettings, seed: int = 0) -> Summary:

@@ -1,11 +1,13 @@
-"""Peak memory: of this process alone, and on a GPU of one stage."""
+"""What is seen of long work, and its peak memory: of this process alone, on a GPU of one stage."""
 
+import io
 import subprocess
 import sys
 
 import pytest
 import torch
-from tip.pipeline.progress import peak_memory
+from rich.console import Console
+from tip.pipeline.progress import Reporter, Stopwatch, peak_memory
 
 CPU = torch.device("cpu")
 
@@ -30,3 +32,37 @@ def test_the_peak_on_a_gpu_begins_anew_with_each_stage(monkeypatch: pytest.Monke
     told = [peak_memory(torch.device("cuda"))["peak_gpu_memory_mb"] for _ in range(2)]
     assert told == [3, 1]
     assert peak_memory(CPU).keys() == {"peak_memory_mb"}
+
+
+def test_a_log_gets_the_lines_that_stay_and_no_bar() -> None:
+    out = io.StringIO()
+    reporter = Reporter(Console(file=out))
+    with reporter.bar("rollout", 8, "rollouts") as tick:
+        tick(8)
+    reporter.say("round 0 [bold]: " + "x" * 200)
+    assert out.getvalue() == "round 0 [bold]: " + "x" * 200 + "\n"
+
+
+def test_a_terminal_sees_a_bar_with_its_unit_and_nothing_of_it_stays() -> None:
+    out = io.StringIO()
+    reporter = Reporter(Console(file=out, force_terminal=True, width=100))
+    with reporter.bar("rollout", 8, "rollouts") as tick:
+        tick(4)
+        tick(4)
+    assert "8/8" in out.getvalue()
+    assert "rollouts" in out.getvalue()
+    assert out.getvalue().endswith("\x1b[2K")  # the line is erased
+
+
+def test_a_quiet_reporter_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter(quiet=True)
+    reporter.say("round 0")
+    with reporter.bar("rollout", 8, "rollouts") as tick:
+        tick(8)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_stopwatch_tells_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([10.0, 12.34567])
+    monkeypatch.setattr("tip.pipeline.progress.time.perf_counter", lambda: next(times))
+    assert Stopwatch().seconds == 2.346

@@ -6,7 +6,7 @@ import torch
 from tip.pipeline.compare.oracle import to_oracle
 from tip.pipeline.compare.table import scored_round
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import Session, open_session
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.models.load import load_model
 
@@ -15,13 +15,13 @@ from ..conftest import MakeConfig
 
 @pytest.fixture
 def played(config: MakeConfig) -> Session:
-    session = Session(config(rounds=1, rollout={"prompts": 8}))
+    session = open_session(config(rounds=1, rollout={"prompts": 8}))
     play(session)
     return session
 
 
 def first_student(session: Session) -> LanguageModel:
-    return load_model(session.config.student, torch.device("cpu"), torch.float32)
+    return load_model(session.student(0).card, torch.device("cpu"), torch.float32)
 
 
 def test_a_sample_of_rollouts_is_asked_and_the_best_rule_stands_first(played: Session) -> None:

@@ -95,9 +95,9 @@ def test_costs_are_those_of_the_runs_own_rounds_and_stages(
     jobs = jobs_of(settings, [Row(ALL, 1.0)], [0], QUIET)
     before = compare(jobs, 1, QUIET)[0][0]
     foreign = {"seconds": 1e6, "peak_memory_mb": 1 << 30}
-    run_of(jobs[0]).record({"round": 0, "stage": "evaluate teacher", "accuracy": 0.0, **foreign})
-    run_of(jobs[0]).record({"round": 1, "stage": "rollout", **foreign})
-    run_of(jobs[0]).record({"round": 2, "stage": "train", "steps": 9, **foreign})
+    run_of(jobs[0]).append({"round": 0, "stage": "evaluate teacher", "accuracy": 0.0, **foreign})
+    run_of(jobs[0]).append({"round": 1, "stage": "rollout", **foreign})
+    run_of(jobs[0]).append({"round": 2, "stage": "train", "steps": 9, **foreign})
     after = compare(jobs, 1, QUIET)[0][0]
     assert after.curve == before.curve
     assert after.seconds < 1000

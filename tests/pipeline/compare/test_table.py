@@ -7,7 +7,7 @@ from tip.pipeline.compare.play import Outcome
 from tip.pipeline.compare.rows import ALL, ALL_TOKENS, NO_REFRESH, RANDOM, Row
 from tip.pipeline.compare.table import settled_gain, table_of, tables_of
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import open_session
 from tip.pipeline.show.compare import COSTS, _costs
 
 from ..conftest import MakeConfig
@@ -96,7 +96,7 @@ def test_no_refresh_is_compared_with_all_tokens_and_not_with_random() -> None:
 
 
 def test_a_table_that_says_nothing_is_left_out(config: MakeConfig) -> None:
-    session = Session(config(rounds=1, rollout={"prompts": 32}))
+    session = open_session(config(rounds=1, rollout={"prompts": 32}))
     play(session)
 
     def names(*rules: str) -> list[str]:

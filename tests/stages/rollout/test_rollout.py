@@ -13,7 +13,7 @@ from tip.stages.rollout.settings import RolloutSettings
 from tip.storage.columns import ROLLOUTS, schema
 from tip.storage.content import content_hash
 from tip.storage.keys import key_of, rollout_id
-from tip.storage.tables import write_table
+from tip.storage.tables import read_table, write_table
 
 LENGTHS = (5, 2, 9, 2)
 
@@ -34,7 +34,9 @@ def test_rows_stand_prompt_by_prompt_and_sample_by_sample(made: Shard) -> None:
 
 
 def test_the_table_can_be_stored_as_it_is(made: Shard, tmp_path: Path) -> None:
-    write_table(tmp_path / "rollouts.parquet", made.rollouts, ROLLOUTS)
+    written = write_table(tmp_path / "rollouts.parquet", made.rollouts, ROLLOUTS)
+    assert written.equals(made.rollouts)
+    assert read_table([tmp_path / "rollouts.parquet"]).equals(made.rollouts)
 
 
 def test_numbers_of_a_token_are_those_of_the_distribution_that_predicted_it(made: Shard) -> None:

@@ -1,0 +1,46 @@
+"""`tip status`: a line a round, a line a run, and a way out where there is none."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tip.pipeline.show.status import print_run, print_runs
+from tip.storage.errors import ConfigError
+from tip.storage.runs import RunFolder, RunRecord
+
+from .test_views import METRICS
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path, "mine")
+    run.save(RunRecord(config={"rounds": 5, "select": {"rule": "q3", "keep": 0.2}}))
+    for line in METRICS:
+        run.append(line)
+    run.point(0, checkpoint="key")
+    return run
+
+
+def lines_of(out: io.StringIO) -> list[str]:
+    return [" ".join(line.split()) for line in out.getvalue().splitlines()]
+
+
+def test_a_round_shows_what_it_made_found_and_came_to(run: RunFolder) -> None:
+    out = io.StringIO()
+    print_run(run, Console(file=out, width=100))
+    assert "0 40.0% 0.2500 0.5000 10 50 70 30 0.0100 10.0" in lines_of(out)
+    assert "warning" not in out.getvalue()
+
+
+def test_a_run_shows_how_far_it_is_and_what_it_came_to_last(run: RunFolder) -> None:
+    out = io.StringIO()
+    print_runs(str(run.path.parent), Console(file=out, width=100))
+    assert "mine q3 20% 1/5 80.0% 0.2500" in lines_of(out)
+
+
+def test_where_there_is_nothing_to_show_the_way_out_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no runs here; start one with `tip run CONFIG`"):
+        print_runs(str(tmp_path))
+    with pytest.raises(ConfigError, match="no run nobody with finished stages"):
+        print_run(RunFolder(tmp_path, "nobody"))
