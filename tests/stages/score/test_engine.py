@@ -16,10 +16,11 @@ import pytest
 from tiny import Shard, load, log_probs, prompts, score_settings, shard, write_model
 from tip.stages.arrays.ragged import from_lists
 from tip.stages.engines.protocols import Scored, Tick, silent
-from tip.stages.score.engine import cut_support, score_with_engine
+from tip.stages.score.engine import score_with_engine
 from tip.stages.score.keys import engine_teacher_inputs
 from tip.stages.score.separate import score_student, score_teacher
-from tip.storage.errors import NumericsError
+from tip.stages.signals.fetched import Fetched, cut_support
+from tip.storage.errors import DisagreementError, NumericsError
 
 VOCABULARY = 60
 NATS = 3e-5
@@ -161,12 +162,12 @@ def test_an_answer_about_other_tokens_is_refused(made: Shard) -> None:
             answers = super().score(*args, **kwargs)
             return [replace(a, ids=np.roll(a.ids, 1, 0)) for a in answers]
 
-    with pytest.raises(NumericsError, match="answers for other tokens"):
+    with pytest.raises(DisagreementError, match="answers for other tokens"):
         scored(made, Shifted(made.teacher))
 
 
 def test_an_engine_that_says_otherwise_of_a_rollout_alone_is_refused(made: Shard) -> None:
-    with pytest.raises(NumericsError, match="scored alone"):
+    with pytest.raises(DisagreementError, match="scored alone"):
         scored(made, PlainScorer(made.teacher, skew=-0.01))
 
 
@@ -230,25 +231,26 @@ class Changed(PlainScorer):
 def test_an_answer_that_is_no_distribution_is_refused(
     made: Shard, change: Callable[..., Any], words: str
 ) -> None:
-    with pytest.raises(NumericsError, match=words):
+    with pytest.raises((NumericsError, DisagreementError), match=words):
         scored(made, Changed(made.teacher, change), check_rows=0)
 
 
 def test_a_support_that_is_the_whole_vocabulary_has_no_tail() -> None:
     log_p = np.log(np.array([[0.5, 0.25, 0.125, 0.125]]))
     ids = np.array([[2, 0, 1, 2, 3]])
-    answer = ids, np.take_along_axis(log_p, ids, 1).astype(np.float32), None
-    led = np.zeros((1, 0), dtype=np.int64), np.zeros((1, 0), dtype=bool)
-    settings = score_settings(teacher_top_p=1.0, teacher_top_max=4)
-    (kept, values, tail), entropy = cut_support(answer, led, settings, 4, 4)
-    assert kept.values.tolist() == [0, 1, 2, 3]
-    np.testing.assert_allclose(np.exp(values.values.astype(float)), np.exp(log_p[0]), rtol=1e-3)
-    assert tail[0] == -math.inf
+    none = np.zeros((1, 0), dtype=np.int64), np.zeros((1, 0), dtype=bool)
+    logprobs = np.take_along_axis(log_p, ids, 1).astype(np.float32)
+    fetched = Fetched(ids, logprobs, *none, None)
+    supports, entropy = cut_support(fetched, 4, 4, 1.0, 4)
+    assert supports.ids.values.tolist() == [0, 1, 2, 3]
+    values = supports.logprobs.values.astype(float)
+    np.testing.assert_allclose(np.exp(values), np.exp(log_p[0]), rtol=1e-3)
+    assert supports.tail[0] == -math.inf
     np.testing.assert_allclose(entropy, -(np.exp(log_p) * log_p).sum(1), atol=1e-6)
     # an id that the student lacks is in the tail
-    (kept, _, tail), _ = cut_support(answer, led, settings, 4, 3)
-    assert kept.values.tolist() == [0, 1, 2]
-    np.testing.assert_allclose(np.exp(tail), 0.125, rtol=1e-5)
+    supports, _ = cut_support(fetched, 4, 3, 1.0, 4)
+    assert supports.ids.values.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(np.exp(supports.tail), 0.125, rtol=1e-5)
 
 
 def test_keys_tell_engines_apart_and_leave_the_transformers_key_alone() -> None:

@@ -17,13 +17,13 @@ from tiny import STOP, Shard, load, log_probs, prompts, score_settings, shard, w
 from tip.stages.arrays import chunks
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.score import joint as score
-from tip.stages.score.checks import recheck
+from tip.stages.score.checks import check_model
 from tip.stages.score.joint import score_joint
 from tip.stages.score.keys import teacher_inputs, tokens_inputs
 from tip.stages.score.separate import score_student
 from tip.stages.score.shard import read_rollouts
 from tip.storage.columns import TEACHER, TOKENS, schema
-from tip.storage.errors import ModelError, NumericsError, StoreError
+from tip.storage.errors import DisagreementError, ModelError, NumericsError, StoreError
 from tip.storage.keys import key_of
 from tip.storage.tables import read_table, write_table
 
@@ -201,7 +201,7 @@ def test_progress_counts_every_token_once(
 def test_a_teacher_that_is_the_student_has_divergences_of_exactly_zero(
     made: Shard, models: tuple[LanguageModel, LanguageModel]
 ) -> None:
-    _, tokens, _ = score_joint(models[0], models[0], made.rollouts, score_settings())
+    _, tokens, *_ = score_joint(models[0], models[0], made.rollouts, score_settings())
     for name in DIVERGENCES:
         assert not tokens[name].to_numpy().any(), name
 
@@ -213,7 +213,7 @@ def test_tool_tokens_are_scored_and_marked(
     place = made.rollouts.column_names.index("trainable")
     field = made.rollouts.schema.field("trainable")
     rollouts = made.rollouts.set_column(place, field, pa.array(flags, field.type))
-    _, tokens, _ = score_joint(*models, rollouts, score_settings(batch_tokens=40))
+    _, tokens, *_ = score_joint(*models, rollouts, score_settings(batch_tokens=40))
     assert tokens["trainable"].to_pylist() == [flag for row in flags for flag in row]
     assert tokens.drop(["trainable"]).equals(scored[1].drop(["trainable"]))
 
@@ -241,7 +241,7 @@ def test_misaligned_log_probs_are_caught_by_the_second_scoring(
         return states.roll(1, 0) if kind == "shifted" else states.flip(0)
 
     monkeypatch.setattr(score, "predicting_states", misaligned)
-    with pytest.raises(NumericsError, match=r"log-probs of sampled tokens differ by") as it:
+    with pytest.raises(DisagreementError, match=r"log-probs of sampled tokens differ by") as it:
         score_joint(*models, made.rollouts, score_settings())
     assert "\n" not in str(it.value)
 
@@ -251,12 +251,11 @@ def test_the_second_scoring_catches_shifted_columns_of_either_model(
 ) -> None:
     arrays = read_rollouts(made.rollouts, None)
     for who, model in zip(("student", "teacher"), models, strict=True):
-        honest = {f"{who}_logprob": scored[1][f"{who}_logprob"].to_numpy()}
-        shifted = {name: np.roll(values, 1) for name, values in honest.items()}
+        honest = scored[1][f"{who}_logprob"].to_numpy()
         again = (who, model, arrays.student_prompts, arrays)
-        assert recheck(*again, honest, 8)[f"{who}_check_gap"] < 1e-4
-        with pytest.raises(NumericsError, match=f"^{who}: log-probs"):
-            recheck(*again, shifted, 8)
+        assert check_model(*again, honest, 8) < 1e-4
+        with pytest.raises(DisagreementError, match=f"^{who}: log-probs"):
+            check_model(*again, np.roll(honest, 1), 8)
 
 
 def test_the_second_scoring_refuses_what_is_not_a_number(
@@ -265,10 +264,8 @@ def test_the_second_scoring_refuses_what_is_not_a_number(
     arrays = read_rollouts(made.rollouts, None)
     column = scored[1]["teacher_logprob"].to_numpy().copy()
     column[:] = np.nan
-    with pytest.raises(NumericsError):
-        recheck(
-            "teacher", models[1], arrays.student_prompts, arrays, {"teacher_logprob": column}, 2
-        )
+    with pytest.raises(DisagreementError):
+        check_model("teacher", models[1], arrays.student_prompts, arrays, column, 2)
 
 
 def test_the_second_scoring_of_a_long_response_meets_the_head_at_64_tokens_from_end_to_end(
@@ -276,24 +273,24 @@ def test_the_second_scoring_of_a_long_response_meets_the_head_at_64_tokens_from_
 ) -> None:
     long = shard(made.student, made.teacher, prompts(4), samples=2, max_tokens=100, stop_ids=())
     arrays = read_rollouts(long.rollouts, None)
-    _, tokens, _ = score_joint(*models, long.rollouts, score_settings())
+    _, tokens, *_ = score_joint(*models, long.rollouts, score_settings())
     column = tokens["teacher_logprob"].to_numpy().copy()
     rows, head = [], models[1].model.get_output_embeddings()
     note = head.register_forward_hook(lambda _module, seen, _out: rows.append(seen[0].shape[1]))
     again = ("teacher", models[1], arrays.student_prompts, arrays)
-    recheck(*again, {"teacher_logprob": column}, 2)
+    check_model(*again, column, 2)
     note.remove()
     assert rows == [64, 64]
     column[199] += 1  # the last token of the last rollout, one of the 64
-    with pytest.raises(NumericsError, match=r"differ by 0\.0156 nats"):
-        recheck(*again, {"teacher_logprob": column}, 2)
+    with pytest.raises(DisagreementError, match=r"differ by 0\.0156 nats"):
+        check_model(*again, column, 2)
 
 
 def test_no_second_scoring_is_made_where_none_is_wanted(
     made: Shard, models: tuple[LanguageModel, LanguageModel]
 ) -> None:
-    _, _, facts = score_joint(*models, made.rollouts, score_settings(check_rows=0))
-    assert facts["teacher_check_gap"] == 0
+    _, _, facts, _ = score_joint(*models, made.rollouts, score_settings(check_rows=0))
+    assert facts.teacher_check_gap == 0
 
 
 def test_a_weight_that_is_not_a_number_is_refused_with_rollout_and_position(

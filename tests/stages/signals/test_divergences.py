@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tip.stages.signals.divergences import Features, features, support_features
-from tip.stages.signals.support import Support, merge_ids, teacher_support, to_rows, top_ids
+from tip.stages.signals.support import Support, merge_ids, teacher_support, top_ids
+from tip.stages.signals.supports import of_chunk
 from torch import Tensor
 
 DIVERGENCES = ("reverse_kl", "forward_kl", "jsd", "hellinger")
@@ -204,7 +205,7 @@ def test_storage_moves_a_divergence_over_the_support_by_the_rounding_of_float16_
     p, q = student.log_softmax(1), teacher.log_softmax(1)
     tokens, ids, valid = some_ids(40, 300)
     exact = teacher_support(q, ids, valid)
-    _, stored, _ = to_rows(exact)
+    stored = of_chunk(exact).logprobs
     rounded = exact.logprobs.clone()
     rounded[valid] = torch.from_numpy(stored.values).double()
     near = Support(ids, valid, rounded, exact.tail)

@@ -8,10 +8,11 @@ import pytest
 PEAK = """
 import sys
 import torch
-from tip.stages.chunks import chunk_rows
-from tip.stages.loss import Head, sparse_loss
-from tip.stages.settings import TrainSettings
-from tip.stages.support import Support
+from tip.stages.arrays.chunks import chunk_rows
+from tip.stages.models.head import Head
+from tip.stages.signals.loss import sparse_loss
+from tip.stages.train.settings import TrainSettings
+from tip.stages.signals.support import Support
 
 def kilobytes(name):
     with open("/proc/self/status") as file:

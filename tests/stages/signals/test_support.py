@@ -1,6 +1,7 @@
 """The support is the union it should be, its tail is exact, and it survives storage."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tip.stages.signals.support import (
-    from_rows,
     largest,
     merge_ids,
     teacher_support,
-    to_rows,
     top_ids,
 )
+from tip.stages.signals.supports import of_chunk
 
 FLOAT16_STEP = 2.0**-11  # relative rounding of a normal float16
 
@@ -157,7 +157,7 @@ def test_storage_keeps_ids_and_tails_exactly_and_log_probs_to_float16() -> None:
     ids, valid = merge_ids([(ids, kept)], 25)
     support = teacher_support(log_probs, ids, valid)
     rows = np.array([7, 7, 0, 39, 12])
-    again = from_rows(*to_rows(support), rows, torch.device("cpu"))
+    again = of_chunk(support).padded(rows, torch.device("cpu"))
     for place, row in enumerate(rows):
         here, there = again.valid[place], valid[row]
         assert again.ids[place][here].tolist() == ids[row][there].tolist()
@@ -171,10 +171,10 @@ def test_storage_keeps_ids_and_tails_exactly_and_log_probs_to_float16() -> None:
 def test_a_missing_tail_comes_back_as_nothing_outside() -> None:
     ids = torch.arange(2)[None]
     support = teacher_support(masses(0.5, 0.5), ids, torch.ones_like(ids, dtype=torch.bool))
-    stored = to_rows(support)
+    stored = of_chunk(support)
     for absent in (-np.inf, np.nan):  # as made, and as Arrow hands a null to numpy
         tail = np.array([absent], dtype=np.float32)
-        again = from_rows(stored[0], stored[1], tail, np.array([0]), torch.device("cpu"))
+        again = replace(stored, tail=tail).padded(np.array([0]), torch.device("cpu"))
         assert again.tail.item() == -math.inf
 
 
@@ -182,5 +182,4 @@ def test_log_probs_beyond_float16_are_stored_as_its_smallest_number() -> None:
     log_probs = torch.tensor([[0.0, -1e5]])
     ids = torch.arange(2)[None]
     support = teacher_support(log_probs, ids, torch.ones_like(ids, dtype=torch.bool))
-    _, logprobs, _ = to_rows(support)
-    assert logprobs.values.tolist() == [0.0, -65504.0]
+    assert of_chunk(support).logprobs.values.tolist() == [0.0, -65504.0]

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from tip.stages.arrays.ragged import Ragged
+from tip.stages.models.card import read_card
 from tip.stages.models.load import load_model
 from tip.stages.models.settings import ModelSettings
+from tip.stages.signals.supports import Supports
 from tip.stages.train.data import TrainingData
 from tip.stages.train.oracle import oracle
 
@@ -14,9 +16,8 @@ PAIR = Path(__file__).parents[3] / "pipeline" / "demo" / "pair"
 
 
 def test_importance_is_phi_squared_over_m_of_whole_gradients() -> None:
-    student = load_model(
-        ModelSettings(model=str(PAIR / "student")), torch.device("cpu"), torch.float32
-    )
+    card = read_card(ModelSettings(model=str(PAIR / "student")))
+    student = load_model(card, torch.device("cpu"), torch.float32)
     rng = np.random.default_rng(0)
     vocabulary = student.vocabulary
     responses = rng.integers(2, vocabulary, (2, 4))
@@ -32,9 +33,11 @@ def test_importance_is_phi_squared_over_m_of_whole_gradients() -> None:
         selected=np.array([4, 4]),
         positions=np.tile(np.arange(4), 2),
         weights=np.ones(8, dtype=np.float32),
-        ids=Ragged(whole, counts),
-        logprobs=Ragged(log_q.numpy().ravel(), counts),
-        tail=np.full(8, np.nan, dtype=np.float32),
+        supports=Supports(
+            Ragged(whole, counts),
+            Ragged(log_q.numpy().ravel(), counts),
+            np.full(8, np.nan, dtype=np.float32),
+        ),
     )
     found = oracle(student, data, np.array([0, 1]))
     gradients = []

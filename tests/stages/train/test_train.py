@@ -261,9 +261,11 @@ def test_a_step_without_tokens_moves_only_the_schedule(untied: Round, tmp_path: 
 
 def spoiled(data: TrainingData, rows: np.ndarray) -> TrainingData:
     """Return a round whose teacher log-probs are NaN for the tokens of some rollouts."""
-    values = data.logprobs.values.copy()
-    values[data.logprobs.places(np.concatenate([data.tokens(row) for row in rows]))] = np.nan
-    return replace(data, logprobs=Ragged(values, data.logprobs.counts))
+    logprobs = data.supports.logprobs
+    values = logprobs.values.copy()
+    values[logprobs.places(np.concatenate([data.tokens(row) for row in rows]))] = np.nan
+    spoilt = replace(data.supports, logprobs=Ragged(values, logprobs.counts))
+    return replace(data, supports=spoilt)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(untied: Round, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_an_existing_file_of_another_kind_is_not_taken_for_a_data_set(
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 READ = """
 import json, sys
-from tip.storage.prompts import read_rows
+from tip.storage.sources.rows import read_rows
 from tip.storage.errors import InputError
 try:
     rows = read_rows(sys.argv[1], needed=["q"], section="evaluate", **json.loads(sys.argv[2]))

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from tiny import load, reference_model, write_model
+from tip.stages.models.card import read_card
 from tip.stages.models.cpu import attention as module
 from tip.stages.models.cpu import products
 from tip.stages.models.cpu.attention import attention
+from tip.stages.models.load import load_model
+from tip.stages.models.settings import ModelSettings
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 ROWS, HEADS, WIDTH = 3, 6, 8
@@ -142,7 +145,9 @@ def test_a_loaded_model_uses_it_and_computes_what_eager_attention_does_in_float6
     ids = torch.from_numpy(np.random.default_rng(0).integers(2, 60, (3, 20)))
     calls, before = [], module._by_products
     monkeypatch.setattr(module, "_by_products", lambda *a: calls.append(1) or before(*a))
-    model = load(folder)
+    module.register()
+    card = read_card(ModelSettings(model=str(folder)))
+    model = load_model(card, torch.device("cpu"), torch.float32, attention=module.NAME)
     calls.clear()
     with torch.inference_mode():
         found = model.model(input_ids=ids, use_cache=False).logits

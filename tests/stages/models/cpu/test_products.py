@@ -1,13 +1,13 @@
 """Matrix products may change their library, never their digits."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import load, write_model
-from tip.stages.models import load as models
 from tip.stages.models.cpu import products
 
 
@@ -87,13 +87,18 @@ def test_a_process_that_sets_precisions_by_backend_is_left_alone(
     assert not products.use_faster_products.__wrapped__()
 
 
-def test_loading_a_model_asks_for_the_faster_products(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked = []
-    monkeypatch.setattr(models, "use_faster_products", lambda: asked.append(1))
-    load(write_model(tmp_path / "m"))
-    assert asked == [1]
+def test_a_block_in_a_process_that_sets_precisions_by_backend_leaves_them_alone() -> None:
+    """As a training step in bfloat16 on a GPU is: torch refuses to name one precision then."""
+    program = (
+        "import torch\n"
+        "from tip.stages.models.cpu.products import precision, use_faster_products\n"
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'\n"
+        "with precision('high'):\n"
+        "    torch.ones(2, 2) @ torch.ones(2, 2)\n"
+        "print(use_faster_products(), torch.backends.cuda.matmul.fp32_precision)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "False tf32"), done.stderr
 
 
 @pytest.mark.parametrize(
