@@ -97,7 +97,7 @@ class ServerClient:
         try:
             reply = await self._http.request(method, f"{self.where}{path}", json=body)
         except httpx2.RequestError as error:  # refused, reset, cut off, timed out
-            raise Away(str(error) or type(error).__name__) from error
+            raise Away(_reason(error)) from error
         if reply.is_error:
             words = _words(reply)
             if reply.status_code in _AWAY and "out of memory" not in words.lower():
@@ -153,6 +153,14 @@ def awaited(answer: Future[T]) -> T:
     A wait without limit is not interrupted: polars has SIGINT restart system calls.
     """
     return answer.result(threading.TIMEOUT_MAX)
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a server was not reached: the first words in a chain of errors."""
+    at: BaseException | None = error
+    while at is not None and not str(at):
+        at = at.__cause__ or at.__context__
+    return str(at) if at is not None else type(error).__name__
 
 
 def _words(reply: httpx2.Response) -> str:

@@ -47,6 +47,8 @@ class Server:
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": "1",
             "VLLM_NO_USAGE_STATS": "1",
+            "TORCH_COMPILE_DISABLE": "1",
+            "TMPDIR": str(self.folder),
         }
         # what `vllm serve` starts; the command itself does not, where the package is vllm-cpu
         command = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", "--model"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,15 @@ def test_a_server_that_stays_away_is_one_line_with_the_way_out(served: Served) -
     served.faults = [503]
     with pytest.raises(ModelError, match=r"does not answer \(HTTP 503: busy\).*`vllm serve M`"):
         asked.answer(models(asked))
+
+
+def test_a_server_that_is_away_is_told_of_once_with_the_reason(served: Served) -> None:
+    said: list[str] = []
+    asked = client(served, said)
+    served.faults = ["drop", "drop", 503]
+    asked.answer(models(asked))
+    assert len(said) == 1
+    assert re.search(r"is away \(\S+ .*\); trying again", said[0])  # words, no class's name
 
 
 def test_requests_under_way_are_cut_off_when_nobody_waits(served: Served) -> None:
