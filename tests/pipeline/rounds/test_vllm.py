@@ -10,10 +10,13 @@ from tip.pipeline.config.toml import make_config
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session
 from tip.stages.arrays.ragged import from_lists
-from tip.stages.engines.probe import probe_sequences, trainer_logprobs
+from tip.stages.engines.probe import probe_sequences, reference_logprobs
+from tip.stages.engines.protocols import Scored
+from tip.stages.engines.vllm.engine import VllmEngine
+from tip.stages.engines.vllm.spec import EngineSpec
 from tip.stages.models.load import load_model
 from tip.stages.score.separate import score_teacher
-from tip.storage.errors import NumericsError
+from tip.storage.errors import DisagreementError
 from tip.storage.tables import read_table
 from vllm_pair import needs_vllm, widened
 
@@ -100,10 +103,10 @@ def test_each_engine_is_fresh_and_its_gap_is_on_record(ran: Session) -> None:
     assert ran.engines.gap.mean < 1e-4  # of the last evaluation: of the trained student
     probes = probe_sequences([*ran.prompts, *ran.problems])
     moved = [
-        trainer_logprobs(load_model(s.settings, ran.device, ran.dtype(s.settings)), probes)
+        reference_logprobs(load_model(s.settings, ran.device, ran.dtype(s.settings)), probes)
         for s in (ran.student(0), ran.student(1))
     ]
-    stale = np.abs(np.concatenate(moved[0]) - np.concatenate(moved[1])).mean()
+    stale = np.abs(moved[0] - moved[1]).mean()
     assert stale > 0.01  # stale weights would have been refused
     assert stage(ran, "score")[0]["sampling_gap_rms"] < 1e-4
 
@@ -145,16 +148,31 @@ def test_a_run_that_is_found_starts_no_engine(
 
 
 def test_a_gap_beyond_the_limit_is_refused_and_nothing_is_stored(
-    values: dict[str, Any], tmp_path: Path
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tight = config(
+    """With a stand-in for the process, which answers as an engine of other weights does."""
+
+    def start(engine: VllmEngine, spec: EngineSpec) -> None:
+        engine.spec, engine.vocabulary, engine.given_ids = spec, 36, False
+
+    def score(_: VllmEngine, sequences: list[np.ndarray], *__: Any) -> list[Scored]:
+        return [Scored(s[1:, None], np.full((len(s) - 1, 1), -3.0), None) for s in sequences]
+
+    def close(engine: VllmEngine) -> None:
+        closed.append(engine)
+
+    closed: list[VllmEngine] = []
+    monkeypatch.setattr(VllmEngine, "__init__", start)
+    monkeypatch.setattr(VllmEngine, "score", score)
+    monkeypatch.setattr(VllmEngine, "close", close)
+    changed = config(
         values,
         store=str(tmp_path / "store"),
         runs=str(tmp_path / "runs"),
-        student={"vllm": {"cpu_cache_gb": 1, "max_gap": 1e-12}},
         evaluate={"every": 1},
     )
-    session = Session(tight)
-    with pytest.raises(NumericsError, match="vLLM's log-probs differ from the trainer's"):
+    session = Session(changed)
+    with pytest.raises(DisagreementError, match="vLLM's log-probs differ from the trainer's"):
         play(session)
+    assert closed
     assert not list(session.store.list())

@@ -231,7 +231,13 @@ def test_answers_of_gsm8k_are_right_against_its_solutions() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [HANGING, "((100!)!)!", "10^{10^{10}}", r"\sum_{n=1}^{1000000000} \frac{1}{n^2}"]
+    "answer",
+    [
+        HANGING,
+        r"\sum_{n=1}^{1000000000} \frac{1}{n^2}",  # in a loop of Python's
+        pytest.param("((100!)!)!", marks=pytest.mark.soak),
+        pytest.param("10^{10^{10}}", marks=pytest.mark.soak),
+    ],
 )
 def test_an_answer_that_hangs_is_a_timeout_and_the_rest_goes_on(answer: str) -> None:
     pairs = [("0.50", "1/2"), (answer, "1.0"), ("1/2", "0.5"), ("3", "2")]
@@ -423,17 +429,6 @@ def test_a_worker_that_hangs_outlives_a_killed_main_program_by_seconds_only(
     main.communicate()
     assert not gone(worker)  # else this shows nothing
     until(lambda: gone(worker), seconds=2 * 1.5 + 1 + 5)
-
-
-def test_the_worker_imports_neither_torch_nor_transformers() -> None:
-    code = (
-        "import sys; from tip.stages.evaluate import verdicts_worker as w; w._judge()('1', '2');"
-        "print(sorted({'torch', 'transformers', 'pydantic', 'polars'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout == "[]\n"
 
 
 def test_a_missing_math_verify_is_refused_with_the_way_out(

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from served import Served
 from tip.stages.engines.server.client import Ask, Refused, ServerClient, awaited
 from tip.stages.models.settings import ServerSettings
-from tip.storage.errors import ModelError
+from tip.storage.errors import ConfigError, ModelError
 
 
 @pytest.fixture
@@ -49,11 +50,12 @@ def test_a_key_in_the_environment_is_shown(served: Served, monkeypatch: pytest.M
 
 
 def test_a_caller_with_an_event_loop_may_ask(served: Served) -> None:
-    async def notebook() -> str:
-        asked = client(served)
-        return asked.answer(models(asked))
+    async def notebook() -> list[str]:
+        asked = client(served, parallel=2)
+        with asked.answers([models(asked)] * 6) as answers:
+            return [awaited(a) for a in answers]
 
-    assert asyncio.run(notebook()) == "teacher"
+    assert asyncio.run(notebook()) == ["teacher"] * 6
 
 
 def test_after_an_absence_the_server_must_prove_itself_before_it_answers(served: Served) -> None:
@@ -113,6 +115,21 @@ def test_a_server_that_stays_away_is_one_line_with_the_way_out(served: Served) -
     served.faults = [503]
     with pytest.raises(ModelError, match=r"does not answer \(HTTP 503: busy\).*`vllm serve M`"):
         asked.answer(models(asked))
+
+
+def test_an_address_that_is_none_is_one_line(served: Served) -> None:
+    asked = client(served, url="http://localhost:99999")
+    with pytest.raises(ConfigError, match=r"'http://localhost:99999' is no address .*port"):
+        asked.answer(models(asked))
+
+
+def test_a_server_that_is_away_is_told_of_once_with_the_reason(served: Served) -> None:
+    said: list[str] = []
+    asked = client(served, said)
+    served.faults = ["drop", "drop", 503]
+    asked.answer(models(asked))
+    assert len(said) == 1
+    assert re.search(r"is away \(\S+ .*\); trying again", said[0])  # words, no class's name
 
 
 def test_requests_under_way_are_cut_off_when_nobody_waits(served: Served) -> None:

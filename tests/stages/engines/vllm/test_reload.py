@@ -59,7 +59,7 @@ def test_an_engine_that_kept_old_weights_is_refused_and_a_fresh_one_is_not(
         gap = measured_gap(fresh, sequences, reference)
         refuse_gross(gap, limit, trained)
         text = json.dumps([s.tolist() for s in sequences])
-        environment = spec(old).environment()
+        environment = spec(old).environment() | {"TMPDIR": str(tmp_path)}
         command = [sys.executable, "-P", "-c", RELOADED, str(old)]
         run = subprocess.run(
             [*command, str(trained / "model.safetensors"), text],

@@ -59,6 +59,15 @@ def test_children_of_vllm_inherit_no_pipe() -> None:
         assert environment["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
 
 
+def test_nothing_is_compiled_on_a_cpu_unless_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("TORCH_COMPILE_DISABLE", raising=False)
+    assert spec(Path("m")).environment()["TORCH_COMPILE_DISABLE"] == "1"
+    for changes in ({"enforce_eager": False}, {"device": "cuda"}):
+        assert "TORCH_COMPILE_DISABLE" not in spec(Path("m"), **changes).environment()
+
+
 def test_a_spec_is_a_value_that_may_be_sent() -> None:
     made = spec(Path("m"), batch_tokens=64)
     assert pickle.loads(pickle.dumps(made)) == made
