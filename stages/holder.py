@@ -142,13 +142,15 @@ class Holder:
         """
         if isinstance(wanted, Embedded):
             return Held(LocalEngine(self.model(wanted.weights), wanted.batch_size))
-        if self._process is None or self._process[0] != wanted.spec:
+        if not self._runs(wanted.spec):
             self._start(wanted, reference)
         assert self._process is not None
         return Held(self._process[1], self._gap)
 
     def scorer(self, wanted: Reader | Served) -> Scorer:
         """Return what reads sequences and gives a teacher's log-probs."""
+        if self._process is not None and self._process[1].closed:
+            self._end_process()  # it has failed, and the scorer with it
         if self._scorer is None or self._scorer[0] != wanted:
             make = self._read_by_server if isinstance(wanted, Served) else self._read_by_vllm
             self._scorer = wanted, make(wanted)  # type: ignore[arg-type]
@@ -213,9 +215,10 @@ class Holder:
             self._fitting = batch_tokens or self._fitting
             fitting = self._fitting or wanted.spec.batch_tokens
             spec = replace(wanted.spec, batch_tokens=fitting)
-            if self._process is None or self._process[0] != spec:
+            if not self._runs(spec):
                 self.release()
                 self._process, self._gap = (spec, VllmEngine(spec)), None
+            assert self._process is not None
             return self._process[1]
 
         scorer = VllmScorer(start, self.say)
@@ -227,6 +230,12 @@ class Holder:
                 f"{min(wanted.top, scorer.vocabulary)}"
             )
         return scorer
+
+    def _runs(self, spec: EngineSpec) -> bool:
+        """Return whether the process of a spec is there; one that has failed is not."""
+        return self._process is not None and (
+            self._process[0] == spec and not self._process[1].closed
+        )
 
     def _read_by_server(self, wanted: Served) -> Scorer:
         return ServerScorer(

@@ -123,7 +123,7 @@ def test_an_engine_that_knows_every_id_gives_the_teachers_own_table(
     np.testing.assert_allclose(*outside, atol=3e-6)  # one minus a sum of float32 log-probs
     if not given:
         np.testing.assert_allclose(table["entropy"], expected["entropy"], atol=NATS)
-    assert facts["teacher_check_gap"] < 1e-6
+    assert facts.teacher_check_gap < 1e-6
 
 
 def test_ids_that_the_engine_did_not_give_are_in_the_tail_and_reported(made: Shard) -> None:
@@ -140,8 +140,8 @@ def test_ids_that_the_engine_did_not_give_are_in_the_tail_and_reported(made: Sha
         ]
         np.testing.assert_allclose(total, 1, atol=2e-3)  # float16 log-probs
         _, facts = score_student(student, made.rollouts, table, settings)
-        lost.append(facts["lost_mass"])
-        masses.append(facts["student_mass"])
+        lost.append(facts.lost_mass)
+        masses.append(facts.student_mass)
     assert lost[0] > lost[1] > lost[2] == 0
     assert masses[0] < masses[1] < masses[2]
 

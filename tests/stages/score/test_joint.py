@@ -24,6 +24,7 @@ from tip.stages.score.separate import score_student
 from tip.stages.score.shard import read_rollouts
 from tip.storage.columns import TEACHER, TOKENS, schema
 from tip.storage.errors import DisagreementError, ModelError, NumericsError, StoreError
+from tip.storage.facts import TeacherFacts, TokensFacts
 from tip.storage.keys import key_of
 from tip.storage.tables import read_table, write_table
 
@@ -32,7 +33,7 @@ FLOAT16_STEP = 2.0**-11
 DIVERGENCES = ("reverse_kl", "forward_kl", "jsd", "hellinger")
 LENGTHS = (5, 2, 9, 3)
 
-Tables = tuple[pa.Table, pa.Table, dict[str, Any]]
+Tables = tuple[pa.Table, pa.Table, TeacherFacts, TokensFacts]
 
 
 @pytest.fixture(scope="module")
@@ -139,22 +140,22 @@ def test_a_teacher_with_a_prompt_of_its_own_is_scored_behind_that_prompt(
     made: Shard, models: tuple[LanguageModel, LanguageModel]
 ) -> None:
     own = {p.hash: (*p.ids, 7, 8, 9, 10, 11)[i:] for i, p in enumerate(made.prompts)}
-    teacher, tokens, facts = score_joint(
+    teacher, tokens, facts, _ = score_joint(
         *models, made.rollouts, score_settings(), teacher_prompts=own
     )
     assert_scores(made, teacher, tokens, own)
-    assert facts["teacher_check_gap"] < 1e-4
+    assert facts.teacher_check_gap < 1e-4
     own = {p.hash: (*own[p.hash], *[3] * 15) for p in made.prompts}
     seen: list[int] = []
     note = models[1].model.base_model.register_forward_pre_hook(
         lambda _module, _inputs, named: seen.append(named["input_ids"].numel()), with_kwargs=True
     )
     settings = score_settings(batch_tokens=60, check_rows=0)
-    _, _, facts = score_joint(*models, made.rollouts, settings, teacher_prompts=own)
+    _, _, facts, _ = score_joint(*models, made.rollouts, settings, teacher_prompts=own)
     note.remove()
     assert max(seen) <= 60, "the budget counts the longer of both prompts"
     read = sum(2 * len(ids) for ids in own.values()) + sum(len(r) for _, _, r in made.rows())
-    assert facts["teacher_tokens"] == read
+    assert facts.teacher_tokens == read
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_budget_chunk_and_piece_change_nothing_beyond_rounding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(chunks, "_CACHE_ELEMENTS", piece_elements)
-    teacher, tokens, _ = score_joint(*models, made.rollouts, score_settings(**cut))
+    teacher, tokens, *_ = score_joint(*models, made.rollouts, score_settings(**cut))
     assert teacher["ids"].equals(scored[0]["ids"])
     for name in tokens.column_names:
         a, b = tokens[name].to_numpy(), scored[1][name].to_numpy()
@@ -179,14 +180,14 @@ def test_budget_chunk_and_piece_change_nothing_beyond_rounding(
 
 
 def test_facts_count_tokens_entries_and_masses(made: Shard, scored: Tables) -> None:
-    teacher, tokens, facts = scored
-    assert facts["tokens"] == tokens.num_rows == len(positions(made))
-    assert facts["entries"] == sum(len(ids) for ids in teacher["ids"].to_pylist())
+    teacher, tokens, of_teacher, facts = scored
+    assert facts.tokens == tokens.num_rows == len(positions(made))
+    assert of_teacher.entries == sum(len(ids) for ids in teacher["ids"].to_pylist())
     for name in ("student_mass", "teacher_mass", "reverse_kl"):
-        assert facts[name] == pytest.approx(np.mean(tokens[name].to_numpy()), rel=1e-6)
-    for name in ("student_check_gap", "teacher_check_gap", "sampling_gap_rms"):
-        assert 0 <= facts[name] < 1e-4
-    assert facts["off_policy_kl"] == pytest.approx(0, abs=1e-7)
+        assert getattr(facts, name) == pytest.approx(np.mean(tokens[name].to_numpy()), rel=1e-6)
+    for gap in (facts.student_check_gap, of_teacher.teacher_check_gap, facts.sampling_gap_rms):
+        assert 0 <= gap < 1e-4
+    assert facts.off_policy_kl == pytest.approx(0, abs=1e-7)
 
 
 def test_progress_counts_every_token_once(
@@ -221,7 +222,7 @@ def test_tool_tokens_are_scored_and_marked(
 def test_the_whole_vocabulary_as_support_has_no_tail(made: Shard) -> None:
     student = load(made.student)
     settings = score_settings(teacher_top_p=1.0, teacher_top_max=60)
-    teacher, tokens, _ = score_joint(student, student, made.rollouts, settings)
+    teacher, tokens, *_ = score_joint(student, student, made.rollouts, settings)
     assert teacher["tail"].null_count == teacher.num_rows
     assert set(map(len, teacher["ids"].to_pylist())) == {60}
     assert tokens["teacher_mass"].to_numpy().min() > 1 - 1e-6
@@ -361,8 +362,8 @@ def test_another_student_is_scored_from_stored_signals_without_a_teacher(
                 np.testing.assert_allclose(found[row][name], value, err_msg=name, **NATS)
             row += 1
     assert row == len(found)
-    assert facts["off_policy_kl"] > 1e-3
-    assert facts["student_check_gap"] < 1e-4
+    assert facts.off_policy_kl > 1e-3
+    assert facts.student_check_gap < 1e-4
 
 
 def test_scores_over_the_support_approach_the_exact_ones_as_it_grows(
@@ -372,7 +373,7 @@ def test_scores_over_the_support_approach_the_exact_ones_as_it_grows(
     gaps = []
     for most in (0, 4, 16, 60):
         settings = score_settings(teacher_top_p=1.0, teacher_top_max=most)
-        signals, exact, _ = score_joint(models[0], teacher, made.rollouts, settings)
+        signals, exact, *_ = score_joint(models[0], teacher, made.rollouts, settings)
         found, _ = replayed(made, models[0], stored(signals, tmp_path))
         differences = (exact[n].to_numpy() - found[n].to_numpy() for n in DIVERGENCES)
         gaps.append([float(np.abs(d).mean()) for d in differences])

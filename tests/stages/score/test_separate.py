@@ -55,7 +55,7 @@ def separately(
 def test_the_teachers_pass_alone_gives_the_signals_of_both_models_together(
     made: Shard, models: tuple[LanguageModel, LanguageModel]
 ) -> None:
-    together, _, facts = score_joint(*models, made.rollouts, score_settings(batch_tokens=40))
+    together, _, facts, _ = score_joint(*models, made.rollouts, score_settings(batch_tokens=40))
     signals, alone = score_teacher(
         models[1], made.rollouts, score_settings(batch_tokens=25), student_vocabulary=60
     )
@@ -71,13 +71,13 @@ def test_the_teachers_pass_alone_gives_the_signals_of_both_models_together(
             rtol=2e-5 + step,
             atol=3e-5,
         )
-    assert alone["teacher_tokens"] == facts["teacher_tokens"]
-    assert alone["entries"] == facts["entries"]
+    assert alone.teacher_tokens == facts.teacher_tokens
+    assert alone.entries == facts.entries
 
 
 def test_divergences_over_the_support_rise_to_the_exact_ones_as_it_grows(even: Shard) -> None:
     models = load(even.student), load(even.teacher)
-    _, exact, _ = score_joint(*models, even.rollouts, score_settings())
+    _, exact, *_ = score_joint(*models, even.rollouts, score_settings())
     gaps: dict[str, list[float]] = {name: [] for name in DIVERGENCES}
     for mass, most in ((0.5, 2), (0.9, 8), (0.99, 32), (1.0, 60)):
         _, tokens, _ = separately(even, models, teacher_top_p=mass, teacher_top_max=most)
@@ -94,14 +94,14 @@ def test_divergences_over_the_support_rise_to_the_exact_ones_as_it_grows(even: S
 def test_the_students_own_numbers_are_exact_in_either_mode(
     made: Shard, models: tuple[LanguageModel, LanguageModel]
 ) -> None:
-    _, exact, _ = score_joint(*models, made.rollouts, score_settings())
+    _, exact, *_ = score_joint(*models, made.rollouts, score_settings())
     _, tokens, facts = separately(made, models)
     for name in ("student_entropy", "student_logprob", "teacher_entropy"):
         np.testing.assert_allclose(tokens[name], exact[name], rtol=2e-5, atol=3e-5)
     np.testing.assert_allclose(
         tokens["teacher_logprob"], exact["teacher_logprob"], rtol=2 * FLOAT16_STEP
     )
-    assert facts["lost_mass"] == 0
+    assert facts.lost_mass == 0
 
 
 def test_mass_that_the_support_lost_is_reported(
@@ -130,7 +130,7 @@ def test_mass_that_the_support_lost_is_reported(
     # the teacher's own ids, which the student did not lead, are left out
     assert (
         0
-        < facts["lost_mass"]
+        < facts.lost_mass
         <= float(
             np.mean(whole["student_mass"].to_numpy() - tokens["student_mass"].to_numpy()) + 1e-6
         )

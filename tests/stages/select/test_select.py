@@ -22,6 +22,7 @@ from tip.stages.select.select import TYPES, select, selection_inputs
 from tip.stages.select.settings import SelectSettings
 from tip.storage.columns import SELECTION, schema
 from tip.storage.errors import ConfigError, InputError, StoreError
+from tip.storage.facts import SelectionFacts
 from tip.storage.keys import key_of
 from token_tables import (
     TABLES,
@@ -216,7 +217,7 @@ def test_where_may_ask_for_a_type_and_for_the_whole_round(rounds: dict[str, Roun
 
     assert {row["type"] for row in rows} == {"Q3"}
     assert max(row["position"] for row in rows) < 100
-    assert facts["kept"] == len(rows)
+    assert facts.kept == len(rows)
 
 
 @pytest.mark.parametrize("rule", ["divergence", "type_q4"])
@@ -224,7 +225,7 @@ def test_median_cuts_are_those_of_the_round(rounds: dict[str, Round], rule: str)
     for name in ("random", "mixed", "outlier"):
         rows, facts = rounds[name].select(rule=rule, cuts="median")
         assert same(rows, reference_select(TABLES[name], rule, cuts="median", seed=SEED)), name
-        assert facts["cuts"].keys() == {"entropy_cut", "divergence_cut"}
+        assert facts.cuts.keys() == {"entropy_cut", "divergence_cut"}
 
 
 def test_a_token_on_a_cut_counts_as_high(write: Write) -> None:
@@ -420,21 +421,21 @@ def test_facts_count_tokens_and_share_them_by_type(rounds: dict[str, Round]) -> 
     kl = np.maximum(c["reverse_kl"], 0).astype(float)
     q3 = (c["student_entropy"] < 0.3) & (kl >= 0.1)
 
-    assert facts["trainable"] == len(kl)
-    assert facts["kept"] == len(rows)
-    assert facts["types"]["Q3"]["tokens"] == pytest.approx(q3.mean(), abs=1e-6)
-    assert facts["types"]["Q3"]["reverse_kl"] == pytest.approx(kl[q3].sum() / kl.sum(), abs=1e-6)
+    assert facts.trainable == len(kl)
+    assert facts.kept == len(rows)
+    assert facts.types["Q3"]["tokens"] == pytest.approx(q3.mean(), abs=1e-6)
+    assert facts.types["Q3"]["reverse_kl"] == pytest.approx(kl[q3].sum() / kl.sum(), abs=1e-6)
     kept = Counter(row["type"] for row in rows)
-    assert facts["types"]["Q3"]["kept_tokens"] == pytest.approx(kept["Q3"] / len(rows), abs=1e-6)
+    assert facts.types["Q3"]["kept_tokens"] == pytest.approx(kept["Q3"] / len(rows), abs=1e-6)
     of_kept = sum(row["importance"] for row in rows)
-    assert facts["kept_reverse_kl"] == pytest.approx(of_kept / kl.sum(), abs=1e-6)
-    assert facts["selected_reverse_kl"] == pytest.approx(of_kept / len(rows), abs=1e-6)
+    assert facts.kept_reverse_kl == pytest.approx(of_kept / kl.sum(), abs=1e-6)
+    assert facts.selected_reverse_kl == pytest.approx(of_kept / len(rows), abs=1e-6)
     others = (kl.sum() - of_kept) / (len(kl) - len(rows))
-    assert facts["unselected_reverse_kl"] == pytest.approx(others, abs=1e-6)
+    assert facts.unselected_reverse_kl == pytest.approx(others, abs=1e-6)
     for name in ("tokens", "reverse_kl", "kept_tokens", "kept_reverse_kl"):
-        assert sum(kind[name] for kind in facts["types"].values()) == pytest.approx(1, abs=1e-5)
-    assert facts["cuts"] == {"entropy_cut": 0.3, "divergence_cut": 0.1}
-    assert "reverse_kl AS importance" in facts["sql"]
+        assert sum(kind[name] for kind in facts.types.values()) == pytest.approx(1, abs=1e-5)
+    assert facts.cuts == {"entropy_cut": 0.3, "divergence_cut": 0.1}
+    assert "reverse_kl AS importance" in facts.sql
 
 
 def test_facts_tell_the_numbers_of_the_round_and_can_be_written_as_json(
@@ -444,19 +445,19 @@ def test_facts_tell_the_numbers_of_the_round_and_can_be_written_as_json(
     table = TABLES["random"]
     h = table["student_entropy"].to_numpy()[table["trainable"].to_numpy()].astype(float)
 
-    assert facts["round"]["h_high"] == quantile(h, 0.98)
-    assert facts["round"]["h_high"] == pytest.approx(np.quantile(h, 0.98))
-    assert json.loads(json.dumps(facts)) == facts
+    assert facts.round["h_high"] == quantile(h, 0.98)
+    assert facts.round["h_high"] == pytest.approx(np.quantile(h, 0.98))
+    assert SelectionFacts.model_validate(json.loads(json.dumps(facts.dump()))) == facts
     _, nothing = rounds["empty"].select(rule="soft_or")
-    assert (nothing["trainable"], nothing["kept"]) == (0, 0)
-    assert json.loads(json.dumps(nothing)) == nothing
+    assert (nothing.trainable, nothing.kept) == (0, 0)
+    assert SelectionFacts.model_validate(json.loads(json.dumps(nothing.dump()))) == nothing
 
 
 def test_a_rule_that_fixes_its_budget_does_not_look_at_keep(rounds: dict[str, Round]) -> None:
     rows, facts = rounds["random"].select(rule="all", keep=0.1)
 
-    assert facts["keep"] == 1
-    assert len(rows) == facts["trainable"]
+    assert facts.keep == 1
+    assert len(rows) == facts.trainable
     assert selection_inputs(SelectSettings(rule="all", keep=0.1)) == selection_inputs(
         SelectSettings(rule="all", keep=0.5)
     )
@@ -602,7 +603,7 @@ def test_a_users_rule_may_weigh_and_leave_tokens_out(
 
     assert all(row["position"] % 2 == 0 and row["position"] > 3 for row in rows)
     assert all(row["weight"] == 1 + row["position"] for row in rows)
-    assert 0 < len(rows) < facts["trainable"] / 2
+    assert 0 < len(rows) < facts.trainable / 2
 
 
 def test_a_users_parameters_reach_the_sql(
