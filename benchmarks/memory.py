@@ -27,14 +27,12 @@ import numpy as np
 import torch
 from apart import apart, preload, rise_mb
 from arguments import models_folder
+from pair import load
 from timing import line, save
 from tip.stages.arrays.chunks import chunk_rows
-from tip.stages.arrays.ragged import Ragged
 from tip.stages.models.head import Head
-from tip.stages.models.load import load_model
-from tip.stages.models.settings import ModelSettings
 from tip.stages.signals.loss import sparse_loss
-from tip.stages.signals.support import from_rows
+from tip.stages.signals.supports import stored
 from tip.stages.train.settings import TrainSettings
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -138,16 +136,13 @@ def sparse(case: Case) -> float:
     ids = np.arange(ENTRIES) * step + rng.integers(0, step, (n, ENTRIES))
     each = np.full(n, ENTRIES, np.int32)
     logprobs = np.log(rng.dirichlet(np.full(ENTRIES + 1, 0.3), n) + 1e-7)
-    stored = (
-        Ragged(ids.astype(np.int32).ravel(), each),
-        Ragged(logprobs[:, :-1].astype(np.float16).ravel(), each),
-        logprobs[:, -1].astype(np.float32),
-    )
+    tail = logprobs[:, -1].astype(np.float32)
+    supports = stored(ids.ravel(), logprobs[:, :-1].ravel(), each, tail)
     rows, weights = np.arange(n), torch.full((n,), 1 / n, dtype=torch.float64)
     chunk = chunk_rows(case.chunk, vocabulary)
 
     def work() -> None:
-        support = from_rows(*stored, rows, states.device)
+        support = supports.padded(rows, states.device)
         sparse_loss(states, head, support, weights, "reverse_kl", chunk=chunk)
 
     return rise_mb(work) - states.nbytes / MB
@@ -171,7 +166,7 @@ def dense_step(states: Tensor, weight: Tensor, teacher: Tensor) -> None:
 
 def states_and_head(case: Case) -> tuple[Tensor, Head]:
     """Return the hidden states [N, D] of the selected tokens, and the head above them."""
-    model = load(case)
+    model = model_of(case)
     rng = np.random.default_rng(0)
     states = []
     with torch.no_grad():
@@ -183,11 +178,10 @@ def states_and_head(case: Case) -> tuple[Tensor, Head]:
     return torch.cat(states * case.repeats), Head(model.get_output_embeddings().weight)
 
 
-def load(case: Case) -> Any:
+def model_of(case: Case) -> Any:
     """Return the case's model in float32, without gradients."""
     if case.model is not None:
-        settings = ModelSettings(model=str(case.model))
-        return load_model(settings, torch.device("cpu"), torch.float32).model
+        return load(case.model).model
     config = LlamaConfig(
         vocab_size=WIDE,
         hidden_size=case.width,

@@ -17,17 +17,16 @@ from tip.stages.models.language_model import LanguageModel
 from tip.stages.rollout.settings import RolloutSettings
 from tip.stages.score.settings import ScoreSettings
 from tip.stages.score.shard import RolloutArrays
-from tip.stages.score.tables import StoredSupport, joined, teacher_table
+from tip.stages.score.tables import teacher_result
 from tip.stages.signals.alignment import predicting_states
 from tip.stages.signals.loss import bucket_loss_
 from tip.stages.signals.support import (
     Support,
-    from_rows,
     merge_ids,
     teacher_support,
-    to_rows,
     top_ids,
 )
+from tip.stages.signals.supports import Supports, joined, of_chunk
 from torch import Tensor
 
 ROLLOUTS_AT_ONCE, CHUNK = 8, 64
@@ -133,21 +132,21 @@ def signal_tables(
     student: LanguageModel, teacher: LanguageModel, shard: RolloutArrays, choices: list[Choice]
 ) -> list[pa.Table]:
     """Return the `teacher` table of a shard for each choice."""
-    stored: list[list[StoredSupport]] = [[] for _ in choices]
+    stored: list[list[Supports]] = [[] for _ in choices]
     entropies = []
     for chunk in chunks(student, teacher, shard):
         entropies.append(-torch.linalg.vecdot(chunk.teacher.exp(), chunk.teacher).numpy())
         for parts, choice in zip(stored, choices, strict=True):
-            parts.append(to_rows(chunk.support(choice)))
+            parts.append(of_chunk(chunk.support(choice)))
     entropy = np.concatenate(entropies)
-    return [teacher_table(shard, joined(parts), entropy) for parts in stored]
+    return [teacher_result(shard, joined(parts), entropy, 0.0)[0] for parts in stored]
 
 
 @dataclass
 class Sums:
     """What is summed of one choice over N tokens; products with the dense gradient and its own."""
 
-    stored: list[StoredSupport] = field(default_factory=list)
+    stored: list[Supports] = field(default_factory=list)
     losses: list[np.ndarray] = field(default_factory=list)
     logits: np.ndarray = field(default_factory=lambda: np.zeros(2))
     hidden: np.ndarray = field(default_factory=lambda: np.zeros(2))
@@ -195,12 +194,12 @@ def qualities(
         found.append(
             Quality(
                 choice,
-                float(stored[0].counts.mean()),
+                float(stored.ids.counts.mean()),
                 float(losses.sum() / expected.sum()),
                 float(total.logits[0] / np.sqrt(total.logits[1] * own_logits)),
                 float(total.hidden[0] / np.sqrt(total.hidden[1] * own_hidden)),
                 float(np.asarray(spearmanr(losses, expected))[0]),
-                teacher_table(shard, stored, entropy),
+                teacher_result(shard, stored, entropy, 0.0)[0],
             )
         )
     return found, float(expected.mean())
@@ -217,9 +216,9 @@ def dense_reverse_kl(chunk: Chunk) -> tuple[Tensor, Tensor]:
 def _add(
     total: Sums, chunk: Chunk, choice: Choice, dense: tuple[Tensor, Tensor], head: Tensor
 ) -> None:
-    rows = to_rows(chunk.support(choice))
-    total.stored.append(rows)
-    support = from_rows(*rows, np.arange(len(chunk.tokens)), torch.device("cpu"))
+    supports = of_chunk(chunk.support(choice))
+    total.stored.append(supports)
+    support = supports.padded(np.arange(len(chunk.tokens)), torch.device("cpu"))
     logits = chunk.student.clone()
     losses, _ = bucket_loss_(logits, support, "reverse_kl")
     total.losses.append(losses.numpy())

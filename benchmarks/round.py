@@ -39,7 +39,9 @@ from tip.stages.score.shard import read_rollouts
 from tip.stages.select.select import select
 from tip.stages.select.settings import SelectSettings
 from tip.stages.train.data import TrainingData, load_training_data
+from tip.stages.train.step import SelectiveStep
 from tip.stages.train.train import accumulate
+from tip.stages.train.worlds.alone import Alone
 from tip.storage.columns import SELECTION
 from tip.storage.store.store import Artifact
 from tip.storage.tables import read_table, write_table
@@ -311,7 +313,8 @@ def truncated_step(played: Played, data: TrainingData) -> dict[str, object]:
 
     def step(data: TrainingData) -> None:
         student.model.zero_grad(set_to_none=True)
-        accumulate(student, data, rows, settings.train, float(len(data.positions)))
+        module, whole = SelectiveStep(student, settings.train), float(len(data.positions))
+        accumulate(Alone(), module, data, rows, settings.train, whole)
 
     untruncated = Whole(**{f.name: getattr(data, f.name) for f in fields(data)})
     works: dict[str, Callable[[], object]] = {

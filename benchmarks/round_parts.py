@@ -21,8 +21,9 @@ from tip.stages.models import load as models
 from tip.stages.models.head import Head
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.score import joint as score
-from tip.stages.train import train
+from tip.stages.train import step, train
 from tip.stages.train.data import TrainingData
+from tip.stages.train.worlds.alone import Alone
 from tip.storage.store import drafts
 from tip.storage.store.store import Store
 
@@ -38,7 +39,7 @@ WRAPPED: tuple[tuple[Any, str, str, bool], ...] = (
     (LocalEngine, "generate", "drawing, log-probs, top ids", False),
     (rollouts, "roll_out", "table", False),
     (scores, "score_joint", "softmax, divergences, support, table", False),
-    (score, "recheck_both", "check: rollouts scored again alone", True),
+    (score, "check_model", "check: rollouts scored again alone", True),
     (scores, "read_table", "Parquet: reading", True),
     (selection, "select", "DuckDB", True),
     (drafts, "write_table", "Parquet: writing", True),
@@ -49,16 +50,16 @@ WRAPPED: tuple[tuple[Any, str, str, bool], ...] = (
     (TrainingData, "support", READING, True),
     (TrainingData, "tokens", READING, True),
     (train, "fill", READING, True),
-    (train, "pad", READING, True),
-    (train, "_states", READING, False),
+    (train, "micro_batch", READING, False),
     (train, "accumulate", READING, False),
-    (train, "sparse_loss", "head and loss", True),
+    (step, "states_at", READING, False),
+    (step, "sparse_loss", "head and loss", True),
     (torch.Tensor, "backward", "body backward", True),
     (torch.nn.utils, "clip_grad_norm_", "gradient clipping", True),
     (torch.optim.AdamW, "step", "optimiser step", True),
     (training, "train", "training loop, the rest", False),
     (training, "drift", "drift: rollouts read again after", True),
-    (training, "save_state", "training state to disk", True),
+    (Alone, "save", "training state to disk", True),
     (training, "export", "checkpoint to disk", True),
     (training, "model_fingerprint", "fingerprint of the checkpoint", True),
 )
@@ -127,8 +128,8 @@ class Parts:
 
     def _noting_steps(self, accumulate: Any) -> Any:
         @functools.wraps(accumulate)
-        def inner(student: Any, data: TrainingData, rows: Any, *more: Any) -> Any:
+        def inner(world: Any, step: Any, data: TrainingData, rows: Any, *more: Any) -> Any:
             self.training.append((data, rows))
-            return accumulate(student, data, rows, *more)
+            return accumulate(world, step, data, rows, *more)
 
         return inner

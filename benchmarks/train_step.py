@@ -23,9 +23,12 @@ from timing import by_turns, line, save
 from tip.stages.arrays.batching import pad
 from tip.stages.arrays.ragged import Ragged
 from tip.stages.models.language_model import LanguageModel
+from tip.stages.signals.supports import stored
 from tip.stages.train.data import TrainingData
 from tip.stages.train.settings import TrainSettings
+from tip.stages.train.step import SelectiveStep
 from tip.stages.train.train import accumulate
+from tip.stages.train.worlds.alone import Alone
 
 ROLLOUTS, PROMPT, RESPONSE, ENTRIES, TURNS = 4, 64, 192, 88, 4
 KEEPS = (0.1, 0.2, 0.5, 1.0)
@@ -110,16 +113,17 @@ def training_data(vocabulary: int, keep: float) -> TrainingData:
         selected=np.full(ROLLOUTS, count),
         positions=positions.astype(np.int32),
         weights=np.ones(n, np.float32),
-        ids=Ragged(ids.astype(np.int32).ravel(), each),
-        logprobs=Ragged(logprobs[:, :-1].astype(np.float16).ravel(), each),
-        tail=logprobs[:, -1].astype(np.float32),
+        supports=stored(
+            ids.ravel(), logprobs[:, :-1].ravel(), each, logprobs[:, -1].astype(np.float32)
+        ),
     )
 
 
 def step(student: LanguageModel, data: TrainingData) -> None:
     """Take the gradient of a step, as `tip train` does."""
     student.model.zero_grad(set_to_none=True)
-    accumulate(student, data, np.arange(ROLLOUTS), SETTINGS, float(len(data.positions)))
+    module, rows = SelectiveStep(student, SETTINGS), np.arange(ROLLOUTS)
+    accumulate(Alone(), module, data, rows, SETTINGS, float(len(data.positions)))
 
 
 def inputs(student: LanguageModel, data: TrainingData) -> torch.Tensor:

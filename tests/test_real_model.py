@@ -7,7 +7,7 @@ import pytest
 from tip.pipeline.config.toml import load_config
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import open_session
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("TIP_DATA", ROOT.parent / "shared" / "data"))
@@ -34,7 +34,9 @@ def test_two_rounds_bring_the_half_model_clearly_nearer_to_its_teacher(tmp_path:
         'prompts.format="{problem}"',
         'evaluate.format="{problem}"',
     ]
-    session = Session(load_config(ROOT / "examples" / "smollm2-gsm8k.toml", changes), Reporter())
+    session = open_session(
+        load_config(ROOT / "examples" / "smollm2-gsm8k.toml", changes), Reporter()
+    )
     play(session)
     divergences = [m["reverse_kl"] for m in session.run.metrics() if m["stage"] == "evaluate"]
     # Measured: 7.50, 1.67, 1.53 nats a token.

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import Session, open_session
 from tip.stages.arrays.ragged import from_lists
 from tip.storage.errors import ConfigError, ModelError
 from tip.storage.tables import read_table
@@ -135,14 +135,15 @@ def asking(server: Server, **changes: Any) -> dict[str, Any]:
 
 
 def table(session: Session) -> Any:
-    keys = (session.run.round(0) or {})["teacher"]
-    found = [session.store.find("teacher", key) for key in keys]
+    pointers = session.run.round(0)
+    assert pointers is not None
+    found = [session.store.find("teacher", key) for key in pointers.of("teacher")]
     return read_table([session.store.path(a, "teacher") for a in found if a])
 
 
 def assert_as_in_memory(session: Session, config: MakeConfig) -> None:
     """Hold a served teacher's table against that of one in memory."""
-    alone = Session(config("alone", rounds=1, score={"mode": "separate"}))
+    alone = open_session(config("alone", rounds=1, score={"mode": "separate"}))
     play(alone)
     ours, theirs = table(session), table(alone)
     same = [a == b for a, b in zip(*(t["ids"].to_pylist() for t in (ours, theirs)), strict=True)]
@@ -157,7 +158,7 @@ def assert_as_in_memory(session: Session, config: MakeConfig) -> None:
 def test_a_server_gives_the_table_of_a_teacher_in_memory(
     config: MakeConfig, server: Server
 ) -> None:
-    session = Session(config("served", **asking(server)))
+    session = open_session(config("served", **asking(server)))
     play(session)
     assert_as_in_memory(session, config)
 
@@ -165,7 +166,7 @@ def test_a_server_gives_the_table_of_a_teacher_in_memory(
 def test_a_wrong_name_is_one_line(config: MakeConfig, server: Server) -> None:
     server.wait()
     with pytest.raises(ModelError, match=re.escape("but teacher.server.name = 'gpt'")):
-        play(Session(config(**asking(server, name="gpt"))))
+        play(open_session(config(**asking(server, name="gpt"))))
 
 
 def test_a_wrong_vocabulary_is_one_line(config: MakeConfig, server: Server, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_wrong_vocabulary_is_one_line(config: MakeConfig, server: Server, tmp_
     settings = asking(server)
     settings["teacher"]["model"] = str(other)
     with pytest.raises(ModelError, match="must share one vocabulary"):
-        play(Session(config(**settings, student={"model": str(student)})))
+        play(open_session(config(**settings, student={"model": str(student)})))
 
 
 @pytest.mark.soak
@@ -196,7 +197,7 @@ def test_a_server_that_restarts_in_the_middle_gives_the_same_table(
     """As one that only speaks like vLLM's does in test_scorer.py."""
     server.wait()
     reporter = Restarting(server)
-    session = Session(config("served", **asking(server)), reporter)
+    session = open_session(config("served", **asking(server)), reporter)
     play(session)
     with capsys.disabled():
         print("\n" + "\n".join(reporter.said))
@@ -211,6 +212,6 @@ def test_too_few_log_probs_are_one_line(config: MakeConfig, tmp_path: Path) -> N
     try:
         small.wait()
         with pytest.raises(ConfigError, match=r"start it with --max-logprobs 36"):
-            play(Session(config(**asking(small))))
+            play(open_session(config(**asking(small))))
     finally:
         small.stop()

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.config.toml import make_config
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session
+from tip.pipeline.session import Session, open_session
+from tip.stages.models.load import load_model
 from tip.stages.score.separate import score_teacher
 from tip.storage.tables import read_table
 from vllm_pair import EXPECTED, needs_vllm
@@ -79,7 +81,7 @@ def test_a_round_on_vllm_teaches_what_a_round_on_transformers_does(
 ) -> None:
     runs = {}
     for name, engine in (("local", "transformers"), ("vllm", "vllm")):
-        session = Session(
+        session = open_session(
             config(folder, name, rollout={"engine": engine}, evaluate={"engine": engine})
         )
         play(session)
@@ -100,7 +102,7 @@ def test_a_round_on_vllm_teaches_what_a_round_on_transformers_does(
 def test_student_and_teacher_on_vllm_give_the_log_probs_of_transformers(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session = Session(
+    session = open_session(
         config(
             folder,
             "both",
@@ -112,17 +114,18 @@ def test_student_and_teacher_on_vllm_give_the_log_probs_of_transformers(
     play(session)
     scored = stage(session, "score")[0]
     assert scored["sampling_gap_rms"] < 1e-3  # nats: float32 kernels of both
-    pointers = session.run.round(0) or {}
+    pointers = session.run.round(0)
+    assert pointers is not None
     rollouts, signals = (
-        session.store.find(kind, pointers[kind][0]) for kind in ("rollouts", "teacher")
+        session.store.find(kind, pointers.of(kind)[0]) for kind in ("rollouts", "teacher")
     )
     assert rollouts is not None
     assert signals is not None
     expected, _ = score_teacher(
-        session.model("teacher", session.config.teacher),
+        load_model(session.inputs.teacher_card, session.device, torch.float32),
         read_table([session.store.path(rollouts, "rollouts")]),
         session.config.score,
-        student_vocabulary=session.student_card.head_rows,
+        student_vocabulary=session.inputs.student_card.head_rows,
     )
     table = read_table([session.store.path(signals, "teacher")])
     gaps = []

@@ -1,0 +1,104 @@
+"""An evaluation is shards: a kill costs a batch of them, and whole ones of before are found."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tip.pipeline.progress import Reporter
+from tip.pipeline.rounds import evaluation as module
+from tip.pipeline.rounds.evaluation import evaluate_works
+from tip.pipeline.rounds.single import evaluate_round, evaluate_teacher
+from tip.pipeline.session import Session, open_session
+from tip.storage.columns import EVALUATION
+from tip.storage.tables import read_table
+
+from ..conftest import MakeConfig
+
+
+class Killed(BaseException):
+    """Stands for a process that ends."""
+
+
+class Killing(Reporter):
+    """Ends the process after so many answers."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(quiet=True)
+        self.left = after
+
+    @contextmanager
+    def bar(self, title: str, total: int, unit: str) -> Any:
+        def tick(count: int) -> None:
+            self.left -= count
+            if self.left < 0:
+                raise Killed
+
+        yield tick
+
+
+def shards(session: Session) -> int:
+    return len(list(session.store.list("evaluation")))
+
+
+def test_a_kill_costs_the_batch_that_was_under_way(
+    config: MakeConfig, asked: dict[str, object], tmp_path: Path
+) -> None:
+    small = asked | {"batch_size": 32}
+    whole = evaluate_round(open_session(config(evaluate=small, store=str(tmp_path / "w"))), 0)
+    session = open_session(config(evaluate=small), Killing(35))
+    with pytest.raises(Killed):
+        evaluate_round(session, 0)
+    assert shards(session) == 1  # 32 of 40 problems
+    again = evaluate_round(open_session(config(evaluate=small)), 0)
+    assert shards(session) == 2
+    assert (again.accuracy, again.asked) == (whole.accuracy, whole.asked)
+
+
+def test_a_batch_spans_shards_and_is_generated_whole_where_some_are_missing(
+    config: MakeConfig, asked: dict[str, object]
+) -> None:
+    session = open_session(config(evaluate=asked))
+    first = evaluate_round(session, 0)
+    (work,) = evaluate_works(session, session.student(0))
+    assert [len(shard) for shard in work.shards] == [32, 8]
+    one, two = (made.artifact for made in work.found(session.store) or ())
+    session.store.remove("evaluation", two.key)
+    again = evaluate_round(open_session(config(evaluate=asked)), 0)
+    made = session.store.find("evaluation", two.key)
+    assert made is not None
+    assert made.content == two.content
+    assert session.store.find("evaluation", one.key) == one
+    assert again.accuracy == first.accuracy
+
+
+def test_an_evaluation_that_an_older_version_stored_whole_is_found(
+    config: MakeConfig, asked: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = open_session(config(evaluate=asked))
+    expected = evaluate_round(made, 0)
+    (work,) = evaluate_works(made, made.student(0))
+    parts = [m.artifact for m in work.found(made.store) or ()]
+    table = read_table([made.store.path(a, "evaluation") for a in parts])
+    older = open_session(config(evaluate=asked, store=str(tmp_path / "older")))
+    inputs = work.inputs(tuple(p for shard in work.shards for p in shard))
+
+    def write(draft: Any) -> dict[str, Any]:
+        draft.table("evaluation", table, EVALUATION)
+        return {"problems": 40}
+
+    older.store.ensure("evaluation", inputs, write)
+    monkeypatch.setattr(module, "evaluate_works", lambda *_: pytest.fail("asked again"))
+    found = evaluate_round(older, 0)
+    assert (found.accuracy, found.asked) == (expected.accuracy, expected.asked)
+    assert shards(older) == 1
+
+
+def test_the_teacher_is_asked_the_same_and_recorded_apart(
+    config: MakeConfig, asked: dict[str, object]
+) -> None:
+    session = open_session(config(evaluate=asked))
+    teacher, student = evaluate_teacher(session), evaluate_round(session, 0)
+    assert teacher.accuracy > student.accuracy
+    assert (teacher.stage, student.stage) == ("evaluate teacher", "evaluate")
+    assert teacher.asked == student.asked

@@ -1,0 +1,96 @@
+"""The score stage of a round: what it records, and what it refuses of an engine's rollouts."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tip.pipeline.rounds.play import play
+from tip.pipeline.rounds.rollouts import gap_of
+from tip.pipeline.rounds.scores import Scores, _refuse_gross_sampling
+from tip.pipeline.session import Session, open_session
+from tip.pipeline.works.work import Made
+from tip.storage.errors import DisagreementError
+from tip.storage.facts import EngineGap
+from tip.storage.store.artifacts import Artifact
+
+from ..conftest import MakeConfig, numbers
+
+
+@pytest.fixture
+def ran(config: MakeConfig) -> Session:
+    session = open_session(config(rounds=1))
+    play(session)
+    return session
+
+
+def artifacts(session: Session, kind: str) -> list[Artifact]:
+    pointers = session.run.round(0)
+    assert pointers is not None
+    found = [session.store.find(kind, key) for key in pointers.of(kind)]
+    return [a for a in found if a is not None]
+
+
+def by_vllm(artifact: Artifact, **facts: Any) -> Artifact:
+    return replace(
+        artifact, inputs=artifact.inputs | {"engine": "vllm"}, facts=artifact.facts | facts
+    )
+
+
+def test_an_engine_that_could_not_be_compared_is_judged_by_the_first_scored_shard(
+    ran: Session,
+) -> None:
+    (rollouts, *_), (tokens, *_) = artifacts(ran, "rollouts"), artifacts(ran, "tokens")
+    far = replace(tokens, facts=tokens.facts | {"sampling_gap_rms": 0.5})
+    student = ran.student(0)
+    _refuse_gross_sampling(ran, student, [by_vllm(rollouts)], [tokens])
+    with pytest.raises(DisagreementError, match=r"0\.5 nats.*computes another model"):
+        _refuse_gross_sampling(ran, student, [by_vllm(rollouts)], [far])
+
+
+def test_an_engine_that_was_compared_and_another_student_are_left_alone(ran: Session) -> None:
+    (rollouts, *_), (tokens, *_) = artifacts(ran, "rollouts"), artifacts(ran, "tokens")
+    far = replace(tokens, facts=tokens.facts | {"sampling_gap_rms": 0.5})
+    gap = EngineGap(mean=1e-6, rms=1e-6, tokens=9)
+    compared = by_vllm(rollouts, engine_gap=gap.dump())
+    other = replace(ran.student(0), card=replace(ran.student(0).card, fingerprint="f" * 32))
+    _refuse_gross_sampling(ran, ran.student(0), [compared], [far])
+    _refuse_gross_sampling(ran, other, [by_vllm(rollouts)], [far])
+    _refuse_gross_sampling(ran, ran.student(0), [rollouts], [far])  # of the embedded engine
+
+
+def test_a_gap_is_recorded_by_what_that_engine_made_now(ran: Session) -> None:
+    """One measured in an evaluation used to be recorded for rollouts of another engine."""
+    (artifact, *_) = artifacts(ran, "rollouts")
+    gap = EngineGap(mean=1e-6, rms=2e-6, tokens=9)
+    assert gap_of([(Made(artifact, fresh=True), None)]) == {}
+    assert gap_of([(Made(artifact, fresh=False), gap)]) == {}
+    assert gap_of([(Made(artifact, fresh=True), gap)]) == {
+        "engine_gap_mean": 1e-6,
+        "engine_gap_rms": 2e-6,
+        "engine_gap_tokens": 9,
+    }
+
+
+def test_a_pass_for_a_token_table_alone_is_on_the_ledger(ran: Session) -> None:
+    teacher, tokens = artifacts(ran, "teacher"), artifacts(ran, "tokens")
+    once = Scores(teacher, tokens, 0)
+    read = teacher[0].facts["teacher_tokens"]
+    again = replace(tokens[0], facts=tokens[0].facts | {"teacher_tokens": read, "made_by": "me"})
+    twice = Scores(teacher, [again, *tokens[1:]], read)
+    assert once.read == numbers(ran, "score", "teacher_tokens_scored")[0]
+    assert twice.read == once.read + read
+    assert (once.read_for("me"), twice.read_for("me")) == (0, read)
+    assert twice.read_for(ran.run.id) == once.read
+
+
+def test_a_lost_table_is_made_again_and_its_teachers_pass_counted(
+    ran: Session, config: MakeConfig
+) -> None:
+    (lost, *_) = artifacts(ran, "tokens")
+    ran.store.remove("tokens", lost.key)
+    again = open_session(config(rounds=1))
+    play(again)
+    teacher = artifacts(ran, "teacher")[0].facts["teacher_tokens"]
+    assert numbers(again, "score", "teacher_tokens_scored")[-1] == teacher
+    own = numbers(again, "score", "teacher_tokens_own")
+    assert own[-1] == own[0] + teacher

@@ -1,0 +1,87 @@
+"""What is claimed is nobody else's to make, until it is made or let go."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tip.storage.store.artifacts import Artifact
+from tip.storage.store.claims import Patience
+from tip.storage.store.store import Draft, Pending, Store
+
+QUICK = Patience(beat_seconds=0.04, silence_seconds=0.4)
+INPUTS = {"of": 1}
+
+
+def make(draft: Draft) -> dict[str, Any]:
+    draft.file("a.txt").write_text("a")
+    return {}
+
+
+def broken(draft: Draft) -> dict[str, Any]:
+    draft.file("a.txt").write_text("half")
+    raise RuntimeError("broken")
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> tuple[Store, Store]:
+    return tuple(Store(tmp_path / "s", patience=QUICK) for _ in range(2))  # type: ignore[return-value]
+
+
+def held(store: Store, inputs: dict[str, Any] = INPUTS) -> Pending:
+    pending = store.begin("probe", inputs, wait=False)
+    assert isinstance(pending, Pending)
+    return pending
+
+
+def test_a_living_holder_is_left_alone_however_long_it_takes(stores: tuple[Store, Store]) -> None:
+    ours, theirs = stores
+    with held(ours) as pending:
+        threading.Event().wait(2 * QUICK.silence_seconds)
+        assert theirs.begin("probe", INPUTS, wait=False) is None
+        made, fresh = pending.make(make)
+    assert fresh
+    assert theirs.begin("probe", INPUTS, wait=False) == made
+
+
+def test_several_are_held_at_once_and_each_is_committed_by_itself(
+    stores: tuple[Store, Store],
+) -> None:
+    ours, theirs = stores
+    first, second = held(ours, {"of": 1}), held(ours, {"of": 2})
+    assert first.make(make)[1]
+    assert isinstance(theirs.begin("probe", {"of": 1}, wait=False), Artifact)
+    assert theirs.begin("probe", {"of": 2}, wait=False) is None
+    second.release()
+    assert held(theirs, {"of": 2}).make(make)[1]
+
+
+def test_what_is_let_go_or_failed_is_free_at_once_and_leaves_nothing(
+    stores: tuple[Store, Store],
+) -> None:
+    ours, theirs = stores
+    held(ours).release()
+    with pytest.raises(RuntimeError, match="broken"):
+        held(ours).make(broken)
+    assert list(ours.place.entries("")) == []
+    held(theirs).release()
+
+
+def test_a_waiter_gets_what_the_holder_makes(stores: tuple[Store, Store]) -> None:
+    ours, theirs = stores
+    got: list[Any] = []
+    pending = held(ours)
+    waiter = threading.Thread(target=lambda: got.append(theirs.begin("probe", INPUTS)))
+    waiter.start()
+    made, _ = pending.make(make)
+    waiter.join()
+    assert got == [made]
+
+
+def test_letting_go_twice_takes_nothing_from_the_next_holder(stores: tuple[Store, Store]) -> None:
+    ours, theirs = stores
+    pending = held(ours)
+    pending.release()
+    with held(theirs):
+        pending.release()
+        assert ours.begin("probe", INPUTS, wait=False) is None

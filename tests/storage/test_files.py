@@ -1,0 +1,52 @@
+"""A file appears whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+from tip.storage.files import replacing, share
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    for text in ("one", "two"):
+        with replacing(path) as beside:
+            beside.write_text(text)
+            assert not path.exists() if text == "one" else path.read_text() == "one"
+        assert path.read_text() == text
+    assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as beside:
+            beside.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_shared_folder_has_links_and_what_is_there_stays(tmp_path: Path) -> None:
+    source, target = tmp_path / "s", tmp_path / "t"
+    (source / "inner").mkdir(parents=True)
+    (source / "inner" / "a").write_text("a")
+    share(source, target)
+    share(source, target)
+    assert (target / "inner" / "a").stat().st_ino == (source / "inner" / "a").stat().st_ino
+
+
+def test_where_there_are_no_links_files_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr("tip.storage.files.os.link", no_link)
+    (tmp_path / "a").write_text("a")
+    share(tmp_path / "a", tmp_path / "b" / "a")
+    assert (tmp_path / "b" / "a").read_text() == "a"
