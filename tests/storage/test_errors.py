@@ -21,7 +21,7 @@ def kinds(kind: type[TipError] = TipError) -> Iterator[type[TipError]]:
 def test_an_error_pickles_with_its_words(kind: type[TipError]) -> None:
     words: tuple[Any, ...] = ("what is wrong; the way out",)
     if kind.__name__ == "Refused":  # a server's, with its HTTP status
-        words = (500, *words)
+        words = ("http://server", 500, *words)
     error = kind(*words)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (kind, str(error))
