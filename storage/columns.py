@@ -44,7 +44,7 @@ ROLLOUTS = (
         "trainable",
         _BOOLS,
         "flag",
-        "per response token; false on tool or environment text",
+        "per response token; false on tool or environment text, which nothing makes yet",
         length="length",
     ),
     Column("logprobs", _FLOAT32S, "nats", "student log-prob of each sampled token"),
