@@ -1,6 +1,6 @@
 """Every column of every table, declared once.
 
-The Arrow schema, the DuckDB view and `docs/TABLES.md` are rendered from here.
+The Arrow schema, DuckDB's narrow view and `docs/TABLES.md` are rendered from here.
 Convention, everywhere: the row of position t describes the distribution that *predicts* response
 token t. `logprob` is the natural logarithm over the full vocabulary at temperature 1; an entropy
 or a divergence is in nats and a divergence names its direction.
@@ -21,6 +21,8 @@ class Column:
     unit: str
     meaning: str
     nullable: bool = False
+    length: str | None = None
+    """Of a list: the name under which the narrow view has its length; None: the view lacks it."""
 
 
 _INT32S = pa.list_(pa.field("element", pa.int32(), nullable=False))
@@ -31,18 +33,25 @@ _BOOLS = pa.list_(pa.field("element", pa.bool_(), nullable=False))
 _ROLLOUT = Column("rollout", pa.int64(), "id", "hash of the prompt's token ids and the sample")
 _POSITION = Column("position", pa.int32(), "index", "place in the response, from 0")
 
+# Lengths are counted on the narrowest list of each kind.
 ROLLOUTS = (
     _ROLLOUT,
     Column("prompt_hash", pa.string(), "hex", "hash of the prompt's token ids"),
     Column("sample", pa.int32(), "index", "which of the samples of this prompt, from 0"),
-    Column("prompt_ids", _INT32S, "token", "rendered prompt"),
+    Column("prompt_ids", _INT32S, "token", "rendered prompt", length="prompt_length"),
     Column("response_ids", _INT32S, "token", "sampled response; its stop token belongs to it"),
-    Column("trainable", _BOOLS, "flag", "per response token; false on tool or environment text"),
+    Column(
+        "trainable",
+        _BOOLS,
+        "flag",
+        "per response token; false on tool or environment text, which nothing makes yet",
+        length="length",
+    ),
     Column("logprobs", _FLOAT32S, "nats", "student log-prob of each sampled token"),
     Column("top_ids", _INT32S, "token", "student's top ids, position after position"),
     Column("top_counts", _INT32S, "count", "how many of `top_ids` belong to each position"),
     Column("stop_reason", pa.string(), "word", "`stop` or `length`"),
-    Column("reward", pa.float32(), "score", "reward of the rollout, where one is known", True),
+    Column("reward", pa.float32(), "score", "of the rollout; null: nothing fills it yet", True),
 )
 
 TEACHER = (
@@ -102,6 +111,15 @@ EVALUATION = (
 def schema(columns: Iterable[Column]) -> pa.Schema:
     """Return the Arrow schema of a table."""
     return pa.schema([pa.field(c.name, c.type, c.nullable) for c in columns])
+
+
+def narrow(columns: Iterable[Column]) -> str:
+    """Return what a SELECT names to see a table without its lists: lengths, and all else."""
+    return ", ".join(
+        f"len({c.name})::INTEGER AS {c.length}" if c.length else c.name
+        for c in columns
+        if c.length or not pa.types.is_list(c.type)
+    )
 
 
 def markdown(columns: Iterable[Column]) -> str:

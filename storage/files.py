@@ -1,4 +1,4 @@
-"""A file or folder appears whole or not at all: written beside, flushed, renamed."""
+"""A file appears whole or not at all: written beside, flushed, renamed."""
 
 import os
 import shutil
@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_BESIDE = ".part"  # suffix of what is being written
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path beside to write a file to; afterwards it is `path`, durably.
 
-    A reader sees the old file or the new one. On an error nothing of the new one remains.
+    A reader sees the old file or the new one. On an error nothing of the new one remains, and the
+    error passes through; those of this function itself are `OSError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f"{path.name}.{os.getpid()}{_BESIDE}")
     try:
         yield beside
         with beside.open("rb+") as file:
@@ -24,20 +27,23 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def is_finished(path: Path) -> bool:
+    """Tell whether there is a file, or a folder in which at least one was written whole."""
+    return any(p.is_file() and p.suffix != _BESIDE for p in (path, *path.rglob("*")))
+
+
 def share(source: Path, target: Path) -> None:
     """Make a file or folder whose files are only ever replaced, never changed, appear as another.
 
-    By links; copied where there are none. What is there already stays.
+    By links; copied where there are none. What is there already stays. Raises `OSError`.
     """
     for path in [source, *source.rglob("*")]:
         to = target / path.relative_to(source)
-        if path.is_dir():
-            to.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or path.suffix == _BESIDE or to.exists():
             continue
         to.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(path, to)
-        except FileExistsError:
-            continue
         except OSError:
-            shutil.copyfile(path, to)
+            with replacing(to) as beside:
+                shutil.copyfile(path, beside)

@@ -19,15 +19,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from .columns import ROLLOUTS, narrow
 from .errors import InputError, StoreError
 
 Parts = Sequence[Path] | Mapping[int, Sequence[Path]]
 
-# What a question may ask of a rollout. Lengths are counted on the narrowest list of each kind.
-_ROLLOUT_COLUMNS = """
-    rollout, prompt_hash, sample, len(prompt_ids)::INTEGER AS prompt_length,
-    len(trainable)::INTEGER AS length, stop_reason, reward
-"""
 _BATCH_ROWS = 1 << 17
 
 
@@ -98,7 +94,7 @@ def add_view(
 
 def add_rollouts_view(connection: duckdb.DuckDBPyConnection, name: str, parts: Parts) -> None:
     """Create a view over the narrow columns of rollout parts."""
-    add_view(connection, name, parts, _ROLLOUT_COLUMNS)
+    add_view(connection, name, parts, narrow(ROLLOUTS))
 
 
 def one_select(sql: str, name: str = "SQL") -> str:

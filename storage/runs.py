@@ -12,7 +12,6 @@ Deleting the folder loses no teacher score: those are in the store.
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import ConfigError, StoreError
-from .files import replacing, share
+from .files import is_finished, replacing, share
+from .lines import JsonLines
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -39,9 +39,13 @@ class _Stored(BaseModel):
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (ValidationError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise StoreError(f"{path}: unreadable ({reason}); restore it or delete it") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(step) for step in first["loc"])
+            reason = f"{where}: {first['msg']}" if where else first["msg"]
+            raise _unreadable(path, reason) from error
+        except OSError as error:
+            raise _unreadable(path, str(error.strerror)) from error
 
     def write(self, path: Path) -> None:
         """Write a file, whole or not at all."""
@@ -107,8 +111,7 @@ class RunFolder:
             )
         self.name = name
         self.path = Path(runs).expanduser() / name
-        self._lines: list[dict[str, Any]] = []  # metrics read so far, up to `_read` bytes
-        self._read, self._file = 0, (0, 0)
+        self._metrics = JsonLines(self.metrics_path)
 
     @property
     def config_path(self) -> Path:
@@ -129,14 +132,18 @@ class RunFolder:
         return self.path / "work" / key
 
     def find_state(self, key: str) -> Path | None:
-        """Return where a training state lies, None where it does not."""
+        """Return where a training state lies, None where none was ever written whole."""
         path = self.state_path(key)
         older = path.with_name(f"{key}.safetensors")  # a file, as older versions wrote it
-        return next((p for p in (path, older) if p.exists()), None)
+        return next((p for p in (path, older) if is_finished(p)), None)
 
     def share_state(self, source: Path) -> None:
         """Have another run's training state as well."""
-        share(source, self.path / "states" / source.name)
+        target = self.path / "states" / source.name
+        try:
+            share(source, target)
+        except OSError as error:
+            raise _unwritable(target, error) from error
 
     def about(self) -> RunRecord | None:
         """Return what the run is, or None before the first start."""
@@ -185,49 +192,16 @@ class RunFolder:
     def append(self, line: dict[str, Any]) -> None:
         """Add a line of metrics; one that was cut by a kill is ended first."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with self.metrics_path.open("ab+") as file:
-                if file.tell():
-                    file.seek(-1, os.SEEK_END)
-                    cut = file.read() != b"\n"
-                    file.write(b"\n" * cut)
-                file.write(json.dumps(line).encode() + b"\n")
+            self._metrics.append(line)
         except OSError as error:
             raise _unwritable(self.metrics_path, error) from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return all lines of metrics; lines that a kill has cut are left out.
+        """Return all lines of metrics but those that a kill has cut.
 
-        Lines read before are not read again. Raises `StoreError` for a line that is damaged.
+        Each is parsed once, however often this is asked. Raises `StoreError` for a damaged line.
         """
-        try:
-            status = self.metrics_path.stat()
-            if (status.st_dev, status.st_ino) != self._file or status.st_size < self._read:
-                self._lines, self._read = [], 0
-                self._file = (status.st_dev, status.st_ino)
-            with self.metrics_path.open("rb") as file:
-                file.seek(self._read)
-                *whole, _ = file.read().split(b"\n")
-        except FileNotFoundError:
-            self._lines, self._read = [], 0
-            return []
-        for text in whole:
-            self._take(text)
-            self._read += len(text) + 1
-        return list(self._lines)
-
-    def _take(self, text: bytes) -> None:
-        """Remember one whole line."""
-        try:
-            line = json.loads(text)
-        except ValueError as error:
-            if _is_cut(text, error):
-                return
-            raise StoreError(
-                f"{self.metrics_path}: the line at byte {self._read} is damaged ({error}); remove "
-                "that line: the stage that it tells of is found in the store and told again"
-            ) from error
-        self._lines.append(line)
+        return self._metrics.read()
 
     def keep_states(self, keys: Sequence[str]) -> None:
         """Delete all training states and snapshots but those of these keys."""
@@ -294,13 +268,8 @@ def run_names(runs: str | Path) -> list[str]:
     return sorted(p.parent.name for p in Path(runs).expanduser().glob("*/config.json"))
 
 
-def _is_cut(text: bytes, error: ValueError) -> bool:
-    """Tell whether a line breaks off, as a kill leaves it, and is not damaged in itself."""
-    if not text.strip():
-        return True
-    if not isinstance(error, json.JSONDecodeError):
-        return False
-    return error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+def _unreadable(path: Path, reason: str) -> StoreError:
+    return StoreError(f"{path}: unreadable ({reason}); restore it or delete it")
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:

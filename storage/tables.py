@@ -28,15 +28,11 @@ from .errors import NumericsError, StoreError
 # Rows a row group: 65,536 narrow rows let DuckDB spread one shard over threads; 8,192 rows with
 # lists are a few MB, so that a reader of the payload holds little beyond what it asked for.
 NARROW_ROWS = 65_536
-
-
 LIST_ROWS = 8_192
-
 
 # A list of halves is stored as singles of the same numbers: Parquet readers know their encoding,
 # and their last 13 bits are zero. This mark on the field brings the halves back.
 _HALVES = {b"tip.element": b"float16"}
-
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 

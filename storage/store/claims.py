@@ -96,7 +96,7 @@ def acquire(
             if number != watched[0] and number:
                 _log.info("waiting for %s, which %s is making", folder, _holder(seen[1]))
             watched, since = seen, time.monotonic()
-        silent = time.monotonic() - since >= patience.silence_seconds
+        silent = wait and time.monotonic() - since >= patience.silence_seconds
         if (number == 0 or silent) and place.create(_name(folder, number + 1), _text(token, 0)):
             return Claim(place, folder, number + 1, token, patience.beat_seconds)
         if not wait:

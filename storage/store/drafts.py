@@ -86,6 +86,7 @@ def drafted(drafts: Path) -> Iterator[Draft]:
     name = unique()
     folder, lock = drafts / name, _lock_of(drafts, name)
     with reported("write", folder):
+        drafts.mkdir(parents=True, exist_ok=True)  # in a cache, which may be deleted at any time
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with suppress(OSError):  # a file system without locks: then nothing of it is ever swept
@@ -124,7 +125,7 @@ def sweep_drafts(drafts: Path, older_than_seconds: float) -> list[str]:
     """Remove the drafts and half-written small files of dead processes; return their names."""
     removed = []
     with reported("list", drafts):
-        paths = sorted(drafts.iterdir())
+        paths = sorted(drafts.iterdir()) if drafts.exists() else []
     for path in paths:
         age = _age(path)
         if path.suffix == ".tmp":

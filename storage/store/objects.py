@@ -31,14 +31,20 @@ def default_cache() -> Path:
 class RemotePlace:
     """A prefix of a bucket, such as `s3://bucket/tip`."""
 
-    def __init__(self, url: str, cache: Path | None = None) -> None:
+    def __init__(self, url: str, cache: Path | None = None, *, write: bool = True) -> None:
         self.url = url.rstrip("/")
         self.cache = (cache or default_cache()).absolute()
         self.drafts = self.cache / ".drafts"
+        if write:
+            self._make_cache()
         self.fs, self.root = _connect(self.url)
 
     def __str__(self) -> str:
         return self.url
+
+    def _make_cache(self) -> None:
+        with reported("write to the cache", self.cache):
+            self.drafts.mkdir(parents=True, exist_ok=True)
 
     def create(self, name: str, data: bytes) -> bool:
         """Put an object on the condition that the name is free, repeating what failed."""
@@ -117,9 +123,8 @@ class RemotePlace:
     @contextmanager
     def opened(self, name: str) -> Iterator[Path | None]:
         """Download an object for as long as the context lasts."""
+        self._make_cache()
         path = self.drafts / f"{unique()}.tmp"
-        with reported("write to the cache", self.cache):
-            self.drafts.mkdir(parents=True, exist_ok=True)
         try:
             yield path if self._fetch(name, path) else None
         finally:

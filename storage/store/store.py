@@ -113,7 +113,7 @@ class Store:
         """Return an artifact, or the right to make it: what is held is nobody else's to make.
 
         Where somebody else holds a claim: waits until they have made it or fall silent; without
-        `wait`, returns None at once.
+        `wait`, returns None at once, and whether they live is not asked.
         """
         if inputs.get("kind", kind) != kind:
             raise ValueError(f"inputs of {kind} name another kind: {inputs['kind']!r}")
@@ -132,11 +132,15 @@ class Store:
                 if wait:
                     continue
                 return self.find(kind, key)
-            claim.start()
-            found = self.find(kind, key)
+            pending = Pending(self, kind, key, inputs, claim)
+            try:
+                found = self.find(kind, key)
+            except BaseException:
+                pending.release()  # else it would be shown to be alive, and waited for, for ever
+                raise
             if found is None:
-                return Pending(self, kind, key, inputs, claim)
-            claim.release()
+                return pending
+            pending.release()
         return found
 
     def _refuse_looking(self) -> None:
@@ -268,6 +272,7 @@ class Pending:
     ) -> None:
         self._store, self._claim = store, claim
         self._of = (kind, key, inputs)
+        claim.start()
 
     def __enter__(self) -> "Pending":
         return self
@@ -291,7 +296,7 @@ def _home(artifact: Artifact, part: Part) -> str:
 
 def _place(root: str, cache: Path | None, *, write: bool) -> Place:
     if "://" in root and not root.startswith("file://"):
-        return RemotePlace(root, cache)
+        return RemotePlace(root, cache, write=write)
     return LocalPlace(Path(root.removeprefix("file://")).expanduser(), write=write)
 
 

@@ -1,7 +1,9 @@
 """Stores for the tests: folders, and buckets of a real S3 protocol server on loopback."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,6 +26,18 @@ def one_at_a_time(put: Callable[..., Any]) -> Callable[..., Any]:
             return put(*arguments)
 
     return locked
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Give up the rights of root, which no permission stops, for a while."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tip.storage.files import replacing, share
+from tip.storage.files import is_finished, replacing, share
 
 
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -50,3 +50,33 @@ def test_where_there_are_no_links_files_are_copied(
     (tmp_path / "a").write_text("a")
     share(tmp_path / "a", tmp_path / "b" / "a")
     assert (tmp_path / "b" / "a").read_text() == "a"
+
+
+def test_a_copy_that_breaks_off_leaves_no_half_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object) -> None:
+        raise OSError("no links here")
+
+    def half(_: Path, to: Path) -> None:
+        to.write_text("ha")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("tip.storage.files.os.link", no_link)
+    monkeypatch.setattr("tip.storage.files.shutil.copyfile", half)
+    (tmp_path / "a").write_text("half or whole")
+    with pytest.raises(OSError, match="disk full"):
+        share(tmp_path / "a", tmp_path / "b" / "a")
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_what_is_being_written_is_neither_finished_nor_shared(tmp_path: Path) -> None:
+    source = tmp_path / "s"
+    assert not is_finished(source)
+    with replacing(source / "a") as beside:
+        beside.write_text("a")
+        assert not is_finished(source)
+        share(source, tmp_path / "t")
+        assert not (tmp_path / "t").exists()
+    assert is_finished(source)
+    assert is_finished(source / "a")

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tip.storage.errors import ConfigError, StoreError
@@ -60,59 +59,92 @@ def test_pointers_that_change_nothing_are_not_written_again(run: RunFolder) -> N
     assert path.stat().st_ino == before
 
 
-def test_lines_come_back_in_order_and_each_is_parsed_once(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, parsed = json.loads, []
-
-    def loads(text: bytes) -> Any:
-        parsed.append(text)
-        return real(text)
-
-    monkeypatch.setattr("tip.storage.runs.json.loads", loads)
-    for number in range(10):
-        run.append({"round": number})
-        assert [line["round"] for line in run.metrics()] == list(range(number + 1))
-    assert len(parsed) == 10
-
-
-def test_a_line_that_a_kill_has_cut_costs_that_line_alone(run: RunFolder) -> None:
+def test_metrics_come_back_in_order_but_for_a_line_that_a_kill_has_cut(run: RunFolder) -> None:
     run.append({"round": 0})
-    for torn in ('{"round": 1, "sta', '{"round"', "{", '{"round": 1, "stage": "se'):
-        with run.metrics_path.open("a") as file:
-            file.write(torn)
-        assert len(RunFolder(run.path.parent, "a").metrics()) == len(run.metrics())
-        run.append({"round": 2})
-    assert [line["round"] for line in run.metrics()] == [0, 2, 2, 2, 2]
-
-
-@pytest.mark.parametrize("damage", [b'{"round": 1, x}\n', b'\x00\xff{"round": 1}\n'])
-def test_any_other_unreadable_line_is_named(run: RunFolder, damage: bytes) -> None:
-    run.append({"round": 0})
-    place = run.metrics_path.stat().st_size
-    with run.metrics_path.open("ab") as file:
-        file.write(damage)
+    with run.metrics_path.open("a") as file:
+        file.write('{"round": 1, "fresh": tr')
+    assert run.metrics() == [{"round": 0}]
     run.append({"round": 2})
-    with pytest.raises(StoreError, match=rf"metrics.jsonl: the line at byte {place} is damaged"):
+    assert (
+        run.metrics() == RunFolder(run.path.parent, "a").metrics() == [{"round": 0}, {"round": 2}]
+    )
+
+
+def test_damaged_metrics_are_named_with_their_line(run: RunFolder) -> None:
+    run.append({"round": 0})
+    with run.metrics_path.open("a") as file:
+        file.write("x\n")
+    with pytest.raises(StoreError, match=r"metrics\.jsonl, line 2: damaged"):
         run.metrics()
 
 
-def test_a_file_that_was_replaced_or_shortened_is_read_anew(run: RunFolder) -> None:
-    for number in range(3):
-        run.append({"round": number})
-    assert len(run.metrics()) == 3
-    run.metrics_path.write_text('{"round": 7}\n')
-    assert run.metrics() == [{"round": 7}]
-    run.metrics_path.unlink()
-    assert run.metrics() == []
+def test_what_cannot_be_written_is_one_line_with_the_setting(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "a")
+    (tmp_path / "a" / "config.json").mkdir(parents=True)
+    for name in ("rounds", "states", "k"):
+        (tmp_path / "a" / name).write_text("a file where a folder is needed")
+    (tmp_path / "a" / "metrics.jsonl").mkdir()
+    for write in (
+        lambda: run.append({"round": 0}),
+        lambda: run.save(RunRecord(config={})),
+        lambda: run.share_state(tmp_path / "a" / "k"),
+    ):
+        with pytest.raises(StoreError, match=r"cannot be written .*; check `runs`") as caught:
+            write()
+        assert "\n" not in str(caught.value)
+
+
+OLDER = {
+    "config.json": {
+        "id": "0123456789abcdef",
+        "horizon_rounds": 4,
+        "config": {"rounds": 4, "evaluate": None, "select": {"where": None, "keep": 0.2}},
+        "content": {"select.rule": "k"},
+        "branch": {"run": "b", "rounds": 1},
+    },
+    "rounds/0000.json": {
+        "student": "s",
+        "rollouts": ["k1", "k2"],
+        "teacher": ["t"],
+        "tokens": ["o"],
+        "selection": "c",
+        "checkpoint": "d",
+    },
+}
+
+
+def test_what_older_versions_wrote_is_read_and_written_again_as_it_was(run: RunFolder) -> None:
+    for name, stored in OLDER.items():
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_text(json.dumps(stored, indent=2))
+    about = run.about()
+    assert about is not None
+    assert about.config == OLDER["config.json"]["config"]
+    run.save(about.model_copy(update={"horizon_rounds": 5}))
+    run.point(0, checkpoint="e")
+    assert json.loads((run.path / "config.json").read_text()) == OLDER["config.json"] | {
+        "horizon_rounds": 5
+    }
+    assert json.loads((run.path / "rounds/0000.json").read_text()) == OLDER["rounds/0000.json"] | {
+        "checkpoint": "e"
+    }
+
+
+def test_a_record_of_before_there_were_branches_and_digests_is_read(run: RunFolder) -> None:
+    run.path.mkdir(parents=True)
+    run.config_path.write_text('{"config": {"rounds": 2}}')
+    about = run.about()
+    assert about is not None
+    assert (run.id, run.branch(), about.content, about.horizon_rounds) == (None, None, None, None)
 
 
 def test_a_damaged_record_is_one_line(run: RunFolder) -> None:
     run.save(RunRecord(config={}))
-    run.config_path.write_text("{")
-    with pytest.raises(StoreError, match="unreadable") as it:
-        run.about()
-    assert "\n" not in str(it.value)
+    for text, reason in (("{", "EOF"), ('{"config": 3}', "config: ")):
+        run.config_path.write_text(text)
+        with pytest.raises(StoreError, match=rf"config\.json: unreadable \(.*{reason}") as it:
+            run.about()
+        assert "\n" not in str(it.value)
 
 
 def test_states_are_kept_by_key_as_folders_and_as_the_files_of_older_versions(
@@ -130,6 +162,16 @@ def test_states_are_kept_by_key_as_folders_and_as_the_files_of_older_versions(
     left = sorted(p.name for p in (run.path / "states").iterdir())
     assert left == ["k1", "old-k2.safetensors"]
     assert sorted(p.name for p in (run.path / "work").iterdir()) == left
+
+
+def test_a_state_that_a_kill_has_left_unfinished_is_none(run: RunFolder) -> None:
+    folder = run.state_path("k")
+    folder.mkdir(parents=True)
+    assert run.find_state("k") is None
+    (folder / "state.safetensors.7.part").write_text("half")
+    assert run.find_state("k") is None
+    (folder / "state.safetensors").write_text("whole")
+    assert run.find_state("k") == folder
 
 
 def test_a_state_is_shared_whole_and_outlives_its_origin(run: RunFolder, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What is read equals what was written, and nothing that does not fit is written."""
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,59 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from tip.storage import columns as declared
 from tip.storage.columns import Column, schema
 from tip.storage.content import content_hash
 from tip.storage.errors import NumericsError, StoreError
 from tip.storage.tables import read_table, write_table
 
-TABLES = {
-    name: getattr(declared, name)
-    for name in ("ROLLOUTS", "TEACHER", "TOKENS", "SELECTION", "EVALUATION")
-}
+from .example_tables import TABLES, example, split, tables, teacher
+
 FOLDERS = settings(
     max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
-TEACHER_ROW = {
-    "rollout": 7,
-    "position": 0,
-    "ids": [3, 1],
-    "logprobs": [-0.5, -1.5],
-    "tail": -2.0,
-    "entropy": 0.7,
-}
-
-
-def values(type_: pa.DataType) -> st.SearchStrategy[Any]:
-    """Give every value that a type can hold and a table may."""
-    if pa.types.is_list(type_):
-        return st.lists(values(type_.value_type), max_size=5)
-    if pa.types.is_floating(type_):
-        return st.floats(width=type_.bit_width, allow_nan=False, allow_infinity=False)
-    if pa.types.is_integer(type_):
-        bound = 1 << (type_.bit_width - 1)
-        return st.integers(-bound, bound - 1)
-    return st.booleans() if pa.types.is_boolean(type_) else st.text(max_size=5)
-
-
-def tables(columns: tuple[Column, ...]) -> st.SearchStrategy[pa.Table]:
-    row = {c.name: st.none() | values(c.type) if c.nullable else values(c.type) for c in columns}
-    rows = st.lists(st.fixed_dictionaries(row), max_size=8)
-    return rows.map(lambda rows: pa.Table.from_pylist(rows, schema=schema(columns)))
-
-
-def teacher(rows: int = 1, **changes: Any) -> pa.Table:
-    """Return a teacher table in which the last row has the changes."""
-    made = [TEACHER_ROW] * (rows - 1) + [TEACHER_ROW | changes]
-    return pa.table({name: pa.array([row[name] for row in made]) for name in TEACHER_ROW})
-
-
-def split(table: pa.Table, at: list[int]) -> pa.Table:
-    """Return the same rows in chunks, each of them a slice of something longer."""
-    bounds = sorted({0, *(a % (len(table) + 1) for a in at), len(table)})
-    pairs = pairwise(bounds)
-    return pa.concat_tables([table.slice(0, 0), *(table.slice(a, b - a) for a, b in pairs)])
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -80,58 +37,6 @@ def test_a_table_is_read_back_bit_for_bit(name: str, tmp_path: Path) -> None:
         assert content_hash(read) == content_hash(table)
 
     check()
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_chunks_and_slices_leave_the_content_hash_alone(name: str) -> None:
-    @settings(max_examples=30, deadline=None)
-    @given(tables(TABLES[name]), st.lists(st.integers(0, 100), max_size=4))
-    def check(table: pa.Table, at: list[int]) -> None:
-        copied = pa.Table.from_pylist(table.to_pylist(), schema=table.schema)
-        assert content_hash(split(table, at)) == content_hash(table) == content_hash(copied)
-
-    check()
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_different_rows_have_different_content_hashes(name: str) -> None:
-    @settings(max_examples=30, deadline=None)
-    @given(tables(TABLES[name]), tables(TABLES[name]))
-    def check(one: pa.Table, other: pa.Table) -> None:
-        same = repr(one.to_pylist()) == repr(other.to_pylist())
-        assert (content_hash(one) == content_hash(other)) == same
-
-    check()
-
-
-@pytest.mark.parametrize(
-    "others",
-    [
-        pa.table({"a": pa.array([[1], [2, 3]])}),
-        pa.table({"a": pa.array([[1, 2], [], [3]])}),
-        pa.table({"a": pa.array([[1, 2], [3], []])}),
-        pa.table({"a": pa.array([[1, 2], [3], None])}),
-        pa.table({"a": pa.array([[1, 2], [3]], pa.list_(pa.int32()))}),
-        pa.table({"b": pa.array([[1, 2], [3]])}),
-    ],
-)
-def test_where_lists_end_and_what_is_null_belongs_to_the_content(others: pa.Table) -> None:
-    assert content_hash(others) != content_hash(pa.table({"a": pa.array([[1, 2], [3]])}))
-
-
-def test_what_lies_below_a_null_does_not_belong_to_the_content() -> None:
-    nulls = np.array([False, True])
-    one, other = (pa.Array.from_pandas(np.array([1.0, below]), mask=nulls) for below in (2.0, 3.0))
-    assert content_hash(pa.table({"a": one})) == content_hash(pa.table({"a": other}))
-
-
-def test_the_content_hash_of_known_rows_is_pinned() -> None:
-    table = pa.Table.from_pylist(
-        [TEACHER_ROW, TEACHER_ROW | {"ids": [], "logprobs": [], "tail": None}],
-        schema=schema(declared.TEACHER),
-    )
-    expected = "40632efc383149d79b7625228b5712f85ee5378da910c3dfd66dfae84d7d0dc2"
-    assert content_hash(table) == expected
 
 
 def test_every_float16_but_nan_and_infinity_survives_in_a_list(tmp_path: Path) -> None:
@@ -165,27 +70,6 @@ def test_duckdb_and_polars_read_every_table_as_written(tmp_path: Path) -> None:
         written = write_table(path, example(columns), columns)
         assert duckdb.read_parquet(str(path)).to_arrow_table().to_pylist() == written.to_pylist()
         assert pl.read_parquet(path).rows(named=True) == written.to_pylist()
-
-
-def example(columns: tuple[Column, ...]) -> pa.Table:
-    """Return 300 rows of values that are exact in every float type."""
-    rng = np.random.default_rng(0)
-
-    def one(type_: pa.DataType) -> Any:
-        if pa.types.is_list(type_):
-            return [one(type_.value_type) for _ in range(rng.integers(0, 6))]
-        number = int(rng.integers(-1000, 1000))
-        if pa.types.is_floating(type_):
-            return number / 8
-        if pa.types.is_boolean(type_):
-            return number > 0
-        return number if pa.types.is_integer(type_) else f"{number} ü\n"
-
-    rows = [
-        {c.name: None if c.nullable and i % 3 == 0 else one(c.type) for c in columns}
-        for i in range(300)
-    ]
-    return pa.Table.from_pylist(rows, schema=schema(columns))
 
 
 def test_columns_are_put_in_order_and_cast(tmp_path: Path) -> None:

@@ -1,14 +1,22 @@
-"""`tip rules` and `tip sql`: every rule has a line, and a question is asked of stored tables."""
+"""What rules and store hold is told whole: every rule, every artifact, and what is damaged."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import open_session
-from tip.pipeline.show.listing import print_query, print_rules
+from tip.pipeline.show.listing import (
+    print_artifacts,
+    print_query,
+    print_rules,
+    print_sizes,
+    verify_store,
+)
 from tip.stages.select.rulebook import builtin_rules
-from tip.storage.errors import ConfigError
+from tip.storage.errors import ConfigError, StoreError
+from tip.storage.store.store import Store
 
 from ..conftest import MakeConfig
 
@@ -41,3 +49,30 @@ def test_a_question_is_answered_on_the_screen_or_in_a_file(
 def test_a_question_to_a_run_that_is_not_there_names_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no run nobody under .*; `tip status"):
         print_query(COUNT, "nobody", None, str(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [lambda root: print_artifacts(root, None), print_sizes, verify_store],
+    ids=["ls", "du", "verify"],
+)
+def test_a_damaged_manifest_is_told_after_all_that_is_whole(
+    look: Callable[[str], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    whole, _ = store.ensure("probe", {"of": 1}, lambda _: {})
+    damaged, _ = store.ensure("probe", {"of": 2}, lambda _: {})
+    look(str(tmp_path))
+    assert "damaged" not in capsys.readouterr().out
+    path = tmp_path / "probe" / damaged.key[:2] / damaged.key / "manifest.json"
+    path.unlink()
+    path.write_text("{")
+    with pytest.raises(StoreError, match="1 damaged, listed above; remove") as caught:
+        look(str(tmp_path))
+    assert "\n" not in str(caught.value)
+    shown = capsys.readouterr().out
+    told = shown.index(f"{damaged.key}/manifest.json is damaged")
+    if look is not verify_store:
+        assert shown.index("probe") < told
+    if "made from" in shown:
+        assert shown.index(whole.key[:8]) < told

@@ -22,7 +22,7 @@ QUICK = Patience(beat_seconds=0.05, silence_seconds=0.5)
 WORKER = """
 import sys, time
 from pathlib import Path
-from tip.storage import places, store, tables
+from tip.storage.store import places, store
 from tip.storage.columns import SELECTION, schema
 import pyarrow as pa
 

@@ -1,12 +1,18 @@
 """A store that is opened to look at it is read, and nothing of it changes."""
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from tip.storage.errors import StoreError
+from tip.storage.store.objects import RemotePlace
 from tip.storage.store.places import LocalPlace
 from tip.storage.store.store import Draft, Store
+
+from ..conftest import unprivileged
 
 INPUTS = {"of": 1}
 
@@ -68,6 +74,45 @@ def test_making_and_removing_are_refused_in_one_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(StoreError, match="was opened to look at it"):
             work()
+
+
+def test_a_store_whose_folders_forbid_writing_is_read(request: pytest.FixtureRequest) -> None:
+    root = Path(tempfile.mkdtemp())  # pytest's own folder is closed to everybody else
+    request.addfinalizer(lambda: shutil.rmtree(root))
+    made, _ = Store(root / "s").ensure("probe", INPUTS, make)
+    for folder in (root, *(p for p in root.rglob("*") if p.is_dir())):
+        folder.chmod(0o555)
+    with unprivileged():
+        with pytest.raises(StoreError, match="ermission"):
+            Store(root / "s")
+        store = Store(root / "s", write=False)
+        assert list(store.list()) == [made]
+        assert store.path(made, "a.txt").read_text() == "a"
+        assert store.verify(made) == []
+        with pytest.raises(StoreError, match="was opened to look at it"):
+            store.ensure("probe", {"of": 2}, make)
+    for folder in (root, *(p for p in root.rglob("*") if p.is_dir())):
+        folder.chmod(0o755)
+
+
+def test_a_bucket_is_read_through_a_cache_that_is_made_when_it_is_needed(
+    s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, cache = f"s3://tip-test/{uuid4().hex}", tmp_path / "cache"
+    made, _ = Store(url, cache=tmp_path / "maker").ensure("probe", INPUTS, make)
+    store = Store(url, cache=cache, write=False)
+    place = store.place
+    assert isinstance(place, RemotePlace)
+    for name in ("pipe_file", "put_file", "rm_file"):
+        monkeypatch.setattr(place.fs, name, None)
+    assert list(store.list()) == [made]
+    assert store.sizes()["probe"].artifacts == 1
+    assert not cache.exists()
+    assert store.path(made, "a.txt").read_text() == "a"
+    assert store.path(made, "a.txt").is_relative_to(cache)
+    assert store.verify(made) == []
+    with pytest.raises(StoreError, match="was opened to look at it"):
+        store.ensure("probe", {"of": 2}, make)
 
 
 def test_damaged_manifests_are_told_beside_what_is_whole(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A bucket as a place, over the real S3 protocol: create-only writes, a cache that never lies."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,24 @@ def test_the_maker_fetches_nothing(
     assert isinstance(place, RemotePlace)
     monkeypatch.setattr(place.fs, "get_file", None)
     assert store.path(made, "model.bin").read_bytes() == b"weights"
+
+
+def test_a_cache_may_be_deleted_under_a_store_at_work(url: str, tmp_path: Path) -> None:
+    store = Store(url, cache=tmp_path / "cache")
+    made, _ = store.ensure("checkpoint", INPUTS, make)
+    shutil.rmtree(tmp_path / "cache")
+    assert store.path(made, "model.bin").read_bytes() == b"weights"
+    shutil.rmtree(tmp_path / "cache")
+    assert store.sweep(0) == []
+    assert store.ensure("checkpoint", {"seed": 2}, make)[1]
+
+
+def test_a_cache_that_cannot_be_written_is_refused_before_any_work(
+    url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot write to the cache .*/file/cache"):
+        Store(url, cache=tmp_path / "file" / "cache")
 
 
 def test_an_interrupted_download_leaves_nothing_in_the_cache(
