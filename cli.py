@@ -166,7 +166,8 @@ def compare(
         int, typer.Option("--oracle", min=0, help="Rollouts to compare with the oracle; 0: none.")
     ] = 0,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Folder of the tables (default: in --runs).")
+        Path | None,
+        typer.Option("--output", help="Folder of the tables (default: beside the runs)."),
     ] = None,
     changes: Changes = [],  # noqa: B006
     name: Name = None,

@@ -84,6 +84,7 @@ def test_a_whole_run_works_from_the_command_line(tip: Tip) -> None:
         ("select.rule=soft_and", "soft_and"),
         ("select.keep=2", "select.keep = 2"),
         ("select.where=no_such_column > 1", "no_such_column"),
+        ("select.rollout_weight=pass_rate * (1 - pass_rate)", "nothing gives rewards yet"),
         ("student.model=nowhere", "nowhere: no such model folder"),
         ("rollout.prompts=9", "rollout.prompts = 9"),
         ("prompts.max_tokens=3", "line 1"),

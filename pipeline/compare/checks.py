@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+from ...stages.select.check import check_selection
 from ...storage.errors import ConfigError
 from ...storage.runs import RunFolder
 from ..config.run import RunConfig
 from ..config.same import same_run
 from ..inputs import Inputs
 from ..progress import Reporter
-from ..rounds.selection import check_selection
 from .rows import NO_REFRESH, Row, run_config
 
 

@@ -7,6 +7,7 @@ models), and where it branched off. The run folder keeps all of it from the firs
 import secrets
 from typing import Any
 
+from ...stages.select.check import check_selection
 from ...stages.select.rulebook import load_rule
 from ...storage.errors import ConfigError
 from ...storage.keys import key_of
@@ -15,7 +16,6 @@ from ..config.run import RunConfig
 from ..config.same import same_run
 from ..config.toml import make_config
 from ..session import Session
-from .selection import check_selection
 
 
 def begin(session: Session) -> None:

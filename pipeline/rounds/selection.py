@@ -1,14 +1,7 @@
 """The select stage of a round."""
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from ...stages.select.select import select
-from ...stages.select.settings import SelectSettings
-from ...storage.columns import ROLLOUTS, TOKENS, schema
 from ...storage.facts import SelectionFacts
 from ...storage.store.store import Artifact
-from ...storage.tables import write_table
 from ..metrics import SelectMetrics, by_round
 from ..progress import Stopwatch
 from ..session import Session
@@ -45,13 +38,3 @@ def ensure_selection(
     if told := warning(by_round(session.run.metrics()), number, config):
         session.reporter.say(f"round {number:<3} warning   {told}")
     return made.artifact
-
-
-def check_selection(settings: SelectSettings) -> None:
-    """Show, on tables without rows, that a rule and its conditions can be used: before any work."""
-    with TemporaryDirectory() as folder:
-        paths = {}
-        for name, columns in (("tokens", TOKENS), ("rollouts", ROLLOUTS)):
-            paths[name] = Path(folder) / f"{name}.parquet"
-            write_table(paths[name], schema(columns).empty_table(), columns)
-        select([paths["tokens"]], [paths["rollouts"]], settings, seed=0, vocabulary=2, threads=1)

@@ -37,6 +37,7 @@ VERSION = 1
 TYPES = ("Q1", "Q2", "Q3", "Q4")
 _NEEDED = ("rollout", "position", "importance")
 _SCHEMA = columns.schema(columns.SELECTION)
+_WITHOUT_REWARDS = "CREATE OR REPLACE VIEW rollouts AS SELECT * EXCLUDE (reward) FROM rollout_table"
 _BYTES_A_SCORE = 16  # measured: memory of the k + 1 best scores, of which half may be used
 
 
@@ -48,12 +49,13 @@ def select(
     seed: int,
     vocabulary: int,
     threads: int = 0,
+    rewards: bool = True,
 ) -> tuple[pa.Table, SelectionFacts]:
     """Return the SELECTION table, ordered by rollout and position, and facts about it.
 
     tokens, rollouts: the parts of one round. seed: of ties and draws. vocabulary: V, for entropies
-    as shares of ln V. threads: 0 takes all cores.
-
+    as shares of ln V. threads: 0 takes all cores. rewards: whether `rollouts` shows `reward` and
+    `pass_rate` to a rule and its conditions.
     Raises `InputError` for a rule or condition that cannot be used, `ConfigError` for settings
     that contradict the rule, `StoreError` for parts that cannot be read.
     """
@@ -65,6 +67,8 @@ def select(
         add_view(connection, "token_table", tokens)
         add_rollouts_view(connection, "rollout_table", rollouts)
         cuts = _bind(connection, inputs, seed=seed, vocabulary=vocabulary)
+        if not rewards:
+            connection.execute(_WITHOUT_REWARDS)
         numbers = _round_numbers(connection, rule)
         _create_scored(connection, rule, settings)
         _rank(connection, rule, settings)

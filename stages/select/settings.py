@@ -23,8 +23,10 @@ class SelectSettings(Settings):
     corrected: bool = False
     """Weigh tokens of a sampled rule by one over their chance to be kept."""
     rollout_weight: str | None = None
-    """SQL over a rollout (`reward`, `pass_rate`, `length`, ...) that multiplies the weight of its
-    tokens, with any rule: `pass_rate * (1 - pass_rate)` is PACED."""
+    """SQL over a rollout (`prompt_length`, `length`, `stop_reason`, ...) that multiplies the weight
+    of its tokens, with any rule: `(stop_reason = 'stop')::INT` leaves out what was cut off. Nothing
+    gives rewards yet, so `reward` and `pass_rate` (with them, `pass_rate * (1 - pass_rate)` is
+    PACED) are refused before any work."""
     cuts: Literal["fixed", "median"] = "fixed"
     """Borders of the types Q1-Q4: the two numbers below, or the medians of the round."""
     entropy_cut: NotNegative = 0.3

@@ -5,6 +5,8 @@
 --     Added: `type`, and the entropies as shares of ln V (`student_entropy_frac`,
 --     `teacher_entropy_frac`). What a rule computes over `tokens` is over the whole round.
 -- rollouts: rollout, prompt_hash, sample, prompt_length, length, stop_reason, reward, pass_rate.
+--     The last two are null where there is no reward; until something gives rewards, who asks for
+--     them is refused before any work.
 -- unit(x, low, high): x brought to [0, 1] and clipped at both ends; 0 where the range is empty.
 -- round_quantile(x, share): quantile_cont(x, share) over `tokens`, without holding all of them.
 --
