@@ -2,7 +2,10 @@
 
 Each says in one line what is wrong, where, what was expected and how to go on. They are also
 standard types, so a caller may catch `ValueError` or `OSError` without importing this module.
-The command line alone turns them into an exit code; nothing else catches them.
+
+Below the command line one is caught only by who can do without what failed (a note instead of a
+comparison), knows a second way, or says it better as another of these. What comes through is the
+command line's, which makes it one line and an exit code.
 """
 
 
@@ -27,8 +30,12 @@ class StoreError(TipError, OSError):
 
 
 class NumericsError(TipError, ArithmeticError):
-    """NaN or infinity where a number is needed: nothing of it is stored."""
+    """NaN, infinity, or what no distribution gives, where a log-prob or a loss is needed."""
 
 
 class DisagreementError(TipError, ArithmeticError):
-    """Two computations of the same thing disagree: nothing that rests on them is stored."""
+    """Two computations of the same thing disagree: nothing that rests on them is stored.
+
+    An engine answers for other tokens, a rollout scored again alone has other log-probs, a gap
+    between two engines is gross.
+    """

@@ -30,10 +30,8 @@ class Ragged:
 
     def places(self, rows: np.ndarray) -> np.ndarray:
         """Return the places in `values` of the given rows, row after row."""
-        counts = self.counts[rows].astype(np.int64)
-        ends = np.cumsum(counts)
-        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-        return np.repeat(self.offsets[rows], counts) + within
+        counts = self.counts[rows]
+        return np.repeat(self.offsets[rows], counts) + within(counts)
 
     def take(self, rows: np.ndarray) -> "Ragged":
         """Return the given rows in the given order."""
@@ -54,6 +52,12 @@ class Ragged:
         return pa.ListArray.from_arrays(
             pa.array(self.offsets.astype(np.int32)), values, type=pa.list_(field)
         )
+
+
+def within(counts: np.ndarray) -> np.ndarray:
+    """Return the position of each element in its row, row after row: 0, 1, ... of each (int64)."""
+    counts = counts.astype(np.int64)
+    return np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
 
 
 def from_lists(column: pa.ChunkedArray | pa.Array) -> Ragged:

@@ -20,7 +20,13 @@ VERSION = 1
 
 
 def sampling_of(settings: SamplingSettings, model_stop_ids: Sequence[int], seed: int) -> Sampling:
-    """Return the engine's terms for a section's settings and a model's own stop ids."""
+    """Return the engine's terms for a section's settings and a model's own stop ids.
+
+    The student's top ids are kept of rollouts alone: they lead the support that scoring stores.
+    """
+    kept = (0.0, 0)
+    if isinstance(settings, RolloutSettings):
+        kept = settings.student_top_p, settings.student_top_max
     return Sampling(
         settings.temperature,
         settings.top_p,
@@ -28,8 +34,7 @@ def sampling_of(settings: SamplingSettings, model_stop_ids: Sequence[int], seed:
         settings.max_tokens,
         tuple(sorted({*settings.stop_ids, *model_stop_ids})),
         seed,
-        getattr(settings, "student_top_p", 0.0),
-        getattr(settings, "student_top_max", 0),
+        *kept,
     )
 
 

@@ -68,10 +68,12 @@ def _alone(
     model: LanguageModel, prompt: np.ndarray, response: np.ndarray, positions: np.ndarray
 ) -> np.ndarray:
     """Return the log-probs of some response tokens from the whole model over one rollout."""
-    ids = on_device(np.concatenate([prompt, response]).astype(np.int64), model.device)
+    ids, tokens = (
+        on_device(a.astype(np.int64), model.device)
+        for a in (np.concatenate([prompt, response]), response[positions])
+    )
     count = np.array([len(positions)])
     _, places = predicting_places(np.array([len(prompt)]), count, positions)
-    predicting = on_device(places, model.device)
-    logits = model.model(input_ids=ids[None], use_cache=False, logits_to_keep=predicting).logits[0]
-    picked = logits.float().log_softmax(1).gather(1, ids[predicting + 1, None])
-    return picked.squeeze(1).cpu().numpy()
+    keep = on_device(places, model.device)
+    logits = model.model(input_ids=ids[None], use_cache=False, logits_to_keep=keep).logits[0]
+    return logits.float().log_softmax(1).gather(1, tokens[:, None]).squeeze(1).cpu().numpy()

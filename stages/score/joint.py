@@ -18,7 +18,7 @@ from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
 from ..signals.divergences import features
 from ..signals.support import support_ids, teacher_support
-from ..signals.supports import Supports, joined, of_chunk
+from ..signals.supports import Supports, of_chunks
 from .checks import check_model
 from .settings import ScoreSettings
 from .shard import RolloutArrays, read_rollouts, refuse_unknown_ids
@@ -45,14 +45,9 @@ def score_joint(
     shard = read_rollouts(rollouts, teacher_prompts)
     refuse_unknown_ids("student", student, shard.responses.values)
     refuse_unknown_ids("teacher", teacher, shard.responses.values)
-    lengths = [
-        max(pair)
-        for pair in zip(
-            shard.read_lengths(shard.student_prompts),
-            shard.read_lengths(shard.teacher_prompts),
-            strict=True,
-        )
-    ]
+    lengths = np.maximum(
+        shard.read_lengths(shard.student_prompts), shard.read_lengths(shard.teacher_prompts)
+    )
 
     def score(rows: np.ndarray) -> tuple[Supports, Columns]:
         return _batch(student, teacher, shard, rows, settings)
@@ -94,6 +89,6 @@ def _batch(
         p, q = our_logits.log_softmax(1), their_logits.log_softmax(1).to(student.device)
         wanted = known.rows(piece)
         ids, valid = support_ids(wanted, q, p.shape[1], top_p, most)
-        supports.append(of_chunk(teacher_support(q, ids, valid)))
+        supports.append(teacher_support(q, ids, valid))
         numbers.append(features(p, q, wanted.tokens, ids, valid))
-    return joined(supports), feature_columns(numbers)
+    return of_chunks(supports), feature_columns(numbers)

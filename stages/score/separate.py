@@ -21,7 +21,7 @@ from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
 from ..signals.divergences import support_features
 from ..signals.support import support_ids, teacher_support
-from ..signals.supports import Supports, joined, of_chunk, of_table
+from ..signals.supports import Supports, of_chunks, of_table
 from .checks import check_model
 from .settings import ScoreSettings
 from .shard import RolloutArrays, read_rollouts, refuse_other_signals, refuse_unknown_ids
@@ -75,11 +75,11 @@ def _teacher_batch(
     for piece, logits in teacher.head.pieces(states, chunk, teacher.vocabulary):
         q, wanted = logits.log_softmax(1), known.rows(piece)
         ids, valid = support_ids(wanted, q, vocabulary, top_p, most)
-        supports.append(of_chunk(teacher_support(q, ids, valid)))
+        supports.append(teacher_support(q, ids, valid))
         entropies.append(-torch.linalg.vecdot(q.exp(), q))
         logprobs.append(q.gather(1, wanted.tokens[:, None]).squeeze(1))
     numbers = {"teacher_entropy": entropies, "teacher_logprob": logprobs}
-    return joined(supports), {
+    return of_chunks(supports), {
         name: torch.cat(values).float().cpu().numpy() for name, values in numbers.items()
     }
 

@@ -9,9 +9,9 @@ import torch
 
 from ...storage.errors import ModelError, StoreError
 from ..arrays.batching import on_device
-from ..arrays.ragged import Ragged, from_lists
+from ..arrays.ragged import Ragged, from_lists, within
 from ..models.language_model import LanguageModel
-from ..signals.alignment import within
+from ..signals.alignment import read_lengths
 from ..signals.support import StudentIds
 
 
@@ -38,13 +38,12 @@ class RolloutArrays:
 
     def positions(self) -> tuple[np.ndarray, np.ndarray]:
         """Return rollout and position of each token."""
-        counts = self.responses.counts.astype(np.int64)
+        counts = self.responses.counts
         return np.repeat(self.rollouts, counts), within(counts)
 
-    def read_lengths(self, prompts: Sequence[np.ndarray]) -> list[int]:
-        """Return the tokens that a model reads of each rollout: all but the last."""
-        counts = self.responses.counts
-        return [len(p) + int(c) - 1 for p, c in zip(prompts, counts, strict=True)]
+    def read_lengths(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the tokens [R] that a model reads of each rollout behind these prompts."""
+        return read_lengths(np.array([len(p) for p in prompts]), self.responses.counts)
 
     def student_ids(self, tokens: np.ndarray, device: torch.device) -> StudentIds:
         """Return the student's part of the support of some of the N tokens.

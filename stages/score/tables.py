@@ -29,7 +29,7 @@ Batch = Callable[[np.ndarray], tuple[Supports | None, Columns]]
 
 
 def in_batches(
-    shard: RolloutArrays, lengths: Sequence[int], budget: int, score: Batch, tick: Tick
+    shard: RolloutArrays, lengths: np.ndarray, budget: int, score: Batch, tick: Tick
 ) -> tuple[Supports | None, Columns]:
     """Return what `score` gives of all rollouts, in the shard's order.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..arrays.batching import on_device, pad
 from ..arrays.chunks import chunk_rows
-from ..arrays.ragged import Ragged
+from ..arrays.ragged import Ragged, within
 from ..models.language_model import LanguageModel
 
 
@@ -29,10 +29,12 @@ def predicting_places(
     return rows, np.repeat(prompt_lengths - 1, counts) + positions
 
 
-def within(counts: np.ndarray) -> np.ndarray:
-    """Return the positions of all tokens of responses, row after row: 0, 1, ... of each."""
-    counts = counts.astype(np.int64)
-    return np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+def read_lengths(prompt_lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return how many ids a model must read to predict the first `counts` response tokens, [R].
+
+    prompt_lengths, counts: [R], a count at least 1. The last token is predicted, never read.
+    """
+    return prompt_lengths + counts - 1
 
 
 def predicting_states(

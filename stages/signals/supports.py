@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from ..arrays.batching import on_device
@@ -22,8 +23,8 @@ _LEAST = np.finfo(np.float16).min  # -65504; a log-prob below is as good as that
 class Supports:
     """The teacher's buckets of N tokens.
 
-    ids: N rows of int32, ascending. logprobs: N rows of float16, nats. tail: [N] float32, nats;
-    not finite where nothing is outside the support.
+    ids: N rows of int32, ascending. logprobs: N rows of float16, nats. tail: [N] float32, nats,
+    -inf where nothing is outside the support.
     """
 
     ids: Ragged
@@ -42,32 +43,43 @@ class Supports:
         padded, valid = self.ids.padded(tokens)
         values, _ = self.logprobs.padded(tokens)
         slots = np.where(valid, padded, padded[:, :1]).astype(np.int64)
-        tail = self.tail[tokens]
-        rest = np.where(np.isnan(tail), -np.inf, tail)
         return Support(
             on_device(slots, device),
             on_device(valid, device),
             on_device(values.astype(np.float32), device),
-            on_device(rest.astype(np.float32), device),
+            on_device(self.tail[tokens], device),
         )
 
     def columns(self) -> dict[str, pa.Array]:
-        """Return the columns of the `teacher` table that hold them."""
+        """Return the columns of the `teacher` table that hold them.
+
+        A tail is null where nothing is outside; one that is no number stays, and is refused there.
+        """
         return {
             "ids": self.ids.lists(pa.int32()),
             "logprobs": self.logprobs.lists(pa.float16()),
-            "tail": pa.array(self.tail, mask=~np.isfinite(self.tail)),
+            "tail": pa.array(self.tail, mask=self.tail == -np.inf),
         }
 
 
 def of_table(table: pa.Table) -> Supports:
-    """Return the supports in a `teacher` table; its tail is NaN where nothing is outside."""
+    """Return the supports in a `teacher` table."""
     ids, logprobs = from_lists(table["ids"]), from_lists(table["logprobs"])
-    return Supports(ids, logprobs, table["tail"].to_numpy())
+    tail = pc.fill_null(table["tail"], pa.scalar(-np.inf, pa.float32()))
+    return Supports(ids, logprobs, tail.to_numpy())
+
+
+def of_chunks(chunks: Sequence[Support]) -> Supports:
+    """Return the supports of the tokens of some chunks, one after the other.
+
+    To be called when the work of all of them is under way: a copy to the host waits for a GPU to
+    finish what it has, which then stands still until the next chunk is sent.
+    """
+    return joined([of_chunk(chunk) for chunk in chunks])
 
 
 def of_chunk(support: Support) -> Supports:
-    """Return the supports of the tokens of a chunk, without padding."""
+    """Return the supports of the tokens of one chunk, without padding."""
     valid = support.valid.cpu().numpy()
     ids = support.ids.cpu().numpy()[valid]
     logprobs = support.logprobs.float().cpu().numpy()[valid]

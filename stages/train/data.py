@@ -15,8 +15,7 @@ import torch
 
 from ...storage.errors import StoreError
 from ...storage.tables import read_table
-from ..arrays.ragged import Ragged, concatenate, from_lists
-from ..signals.alignment import within
+from ..arrays.ragged import Ragged, concatenate, from_lists, within
 from ..signals.support import Support
 from ..signals.supports import Supports, joined, of_table
 

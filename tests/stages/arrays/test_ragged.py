@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tip.stages.arrays.ragged import Ragged, concatenate, from_lists
+from tip.stages.arrays.ragged import Ragged, concatenate, from_lists, within
 
 rows_of_numbers = st.lists(st.lists(st.integers(-9, 9), max_size=5), max_size=8)
 
@@ -45,6 +45,12 @@ def test_a_rectangle_holds_the_rows_at_its_true_entries_and_the_filling_elsewher
     assert [p[v].tolist() for p, v in zip(padded, valid, strict=True)] == [rows[i] for i in picks]
     assert (padded[~valid] == 77).all()
     assert padded.shape == (len(picks), max((len(rows[i]) for i in picks), default=0))
+
+
+@given(st.lists(st.integers(0, 5), max_size=8))
+def test_positions_within_rows_begin_anew_in_each(counts: list[int]) -> None:
+    expected = [position for count in counts for position in range(count)]
+    assert within(np.array(counts, dtype=np.int32)).tolist() == expected
 
 
 @given(st.lists(rows_of_numbers, min_size=1, max_size=4))

@@ -17,9 +17,7 @@ from tiny import Shard, load, log_probs, prompts, score_settings, shard, write_m
 from tip.stages.arrays.ragged import from_lists
 from tip.stages.engines.protocols import Scored, Tick, silent
 from tip.stages.score.engine import score_with_engine
-from tip.stages.score.keys import engine_teacher_inputs
 from tip.stages.score.separate import score_student, score_teacher
-from tip.stages.signals.fetched import Fetched, cut_support
 from tip.storage.errors import DisagreementError, NumericsError
 
 VOCABULARY = 60
@@ -233,41 +231,3 @@ def test_an_answer_that_is_no_distribution_is_refused(
 ) -> None:
     with pytest.raises((NumericsError, DisagreementError), match=words):
         scored(made, Changed(made.teacher, change), check_rows=0)
-
-
-def test_a_support_that_is_the_whole_vocabulary_has_no_tail() -> None:
-    log_p = np.log(np.array([[0.5, 0.25, 0.125, 0.125]]))
-    ids = np.array([[2, 0, 1, 2, 3]])
-    none = np.zeros((1, 0), dtype=np.int64), np.zeros((1, 0), dtype=bool)
-    logprobs = np.take_along_axis(log_p, ids, 1).astype(np.float32)
-    fetched = Fetched(ids, logprobs, *none, None)
-    supports, entropy = cut_support(fetched, 4, 4, 1.0, 4)
-    assert supports.ids.values.tolist() == [0, 1, 2, 3]
-    values = supports.logprobs.values.astype(float)
-    np.testing.assert_allclose(np.exp(values), np.exp(log_p[0]), rtol=1e-3)
-    assert supports.tail[0] == -math.inf
-    np.testing.assert_allclose(entropy, -(np.exp(log_p) * log_p).sum(1), atol=1e-6)
-    # an id that the student lacks is in the tail
-    supports, _ = cut_support(fetched, 4, 3, 1.0, 4)
-    assert supports.ids.values.tolist() == [0, 1, 2]
-    np.testing.assert_allclose(np.exp(supports.tail), 0.125, rtol=1e-5)
-
-
-def test_keys_tell_engines_apart_and_leave_the_transformers_key_alone() -> None:
-    settings = score_settings(mode="separate", engine="vllm")
-    one = engine_teacher_inputs("t", "d", ("k", "c"), None, settings, given_ids=False)
-    wider = score_settings(mode="separate", engine="vllm", engine_top=256)
-    others = [
-        engine_teacher_inputs("t", "d", ("k", "c"), None, settings, given_ids=True),
-        engine_teacher_inputs("t", "d", ("k", "c"), None, wider, given_ids=False),
-        engine_teacher_inputs(
-            "t",
-            "d",
-            ("k", "c"),
-            None,
-            score_settings(mode="separate", engine="server"),
-            given_ids=False,
-        ),
-    ]
-    assert one not in others
-    assert len({str(sorted(o.items())) for o in [one, *others]}) == 4

@@ -1,22 +1,19 @@
-"""The support is the union it should be, its tail is exact, and it survives storage."""
+"""The support is the union it should be, and its tail is exact."""
 
 import math
-from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tip.stages.signals.support import (
+    StudentIds,
     largest,
     merge_ids,
+    support_ids,
     teacher_support,
     top_ids,
 )
-from tip.stages.signals.supports import of_chunk
-
-FLOAT16_STEP = 2.0**-11  # relative rounding of a normal float16
 
 
 def flagged(sets: list[list[int]], slots: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,36 +147,27 @@ def test_teacher_mass_on_ids_that_the_student_lacks_is_in_the_tail() -> None:
     assert support.tail.exp().item() == pytest.approx(0.3, rel=1e-12)
 
 
-def test_storage_keeps_ids_and_tails_exactly_and_log_probs_to_float16() -> None:
-    generator = torch.Generator().manual_seed(1)
-    log_probs = (6 * torch.randn(40, 25, generator=generator)).log_softmax(1)
-    ids, kept = top_ids(log_probs, 0.9, 12)
-    ids, valid = merge_ids([(ids, kept)], 25)
-    support = teacher_support(log_probs, ids, valid)
-    rows = np.array([7, 7, 0, 39, 12])
-    again = of_chunk(support).padded(rows, torch.device("cpu"))
-    for place, row in enumerate(rows):
-        here, there = again.valid[place], valid[row]
-        assert again.ids[place][here].tolist() == ids[row][there].tolist()
-        torch.testing.assert_close(
-            again.logprobs[place][here], support.logprobs[row][there], rtol=FLOAT16_STEP, atol=0
-        )
-        assert again.tail[place] == support.tail[row]
-        assert (again.ids[place] < 25).all()
+@pytest.mark.parametrize("most", [0, 4])
+@pytest.mark.parametrize("vocabulary", [9, 30])
+def test_a_support_is_the_sampled_token_the_students_top_and_the_teachers_top(
+    most: int, vocabulary: int
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    teacher = (2 * torch.randn(20, 12, generator=generator)).log_softmax(1)
+    tokens = torch.randint(0, 9, (20,), generator=generator)
+    top = torch.randint(0, 12, (20, 3), generator=generator)
+    valid = torch.rand(20, 3, generator=generator) < 0.7
+    ids, kept = support_ids(StudentIds(tokens, top, valid), teacher, vocabulary, 0.8, most)
+    best, best_kept = top_ids(teacher, 0.8, 4)
+    for row in range(20):
+        union = {int(tokens[row]), *top[row][valid[row]].tolist()}
+        union |= set(best[row][best_kept[row]].tolist()) if most else set()
+        assert ids[row][kept[row]].tolist() == sorted(i for i in union if i < vocabulary)
 
 
-def test_a_missing_tail_comes_back_as_nothing_outside() -> None:
-    ids = torch.arange(2)[None]
-    support = teacher_support(masses(0.5, 0.5), ids, torch.ones_like(ids, dtype=torch.bool))
-    stored = of_chunk(support)
-    for absent in (-np.inf, np.nan):  # as made, and as Arrow hands a null to numpy
-        tail = np.array([absent], dtype=np.float32)
-        again = replace(stored, tail=tail).padded(np.array([0]), torch.device("cpu"))
-        assert again.tail.item() == -math.inf
-
-
-def test_log_probs_beyond_float16_are_stored_as_its_smallest_number() -> None:
-    log_probs = torch.tensor([[0.0, -1e5]])
-    ids = torch.arange(2)[None]
-    support = teacher_support(log_probs, ids, torch.ones_like(ids, dtype=torch.bool))
-    assert of_chunk(support).logprobs.values.tolist() == [0.0, -65504.0]
+def test_a_slice_of_the_students_part_is_that_of_its_tokens() -> None:
+    ids = torch.arange(6).view(3, 2)
+    part = StudentIds(torch.tensor([7, 8, 9]), ids, ids % 2 == 0).rows(slice(1, 3))
+    assert part.tokens.tolist() == [8, 9]
+    assert part.top.tolist() == [[2, 3], [4, 5]]
+    assert part.valid.tolist() == [[True, False], [True, False]]

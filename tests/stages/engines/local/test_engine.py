@@ -8,19 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from drawing import TEMPERED, assert_drawn_from, expected_distribution
 from tiny import CPU, load, log_probs, prompts, reference_model, sampling, write_model
-from tip.stages.arrays.noise import uniforms
-from tip.stages.engines.local.cache import keep_rows, new_cache
 from tip.stages.engines.local.engine import LocalEngine
-from tip.stages.engines.local.sampling import draw
 from tip.stages.engines.protocols import Request, Responses
 from tip.stages.models.language_model import LanguageModel
 from tip.storage.errors import NumericsError
 
 ARCHITECTURES = ["llama", "qwen2", "qwen3", "mistral", "gpt2"]
 LENGTHS = (9, 1, 4, 4, 7, 2, 12, 3)
-FALSE_ALARM = 1e-6  # chance that a fair sampler fails one of the tests below
 
 Folders = dict[str, Path]
 
@@ -171,53 +167,6 @@ def test_logits_that_are_not_numbers_are_refused(folders: Folders, place: int) -
         assert "\n" not in str(it.value)
 
 
-TEMPERED: list[dict[str, Any]] = [
-    {},
-    {"temperature": 0.5},
-    {"temperature": 1.7, "top_k": 5},
-    {"top_p": 0.7},
-    {"temperature": 1.3, "top_p": 0.8, "top_k": 6},
-]
-
-
-def expected_distribution(
-    logits: np.ndarray, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0
-) -> np.ndarray:
-    """Return what is to be sampled from, the long way, [V] float64."""
-    p = np.exp(logits / temperature - (logits / temperature).max())
-    order = np.argsort(-p)
-    if top_k:
-        p[order[top_k:]] = 0
-    p /= p.sum()
-    kept = 0.0
-    for i in order:
-        if kept >= top_p:
-            p[i] = 0
-        kept += p[i]
-    return p / p.sum()
-
-
-def assert_drawn_from(counts: np.ndarray, p: np.ndarray) -> None:
-    """Chi-square with rare cells pooled: a fair sampler fails with probability FALSE_ALARM."""
-    assert (counts[p == 0] == 0).all()
-    order = np.argsort(p)
-    seen, due = counts[order], counts.sum() * p[order]
-    pooled = int(np.searchsorted(due.cumsum(), 10)) + 1  # the first cells make one of at least 10
-    seen, due = (np.append(x[pooled:], x[:pooled].sum()) for x in (seen, due))
-    assert len(due) > 1
-    assert stats.chisquare(seen, due).pvalue > FALSE_ALARM
-
-
-@pytest.mark.parametrize("terms", TEMPERED, ids=str)
-def test_draws_follow_the_exact_distribution(terms: dict[str, Any]) -> None:
-    logits = 1.5 * torch.randn(12, generator=torch.Generator().manual_seed(4))
-    noise = torch.from_numpy(uniforms(0, np.arange(40_000), np.array([0]))[:, 0])
-    full = {"temperature": 1.0, "top_p": 1.0, "top_k": 0} | terms
-    drawn = draw(logits.expand(len(noise), -1), noise, **full)
-    counts = np.bincount(drawn.numpy(), minlength=12)
-    assert_drawn_from(counts, expected_distribution(logits.double().numpy(), **terms))
-
-
 @pytest.mark.parametrize("terms", TEMPERED, ids=str)
 def test_pairs_of_tokens_that_the_engine_samples_follow_the_models_joint_distribution(
     tmp_path: Path, terms: dict[str, Any]
@@ -235,81 +184,6 @@ def test_pairs_of_tokens_that_the_engine_samples_follow_the_models_joint_distrib
         for a, p in enumerate(first)
     ]
     assert_drawn_from(counts, np.concatenate(joint))
-
-
-def test_a_token_of_probability_1e_9_is_drawn_by_the_noise_that_means_it() -> None:
-    logits = torch.tensor([[0.0, np.log(1e-9), -40.0]], dtype=torch.float32)
-    noise = torch.tensor([1 - 2e-9, 1 - 0.5e-9, 1 - 2.0**-53], dtype=torch.float64)
-    drawn = draw(logits.expand(3, -1), noise, 1.0, 1.0, 0)
-    assert drawn.tolist() == [0, 1, 1]
-
-
-@pytest.mark.parametrize("terms", [(1.0, 1.0, 0), (1.0, 0.9, 0), (0.5, 1.0, 2)])
-def test_the_ends_of_the_noise_never_draw_a_token_without_probability(
-    terms: tuple[float, float, int],
-) -> None:
-    logits = torch.tensor([[-1e4, 2.0, 1.0, -1e4]]).expand(2, -1)
-    noise = torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64)
-    assert set(draw(logits, noise, *terms).tolist()) <= {1, 2}
-
-
-@pytest.mark.parametrize("vocabulary", [256, 257, 1000, 2048])
-def test_a_wide_vocabulary_is_drawn_from_like_a_narrow_one(vocabulary: int) -> None:
-    random = np.random.default_rng(vocabulary)
-    logits = torch.from_numpy(4 * random.standard_normal((3, vocabulary)).astype(np.float32))
-    logits[0, 10:500] = -1e4  # whole blocks without probability
-    logits[1, -40:] = -1e4
-    sums = logits.softmax(1).double().numpy().cumsum(1)
-    ends = np.array([0.0, 1e-12, 1 - 1e-12, 1 - 2.0**-53])
-    for noise in np.concatenate([ends, random.random(300)]):
-        drawn = draw(logits, torch.full((3,), noise, dtype=torch.float64), 1.0, 1.0, 0).numpy()
-        for row, token in enumerate(drawn):
-            before = sums[row, token - 1] if token else 0.0
-            target = noise * sums[row, -1]
-            assert before - 1e-12 <= target <= sums[row, token] + 1e-12
-            assert logits[row, token] > -1e3
-
-
-def test_temperature_zero_takes_the_most_probable_token() -> None:
-    logits = torch.tensor([[1.0, 3.0, 2.0], [9.0, 1.0, 1.0]])
-    noise = torch.tensor([0.99, 0.99], dtype=torch.float64)
-    assert draw(logits, noise, 0.0, 0.1, 1).tolist() == [1, 0]
-
-
-def test_drawing_leaves_the_logits_as_they_were() -> None:
-    logits = torch.randn(3, 9, generator=torch.Generator().manual_seed(0))
-    before = logits.clone()
-    noise = torch.full((3,), 0.4, dtype=torch.float64)
-    for terms in ((1.0, 1.0, 0), (0.5, 0.9, 4)):
-        draw(logits, noise, *terms)
-        assert torch.equal(logits, before)
-
-
-def test_the_growing_cache_holds_what_transformers_own_holds(folders: Folders) -> None:
-    model = load(folders["llama"])
-    ours, theirs = new_cache(model.model), None
-    generator = torch.Generator().manual_seed(0)
-    kept = torch.tensor([0, 2])
-    with torch.inference_mode():
-        for step, width in enumerate((70, 1, 1, 90, 1)):  # beyond the room of the first buffer
-            ids = torch.randint(0, 60, (3 if step < 2 else 2, width), generator=generator)
-            mine = model.hidden(ids, past_key_values=ours, use_cache=True)
-            body = model.model.base_model(input_ids=ids, past_key_values=theirs, use_cache=True)
-            theirs = body.past_key_values
-            torch.testing.assert_close(mine, body.last_hidden_state)
-            if step == 1:
-                keep_rows(ours, kept)
-                theirs.batch_select_indices(kept)
-    for a, b in zip(ours.layers, theirs.layers, strict=True):
-        torch.testing.assert_close(a.keys, b.keys)
-        torch.testing.assert_close(a.values, b.values)
-    assert ours.get_seq_length() == theirs.get_seq_length()
-
-
-def test_windowed_attention_gets_transformers_own_cache(folders: Folders) -> None:
-    windowed, full = (new_cache(load(folders[a]).model) for a in ("mistral", "llama"))
-    kinds = ({type(layer).__name__ for layer in cache.layers} for cache in (windowed, full))
-    assert list(kinds) == [{"DynamicSlidingWindowLayer"}, {"_GrowingLayer"}]
 
 
 def test_the_window_matters_to_the_model_that_has_one(folders: Folders, tmp_path: Path) -> None:
