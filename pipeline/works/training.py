@@ -16,7 +16,9 @@ from ...stages.train.data import load_training_data
 from ...stages.train.drift import drift
 from ...stages.train.export import export
 from ...stages.train.settings import TrainSettings
+from ...stages.train.state import state_about
 from ...stages.train.train import train, train_inputs
+from ...storage.errors import StoreError
 from ...storage.facts import CheckpointFacts
 from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Artifact, Draft, Store
@@ -92,6 +94,7 @@ class TrainWork:
         self, holder: Holder, store: Store, tick: Tick
     ) -> tuple[LanguageModel, CheckpointFacts]:
         """Train, leave the state for the next round, and return the model with its facts."""
+        _check(self.start)
         data = load_training_data(
             [store.path(a, "rollouts") for a in self.rollouts],
             [store.path(a, "teacher") for a in self.teacher],
@@ -144,3 +147,13 @@ class RestoreWork:
         """Train again from stored signals; nothing is committed."""
         self.training.train(holder, store, tick)
         return ()
+
+
+def _check(start: Path | None) -> None:
+    """Refuse a state that another training left: it lies under the key of its checkpoint."""
+    about = state_about(start) if start is not None else None
+    if start is not None and about is not None and about.get("key") != start.stem:
+        raise StoreError(
+            f"{start}: the training state of {about.get('key')}, which was put here by hand; "
+            "delete it, and the round before is trained again from stored signals"
+        )

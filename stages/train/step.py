@@ -151,5 +151,11 @@ class _SparseLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        factor = gradients[0]
+        if not factor.is_cuda and factor != 1:  # a GPU would have to be waited for
+            raise ValueError(
+                f"backward of the sparse loss starts from {float(factor):g}, but the head's "
+                "gradient was taken for 1: multiply the weights, not the loss"
+            )
         (states,) = ctx.saved_tensors
         return states, None, None, None, None, None, None

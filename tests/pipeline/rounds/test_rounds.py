@@ -17,7 +17,7 @@ from tip.pipeline.rounds.branching import branch
 from tip.pipeline.rounds.play import play
 from tip.pipeline.rounds.single import rollout_round, score_round, select_round, train_round
 from tip.pipeline.session import Session, open_session
-from tip.storage.errors import ConfigError
+from tip.storage.errors import ConfigError, StoreError
 
 from ..conftest import MakeConfig, contents, numbers
 
@@ -319,6 +319,17 @@ def test_a_training_state_that_is_gone_is_made_again(config: MakeConfig, tmp_pat
     session = played(config(rounds=2, **settings))
     shutil.rmtree(session.run.path / "states")
     assert contents(played(config(rounds=3, **settings))) == whole
+
+
+def test_a_state_of_another_training_is_not_started_from(config: MakeConfig) -> None:
+    settings = {"train": {"horizon": 12, "keep_states": 2}}
+    states = played(config(rounds=2, **settings)).run.path / "states"
+    one, two = (folder / "state.safetensors" for folder in sorted(states.iterdir()))
+    kept = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(kept)
+    with pytest.raises(StoreError, match=r"the training state of .* put here by hand; delete it"):
+        played(config(rounds=3, **settings))
 
 
 def test_single_stages_make_what_a_run_makes(config: MakeConfig, tmp_path: Path) -> None:

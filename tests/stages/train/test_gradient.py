@@ -151,3 +151,14 @@ def test_a_step_is_one_forward_pass_whose_backward_fills_all_gradients(made: Rou
     whole = accumulated(made)
     assert loss.item() == pytest.approx(whole[0], rel=1e-6)
     assert distance(gradients(student), whole[1]) < 2e-6
+
+
+def test_a_factor_on_the_loss_is_refused_since_the_head_has_its_gradient_already(
+    untied: Round,
+) -> None:
+    student = trainable(untied.student)
+    step, due = SelectiveStep(student, train_settings()), denominator(untied.data, ALL)
+    rows = np.flatnonzero(untied.data.lengths)
+    loss, _ = step(micro_batch(untied.data, rows, due, student.device))
+    with pytest.raises(ValueError, match=r"starts from 0\.5"):
+        (0.5 * loss).backward()
