@@ -1,9 +1,9 @@
 """Which ids a support holds, and what the loss keeps of the dense one with it.
 
 The dense reference is reverse KL over the whole vocabulary and its gradient p (log p/q - KL), in
-float64. What is judged against it is the project's own path:
-`stages/signals/support.py`, float16 as stored, and the float32 gradient of `bucket_loss_`. Legend: C rows of a chunk, N tokens, K support
-slots, V vocabulary, D hidden width.
+float64. What is judged against it is the project's own path: `stages/signals/support.py`, float16
+as stored, and the float32 gradient of `bucket_loss_`. Legend: C rows of a chunk, N tokens, K
+support slots, V vocabulary, D hidden width.
 """
 
 from collections.abc import Iterator

@@ -44,6 +44,12 @@ def run_of(job: Job) -> RunFolder:
     return RunFolder(job.config.runs, job.config.name)
 
 
+def everything(config: RunConfig) -> dict[Path, tuple[int, bytes]]:
+    """Return when each file of store and runs was written last, and what is in it."""
+    files = [p for root in (config.store, config.runs) for p in Path(root).rglob("*")]
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in files if p.is_file()}
+
+
 def test_rows_of_a_seed_share_their_first_round_and_a_second_start_plays_nothing(
     config: MakeConfig, asked: dict[str, object], here: list[str], tmp_path: Path
 ) -> None:
@@ -56,8 +62,10 @@ def test_rows_of_a_seed_share_their_first_round_and_a_second_start_plays_nothing
     assert all(len(o.curve) == 3 for o in outcomes if o.row.refresh)
     assert len(here) == 1 + len(jobs)  # the teacher, then each run
 
+    before = everything(jobs[0].config)
     again, same_teacher = compare(jobs, 1, QUIET)
     assert len(here) == 1 + len(jobs)
+    assert everything(jobs[0].config) == before, "a look writes nothing"
     assert same_teacher == teacher
     assert [(o.accuracy, o.curve, o.teacher_scored) for o in again] == [
         (o.accuracy, o.curve, o.teacher_scored) for o in outcomes
