@@ -1,6 +1,7 @@
 """Python code that comes with a model: run only where the user says so, and then kept with it."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +33,16 @@ def refuse_own_code(folder: Path, config: dict[str, Any], *, trusted: bool) -> N
         module = text.partition(".")[0]
         if "--" not in text and not (folder / f"{module}.py").is_file():  # else of another repo
             raise ModelError(f"{folder}: its config names {text}, but there is no {module}.py")
+
+
+def own_class(folder: Path) -> Any | None:
+    """Return the model class that a folder's config names, None where it names none.
+
+    transformers' `AutoModelForCausalLM` keeps the class that it met first for a config class: a
+    second folder with the same config code and another model's would be loaded as the first.
+    """
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module  # heavy
+
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    named = (config.get("auto_map") or {}).get("AutoModelForCausalLM")
+    return None if named is None else get_class_from_dynamic_module(named, folder)

@@ -12,6 +12,7 @@ import torch
 
 from ...storage.errors import ModelError
 from .card import ModelCard
+from .code import own_class
 from .cpu.attention import NAME as BY_PRODUCTS
 from .cpu.attention import use_products_in_attention
 from .fingerprint import weight_files
@@ -33,12 +34,17 @@ def load_model(
     shape than the config says, an architecture that needs its own code, or logits that are not a
     linear head of the last hidden state.
     """
-    from transformers import AutoModelForCausalLM  # heavy
+    from transformers import AutoConfig, AutoModelForCausalLM  # heavy
 
     weight_files(card.folder)
+    kind: Any = AutoModelForCausalLM
+    given: dict[str, Any] = {}
     try:
         with quiet():
-            both: Any = AutoModelForCausalLM.from_pretrained(
+            if card.code and (own := own_class(card.folder)) is not None:
+                given["config"] = AutoConfig.from_pretrained(card.folder, trust_remote_code=True)
+                kind = own
+            both: Any = kind.from_pretrained(
                 card.folder,
                 dtype=dtype,
                 use_safetensors=True,
@@ -46,6 +52,7 @@ def load_model(
                 attn_implementation="sdpa",
                 ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
+                **given,
             )
             model, report = both
     except (OSError, ValueError, KeyError, RuntimeError) as error:

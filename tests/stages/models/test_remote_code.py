@@ -1,18 +1,21 @@
 """Code that comes with a model is run only where that is said, and travels with its checkpoints."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny import write_model
 from tip.pipeline.config.toml import make_config
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import open_session
 from tip.stages.models.card import look_at_card, read_card
+from tip.stages.models.load import load_model
 from tip.stages.models.settings import ModelSettings
 from tip.storage.errors import ModelError
 
@@ -75,6 +78,18 @@ def test_other_code_is_another_model_and_plain_models_keep_their_fingerprint(
     plain = write_model(tmp_path / "plain", seed=1)
     on = read_card(settings(plain, trust_remote_code=True))
     assert on.fingerprint == read_card(settings(plain)).fingerprint
+
+
+def test_each_folder_runs_its_own_code(folder: Path, tmp_path: Path) -> None:
+    """Also where its config's code is that of a model that was loaded before."""
+    other = shutil.copytree(folder, tmp_path / "elsewhere" / folder.name)
+    (other / "modeling_mini.py").write_text(MODELING + "    which = 'other'\n")
+    which = []
+    for one in (folder, other, folder):
+        card = read_card(settings(one, trust_remote_code=True))
+        model = load_model(card, torch.device("cpu"), torch.float32).model
+        which.append(getattr(model, "which", "first"))
+    assert which == ["first", "other", "first"]
 
 
 def test_two_rounds_are_played_and_the_code_lies_with_each_checkpoint(
