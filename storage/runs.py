@@ -56,7 +56,7 @@ class _Stored(BaseModel):
             raise _unwritable(path, error) from error
 
     def dump(self) -> dict[str, Any]:
-        """Return the fields that are known."""
+        """Return all fields that have a value, those of other versions too."""
         return self.model_dump(mode="json", exclude_none=True, by_alias=True)
 
 

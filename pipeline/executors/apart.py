@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from ...storage.errors import TipError
@@ -41,11 +41,13 @@ class Apart:
 
     def close(self) -> None:
         """End the process."""
-        if self._pool is not None:
-            with _named("works"):
-                self._pool.submit(worker.end).result()
-            self._pool.shutdown()
-            self._pool = None
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                with suppress(BrokenProcessPool):  # its works have told so
+                    pool.submit(worker.end).result()
+            finally:
+                pool.shutdown()
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:

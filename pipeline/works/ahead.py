@@ -6,10 +6,12 @@ and committed in order. A shard that somebody else is making is left to them, an
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ...stages.engines.protocols import Engine, Request, Sampling
 from ...stages.holder import Embedded, Generator, Held, Holder
+from ...storage.errors import TipError
 from ...storage.facts import EngineGap
 from ...storage.store.store import Artifact, Make, Pending, Store
 from .reference import reference_of
@@ -76,10 +78,13 @@ class Generation:
                     made[shard] = Made(*claimed[shard].make(make(shard)))
                     del claimed[shard]
         finally:
-            for shard, pending in claimed.items():
+            for pending in claimed.values():
                 pending.release()
-                if self._held is not None:
-                    self._held.engine.abort(self._requests[shard], self._sampling)
+            if self._held is not None:
+                for shard in claimed:
+                    # an engine that has failed has nothing to drop; its own error passes
+                    with suppress(TipError):
+                        self._held.engine.abort(self._requests[shard], self._sampling)
         for shard in range(len(inputs)):
             if shard not in made:  # somebody else was at it
                 made[shard] = Made(*self._store.ensure(kind, inputs[shard], make(shard)))

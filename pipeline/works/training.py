@@ -20,6 +20,7 @@ from ...stages.train.state import state_about
 from ...stages.train.train import train, train_inputs
 from ...storage.errors import StoreError
 from ...storage.facts import CheckpointFacts
+from ...storage.files import is_finished
 from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Artifact, Draft, Store
 from .work import Made, all_found
@@ -141,7 +142,7 @@ class RestoreWork:
 
     def found(self, store: Store) -> tuple[Made, ...] | None:
         """Return nothing where the state is there."""
-        return () if self.training.state.exists() else None
+        return () if is_finished(self.training.state) else None
 
     def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
         """Train again from stored signals; nothing is committed."""

@@ -1,7 +1,7 @@
 """One protocol: the same works give the same artifacts here, in another process, and when found."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,33 @@ def test_ticks_and_words_of_another_process_reach_the_reporter(config: MakeConfi
 def test_a_process_that_is_killed_is_named() -> None:
     with pytest.raises(TipError, match=r"process of run mine was killed.*same command continues"):
         in_own_process(die, None, "run mine")
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A work during which its process is killed."""
+
+    unit = "shards"
+    size = 1
+
+    def found(self, _: Any) -> None:
+        return None
+
+    def ensure(self, *_: Any) -> Any:
+        os._exit(9)
+
+
+def test_an_executor_whose_process_was_killed_is_closed_and_used_again(config: MakeConfig) -> None:
+    settings = config(rounds=1)
+    session = open_session(settings)
+    apart = Apart(settings, session.reporter)
+    killed: Any = Killed()
+    with pytest.raises(TipError, match="was killed"):
+        apart.map([killed], "rollout")
+    apart.close()
+    ((made, *_),) = apart.map([_rollouts(session)], "rollout")
+    apart.close()
+    assert made.fresh
 
 
 def test_errors_of_another_process_arrive_as_they_are(config: MakeConfig) -> None:

@@ -11,6 +11,7 @@ from tip.stages.engines.vllm.spec import EngineSpec
 from tip.stages.holder import Held, InVllm
 from tip.stages.models.card import ModelCard
 from tip.stages.models.weights import Weights
+from tip.storage.errors import ModelError
 from tip.storage.store.claims import Patience
 from tip.storage.store.store import Draft, Pending, Store
 
@@ -112,6 +113,25 @@ def test_an_error_lets_all_claims_go_and_drops_what_was_begun(tmp_path: Path) ->
         work.ensure("rollouts", INPUTS, make)
     assert sorted(engine.dropped) == list(range(6))
     assert list(store.place.entries("")) == []
+
+
+def test_the_error_of_an_engine_that_failed_is_the_one_that_is_told(tmp_path: Path) -> None:
+    engine, work, store = generation(tmp_path, rows=100)
+
+    def closed(*_: Any) -> None:
+        raise ModelError("its vLLM process has been closed")
+
+    engine.abort = closed  # type: ignore[method-assign]
+
+    def make(shard: int) -> Any:
+        def write(_: Draft) -> dict[str, Any]:
+            raise ModelError("killed, maybe for its memory")
+
+        return write
+
+    with pytest.raises(ModelError, match="killed, maybe for its memory"):
+        work.ensure("rollouts", INPUTS, make)
+    assert list(store.place.entries("")) == [], "claims are let go"
 
 
 def test_the_embedded_engine_claims_one_shard_at_a_time(tmp_path: Path) -> None:
