@@ -99,7 +99,10 @@ class ServerClient:
         assert self._http is not None
         method = "GET" if body is None else "POST"
         try:
-            reply = await self._http.request(method, f"{self.where}{path}", json=body)
+            url = httpx2.URL(f"{self.where}{path}")
+            if not 0 < (url.port or 80) < 2**16:  # httpx2 leaves it to the socket, which overflows
+                raise httpx2.InvalidURL(f"port {url.port} is not in 1-65535")
+            reply = await self._http.request(method, url, json=body)
         except httpx2.InvalidURL as error:
             raise ConfigError(
                 f"teacher.server.url = {self._settings.url!r} is no address ({error}): give one "
