@@ -125,7 +125,9 @@ def train(models: Path, folder: Path) -> Path:
     }
     session = open_session(make_config(values, "payload"))
     play(session)
-    return session.student(ROUNDS).card.folder
+    checkpoint = session.student(ROUNDS).checkpoint
+    assert checkpoint is not None  # it has been trained
+    return session.store.folder(checkpoint)
 
 
 def rollouts(student: LanguageModel, folder: Path, count: int, length: int) -> RolloutArrays:

@@ -35,6 +35,7 @@ from tip.pipeline.config.run import RunConfig
 from tip.pipeline.config.toml import make_config
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session, open_session
+from tip.stages.models.device import resolve_dtype
 from tip.stages.score.shard import read_rollouts
 from tip.stages.select.select import select
 from tip.stages.select.settings import SelectSettings
@@ -313,8 +314,9 @@ def truncated_step(played: Played, data: TrainingData) -> dict[str, object]:
 
     def step(data: TrainingData) -> None:
         student.model.zero_grad(set_to_none=True)
-        module, whole = SelectiveStep(student, settings.train), float(len(data.positions))
-        accumulate(Alone(), module, data, rows, settings.train, whole)
+        autocast = resolve_dtype(settings.train.autocast, student.device)
+        module, whole = SelectiveStep(student, settings.train, autocast), len(data.positions)
+        accumulate(Alone(), module, data, rows, settings.train, float(whole))
 
     untruncated = Whole(**{f.name: getattr(data, f.name) for f in fields(data)})
     works: dict[str, Callable[[], object]] = {

@@ -22,6 +22,7 @@ from pair import load, three_products
 from timing import by_turns, line, save
 from tip.stages.arrays.batching import pad
 from tip.stages.arrays.ragged import Ragged
+from tip.stages.models.device import resolve_dtype
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.signals.supports import stored
 from tip.stages.train.data import TrainingData
@@ -122,7 +123,8 @@ def training_data(vocabulary: int, keep: float) -> TrainingData:
 def step(student: LanguageModel, data: TrainingData) -> None:
     """Take the gradient of a step, as `tip train` does."""
     student.model.zero_grad(set_to_none=True)
-    module, rows = SelectiveStep(student, SETTINGS), np.arange(ROLLOUTS)
+    autocast, rows = resolve_dtype(SETTINGS.autocast, student.device), np.arange(ROLLOUTS)
+    module = SelectiveStep(student, SETTINGS, autocast)
     accumulate(Alone(), module, data, rows, SETTINGS, float(len(data.positions)))
 
 

@@ -29,6 +29,10 @@ class Inputs:
     def __init__(self, config: RunConfig, reporter: Reporter, *, look: bool = False) -> None:
         self._config, self._reporter, self._look = config, reporter, look
 
+    def of(self, config: RunConfig) -> "Inputs":
+        """Return what is known of another config, found as this is."""
+        return Inputs(config, self._reporter, look=self._look)
+
     @cached_property
     def student_card(self) -> ModelCard:
         """Return the card of the first student."""

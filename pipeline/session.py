@@ -5,6 +5,7 @@ something to make.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -15,6 +16,7 @@ from ..storage.facts import CheckpointFacts
 from ..storage.runs import RunFolder, RunView
 from ..storage.store.store import Artifact, Store
 from .config.run import RunConfig
+from .config.toml import make_config
 from .executors.executor import Executor
 from .executors.finder import Finder
 from .executors.here import Here
@@ -56,9 +58,17 @@ class Session:
         """Return the student of a checkpoint; it keeps the first one's tokenizer and stop ids."""
         first = self.inputs.first_student
         fingerprint = CheckpointFacts.of(checkpoint).fingerprint
-        folder = self.store.folder(checkpoint)
-        card = replace(first.card, folder=folder, fingerprint=fingerprint)
-        return replace(first, card=card, key=checkpoint.key)
+        name = Path("checkpoint", checkpoint.key)
+        card = replace(first.card, folder=name, fingerprint=fingerprint)
+        return replace(first, card=card, key=checkpoint.key, checkpoint=checkpoint)
+
+    def of(self, run: RunFolder) -> "Session":
+        """Return the session of another run of this store; whoever runs works stays the same."""
+        about = run.about()
+        if about is None:
+            raise ConfigError(f"there is no run {run.name} in {run.path.parent}")
+        config = make_config(about.config, str(run.config_path))
+        return replace(self, config=config, run=run, inputs=self.inputs.of(config))
 
 
 def open_session(config: RunConfig, reporter: Reporter | None = None) -> Session:

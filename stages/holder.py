@@ -7,6 +7,7 @@ loads, starts, closes or releases anything.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from ..storage.errors import ModelError
 from ..storage.facts import EngineGap
+from ..storage.store.artifacts import Artifact
 from .engines.local.engine import LocalEngine
 from .engines.probe import measured_gap, refuse_gross, usual_limit
 from .engines.protocols import Engine, Scorer
@@ -96,8 +98,9 @@ Reference = Callable[["InVllm"], np.ndarray | None]
 class Holder:
     """The models, engines and scorers of one process.
 
-    at_once: models held together; 1 where a student and a teacher take turns. attention: name of
-    transformers' implementation. say: tells a person.
+    at_once: models held together; 1 where a student and a teacher take turns. folder_of: where the
+    files of a checkpoint are on this host. attention: name of transformers' implementation. say:
+    tells a person.
     """
 
     def __init__(
@@ -105,11 +108,13 @@ class Holder:
         device: torch.device,
         *,
         at_once: Literal[1, 2],
+        folder_of: Callable[[Artifact], Path],
         attention: str = "sdpa",
         say: Callable[[str], None],
     ) -> None:
         self.device = device
         self._at_once, self._attention, self.say = at_once, attention, say
+        self._folder_of = folder_of
         self._models: dict[str, tuple[Weights, LanguageModel]] = {}
         self._process: tuple[EngineSpec, VllmEngine] | None = None
         self._gap: EngineGap | None = None
@@ -176,7 +181,16 @@ class Holder:
         self.release()
 
     def _load(self, weights: Weights, dtype: torch.dtype) -> LanguageModel:
-        return load_model(weights.card, self.device, dtype, attention=self._attention)
+        return load_model(self._card(weights), self.device, dtype, attention=self._attention)
+
+    def _card(self, weights: Weights) -> ModelCard:
+        """Return the card of weights that are files of this host."""
+        if weights.checkpoint is None:
+            return weights.card
+        return replace(weights.card, folder=self._folder_of(weights.checkpoint))
+
+    def _vllm(self, spec: EngineSpec, weights: Weights) -> VllmEngine:
+        return VllmEngine(replace(spec, folder=self._card(weights).folder))
 
     def _drop(self, roles: Sequence[str]) -> None:
         for role in roles:
@@ -193,12 +207,13 @@ class Holder:
         self._end_process()
         expected = reference(wanted)
         self.release()
-        process, gap = VllmEngine(wanted.spec), None
+        process, gap = self._vllm(wanted.spec, wanted.weights), None
         role = wanted.weights.role
         try:
             if expected is not None:
                 gap = measured_gap(process, as_arrays(wanted.probes), expected)
-                refuse_gross(gap, gap_limit(wanted.weights), wanted.spec.folder)
+                folder = self._card(wanted.weights).folder
+                refuse_gross(gap, gap_limit(wanted.weights), folder)
         except BaseException:
             process.close()
             raise
@@ -216,8 +231,11 @@ class Holder:
             fitting = self._fitting or wanted.spec.batch_tokens
             spec = replace(wanted.spec, batch_tokens=fitting)
             if not self._runs(spec):
+                same = self._scorer is not None and self._scorer[0] == wanted
+                kept = self._scorer if same else None  # one that starts itself again stays
                 self.release()
-                self._process, self._gap = (spec, VllmEngine(spec)), None
+                self._process, self._gap = (spec, self._vllm(spec, wanted.weights)), None
+                self._scorer = kept
             assert self._process is not None
             return self._process[1]
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
-from ...stages.models.load import load_model
 from ...storage.runs import RoundPointers
+from ..executors.here import Here
 from ..rounds.replay import stored
 from ..session import Session
 from .oracle import to_oracle
@@ -72,9 +71,13 @@ def scored_round(session: Session, number: int) -> ScoredRound:
 def _to_oracle(
     session: Session, scored: ScoredRound, rules: Sequence[str], rollouts: int
 ) -> pl.DataFrame:
-    student = load_model(session.student(0).card, session.device, torch.float32)
-    with session.reporter.bar("oracle", rollouts, "rollouts") as tick:
-        return to_oracle(scored, rules, rollouts, student, session.config.train.loss, tick)
+    here, loss = Here(session.config, session.store, session.reporter), session.config.train.loss
+    try:
+        student = here.holder.trainee(session.student(0))
+        with session.reporter.bar("oracle", rollouts, "rollouts") as tick:
+            return to_oracle(scored, rules, rollouts, student, loss, tick)
+    finally:
+        here.close()
 
 
 def table_of(outcomes: Iterable[Outcome], teacher: float | None) -> pl.DataFrame:

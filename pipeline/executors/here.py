@@ -31,6 +31,7 @@ class Here:
         return Holder(
             device,
             at_once=2 if config.score.mode == "joint" else 1,
+            folder_of=self._store.folder,
             attention=set_up(device, config.threads, config.cpu),
             say=self._reporter.say,
         )

@@ -8,7 +8,7 @@ from ..progress import Reporter
 from ..works.work import Made, Work
 from .here import Here
 
-_running: dict[str, Any] = {}  # this process's own executor and line; a pool gives no better place
+_running: dict[str, Any] = {}  # this process's own store and holder; a pool gives no better place
 
 
 class _Line(Reporter):
@@ -24,15 +24,21 @@ class _Line(Reporter):
 
 
 def begin(config: str, words: Any) -> None:
-    """Open the store of a config (JSON). words: queue of ticks and lines to the other side."""
-    settings = RunConfig.model_validate_json(config)
-    store = Store(settings.store)
-    _running.update(store=store, words=words, here=Here(settings, store, _Line(words)))
+    """Keep a config (JSON), and the queue of ticks and lines to the other side.
+
+    What may fail waits for the first work: of an error here the pool tells only that it broke.
+    """
+    _running.update(config=config, words=words)
 
 
 def run(work: Work) -> tuple[Made, ...]:
     """Return what a work gives."""
-    store, words = _running["store"], _running["words"]
+    words = _running["words"]
+    if "here" not in _running:
+        settings = RunConfig.model_validate_json(_running["config"])
+        store = Store(settings.store)
+        _running.update(store=store, here=Here(settings, store, _Line(words)))
+    store = _running["store"]
     found = work.found(store)
     if found is not None:
         words.put(work.size)
@@ -42,4 +48,5 @@ def run(work: Work) -> tuple[Made, ...]:
 
 def end() -> None:
     """Let go of models and engines before the process ends."""
-    _running["here"].close()
+    if "here" in _running:
+        _running["here"].close()

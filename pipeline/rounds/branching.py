@@ -11,8 +11,6 @@ from dataclasses import replace
 from ...storage.errors import ConfigError
 from ...storage.runs import Branch, RoundPointers, RunFolder, RunRecord, RunView
 from ..config.run import RunConfig
-from ..config.toml import make_config
-from ..inputs import Inputs
 from ..session import Session
 from .training import ensure_state
 
@@ -35,7 +33,7 @@ def branch(session: Session, origin: str) -> None:
     if run.round(shared - 1) is not None:
         return  # written last, so the branch is whole
     try:
-        state = ensure_state(_session_of(session, parent), shared - 1)
+        state = ensure_state(session.of(parent), shared - 1)
     finally:
         session.executor.close()
     run.save(
@@ -71,14 +69,6 @@ def _point(run: RunFolder, parent: RunFolder, shared: int) -> None:
     for number in range(shared):
         pointers = parent.round(number) or RoundPointers()
         run.point(number, **pointers.model_dump(exclude_none=True))
-
-
-def _session_of(session: Session, run: RunFolder) -> Session:
-    """Return the session of another run; whoever runs works stays the same."""
-    about = run.about()
-    assert about is not None  # `_origin` has read it
-    config = make_config(about.config, str(run.config_path))
-    return replace(session, config=config, run=run, inputs=Inputs(config, session.reporter))
 
 
 def _origin(config: RunConfig, origin: str) -> tuple[RunFolder, int]:

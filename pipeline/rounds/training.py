@@ -16,8 +16,6 @@ from ...storage.errors import StoreError
 from ...storage.facts import CheckpointFacts, RolloutFacts
 from ...storage.runs import RoundPointers, RunFolder
 from ...storage.store.store import Artifact
-from ..config.toml import make_config
-from ..inputs import Inputs
 from ..metrics import TrainMetrics
 from ..progress import Stopwatch
 from ..session import Session
@@ -99,7 +97,14 @@ def ensure_state(session: Session, number: int) -> Path:
         return path
     began = session.run.branch()
     if began is not None and number < began[1]:
-        return ensure_state(_origin(session, began[0]), number)
+        origin = RunFolder(session.config.runs, began[0])
+        if origin.about() is None:
+            raise StoreError(
+                f"run {session.run.name} branched off {began[0]}, which is gone from "
+                f"{session.config.runs}, and so is the training state it would start from: start a "
+                "run under another name"
+            )
+        return ensure_state(session.of(origin), number)
     work = _past_training(session, number, pointers)
     if work.key != key:
         raise StoreError(
@@ -114,20 +119,6 @@ def ensure_state(session: Session, number: int) -> Path:
     restore = RestoreWork(replace(work, start=start))
     session.executor.map([restore], f"round {number} train")
     return work.state
-
-
-def _origin(session: Session, name: str) -> Session:
-    """Return the session of the run that a branch came from; whoever runs works stays the same."""
-    run = RunFolder(session.config.runs, name)
-    about = run.about()
-    if about is None:
-        raise StoreError(
-            f"run {session.run.name} branched off {name}, which is gone from {session.config.runs},"
-            " and so is the training state it would start from: start a run under another name"
-        )
-    config = make_config(about.config, str(run.config_path))
-    inputs = Inputs(config, session.reporter)
-    return replace(session, config=config, run=run, inputs=inputs)
 
 
 def _past_training(session: Session, number: int, pointers: RoundPointers) -> TrainWork:

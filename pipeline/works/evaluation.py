@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from ...stages.engines.protocols import Sampling, Tick
-from ...stages.evaluate.evaluate import evaluate, evaluate_inputs, requests_of
+from ...stages.engines.requests import requests_of
+from ...stages.evaluate.evaluate import evaluate, evaluate_inputs
 from ...stages.evaluate.settings import EvaluateSettings
 from ...stages.holder import Embedded, Generator, Holder
 from ...stages.prompts.render import Prompt

@@ -6,9 +6,10 @@ from typing import Any
 import pyarrow as pa
 
 from ...stages.engines.protocols import Sampling, Tick
+from ...stages.engines.requests import requests_of
 from ...stages.holder import Generator, Holder
 from ...stages.prompts.render import Prompt
-from ...stages.rollout.rollout import requests_of, roll_out, rollout_inputs
+from ...stages.rollout.rollout import roll_out, rollout_inputs
 from ...stages.rollout.settings import RolloutSettings
 from ...storage.columns import ROLLOUTS
 from ...storage.facts import EngineGap, RolloutFacts

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from ...storage.columns import EVALUATION, schema
-from ...storage.keys import rollout_id
-from ..engines.protocols import Engine, Request, Sampling, Tick, silent
+from ..engines.protocols import Engine, Sampling, Tick, silent
+from ..engines.requests import requests_of
 from ..prompts.render import Prompt
 from .settings import EvaluateSettings
 from .statistics import Summary, summarise
@@ -79,13 +79,6 @@ def evaluate(
         "response": texts,
     }
     return pa.table(columns, schema=schema(EVALUATION))
-
-
-def requests_of(problems: Sequence[Prompt], samples: int) -> list[Request]:
-    """Return what an engine is asked for some problems, in the order of the table."""
-    return [
-        Request(p.ids, rollout_id(p.hash, sample)) for p in problems for sample in range(samples)
-    ]
 
 
 def summary_of(table: pa.Table, settings: EvaluateSettings, seed: int = 0) -> Summary:

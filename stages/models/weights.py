@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ...storage.store.artifacts import Artifact
 from .card import ModelCard
 from .settings import VllmSettings
 
@@ -15,6 +16,8 @@ class Weights:
 
     key: of the training that made it; of a first model, its fingerprint. dtype: compute type in
     rollout and scoring, such as `bfloat16`. vllm: how vLLM holds it, where vLLM runs it.
+    checkpoint: where the weights are one of the store; the card's folder then only names them, for
+    it differs from host to host, and a remote one is fetched by who loads it.
     """
 
     role: Role
@@ -22,6 +25,7 @@ class Weights:
     key: str
     dtype: str
     vllm: VllmSettings = field(default_factory=VllmSettings)
+    checkpoint: Artifact | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from ...storage.columns import ROLLOUTS, schema
-from ...storage.keys import rollout_id
 from ..engines.protocols import Engine, Request, Responses, Sampling, Tick, silent
+from ..engines.requests import requests_of
 from ..engines.settings import SamplingSettings
 from ..prompts.render import Prompt
 from .settings import RolloutSettings
@@ -71,11 +71,6 @@ def roll_out(
     asked = [(prompt, sample) for prompt in prompts for sample in range(samples)]
     requests = requests_of(prompts, samples)
     return _table(asked, requests, engine.generate(requests, sampling, tick))
-
-
-def requests_of(prompts: Sequence[Prompt], samples: int) -> list[Request]:
-    """Return what an engine is asked for some prompts, in the order of the table."""
-    return [Request(p.ids, rollout_id(p.hash, s)) for p in prompts for s in range(samples)]
 
 
 def _table(

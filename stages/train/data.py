@@ -16,6 +16,7 @@ import torch
 from ...storage.errors import StoreError
 from ...storage.tables import read_table
 from ..arrays.ragged import Ragged, concatenate, from_lists, within
+from ..signals.alignment import read_lengths
 from ..signals.support import Support
 from ..signals.supports import Supports, joined, of_table
 
@@ -57,8 +58,10 @@ class TrainingData:
 
         The token at position t is predicted from ids before it. 0 where nothing is selected.
         """
-        last = self.positions[np.maximum(self._ends - 1, 0)] if len(self.positions) else 0
-        return np.where(self.selected > 0, self.prompts.counts + last, 0)
+        if not len(self.positions):
+            return np.zeros(len(self.selected), dtype=np.int64)
+        last = self.positions[np.maximum(self._ends - 1, 0)]
+        return np.where(self.selected > 0, read_lengths(self.prompts.counts, last + 1), 0)
 
 
 def load_training_data(

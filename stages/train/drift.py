@@ -14,7 +14,7 @@ import torch
 
 from ..arrays.batching import fill
 from ..models.language_model import LanguageModel
-from ..signals.alignment import predicting_states, token_logprobs
+from ..signals.alignment import predicting_states, read_lengths, token_logprobs
 from .data import TrainingData
 from .settings import TrainSettings
 
@@ -40,12 +40,11 @@ def drift(student: LanguageModel, data: TrainingData, settings: TrainSettings) -
 
     student: after the round. An eighth of the round's rollouts is looked at, evenly spread, but at
     least 16 and at most 32: more would cost a round noticeably.
-
     """
     count = min(len(data.rollouts), max(_FEWEST, min(_MOST, len(data.rollouts) // 8)))
     rows = np.linspace(0, len(data.rollouts) - 1, count).astype(int)
     prompts = [data.prompts.row(row) for row in range(len(data.rollouts))]
-    lengths = (data.prompts.counts + data.responses.counts)[rows] - 1
+    lengths = read_lengths(data.prompts.counts, data.responses.counts)[rows]
     trained = np.zeros(len(data.responses.values), dtype=bool)
     trained[np.repeat(data.responses.offsets[:-1], data.selected) + data.positions] = True
     changes, chosen = [], []

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ..arrays.batching import on_device
 from ..arrays.chunks import chunk_rows
 from ..models.cpu.products import precision
-from ..models.device import resolve_dtype
 from ..models.head import Head
 from ..models.language_model import LanguageModel
 from ..signals.alignment import states_at
@@ -70,12 +69,17 @@ def micro_batch(
 
 
 class SelectiveStep(nn.Module):
-    """The student's loss over the selected tokens of a micro-batch."""
+    """The student's loss over the selected tokens of a micro-batch.
 
-    def __init__(self, student: LanguageModel, settings: TrainSettings) -> None:
+    autocast: the body's compute type; float32 is that of the weights.
+    """
+
+    def __init__(
+        self, student: LanguageModel, settings: TrainSettings, autocast: torch.dtype
+    ) -> None:
         super().__init__()
         self.model = student.model
-        self._student, self._settings = student, settings
+        self._student, self._settings, self._dtype = student, settings, autocast
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return the weighted loss in nats, with its graph, and the student's summed mass.
@@ -95,11 +99,9 @@ class SelectiveStep(nn.Module):
         )
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        device = self._student.device
-        dtype = resolve_dtype(self._settings.autocast, device)
-        if dtype == torch.float32:
+        if self._dtype == torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(device.type, dtype=dtype)
+        return torch.autocast(self._student.device.type, dtype=self._dtype)
 
     def _head_precision(self) -> contextlib.AbstractContextManager[None]:
         """Let a GPU's tensor cores multiply the head's float32 numbers where the body is in bf16.
@@ -108,9 +110,7 @@ class SelectiveStep(nn.Module):
         products run at a seventh of the rate of TF32 on an H100 (67 and 495 TFLOP/s, data sheet),
         whose 10 bits are more than the 7 of the body.
         """
-        device = self._student.device
-        bfloat16 = resolve_dtype(self._settings.autocast, device) == torch.bfloat16
-        if device.type != "cuda" or not bfloat16:
+        if self._student.device.type != "cuda" or self._dtype != torch.bfloat16:
             return contextlib.nullcontext()
         return precision("high")
 

@@ -25,7 +25,6 @@ from ..models.language_model import LanguageModel
 from .data import TrainingData
 from .drift import Drift
 from .settings import TrainSettings
-from .state import drop_state
 from .step import SelectiveStep, micro_batch
 from .worlds.alone import Alone
 from .worlds.world import World
@@ -112,6 +111,7 @@ def train(
     settings: TrainSettings,
     rates: Sequence[float],
     *,
+    autocast: torch.dtype,
     seed: int,
     start: Path | None,
     state: Path,
@@ -122,18 +122,22 @@ def train(
 ) -> Totals:
     """Train the student in place, float32 masters throughout, and leave its training state.
 
-    student: loaded in float32. start: the state of the round before. state: where this round's
-    goes. snapshot: where a killed training continues; `key` says whether what is found there is of
-    this very training. world: the processes that train together; None for this one alone. Raises
-    `NumericsError` when three steps in a row are not finite.
+    student: loaded in float32. autocast: the body's compute type. start: the state of the round
+    before. state: where this round's goes. snapshot: where a killed training continues, until its
+    owner drops it. Of what is found in both, `key` says whether it is of this very training; a
+    finished state is not trained again. world: the processes that train together; None for this one
+    alone. Raises `NumericsError` when three steps in a row are not finite.
     """
     world = world or Alone()
     model = _trainable(student, settings)
-    step = world.wrap(SelectiveStep(student, settings))
+    step = world.wrap(SelectiveStep(student, settings, autocast))
     optimizer = _optimizer(model, settings)
-    if start is not None:
-        world.load(start, model, optimizer)
-    totals = _resume(world, snapshot, model, optimizer, key)
+    finished = _resume(world, state, model, optimizer, key)
+    totals = finished or _resume(world, snapshot, model, optimizer, key)
+    if totals is None:
+        totals = Totals()
+        if start is not None:
+            world.load(start, model, optimizer)
     plan = _plan(data.rollouts, settings, seed)
     saved = time.monotonic()
     tick(totals.step)
@@ -148,8 +152,8 @@ def train(
             saved = time.monotonic()
     optimizer.zero_grad(set_to_none=True)
     model.eval()
-    world.save(state, model, optimizer, {"key": key})
-    drop_state(snapshot)
+    if finished is None:
+        world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
     return totals
 
 
@@ -180,12 +184,16 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
 
 
 def _resume(
-    world: World, snapshot: Path, model: nn.Module, optimizer: torch.optim.Optimizer, key: str
-) -> Totals:
-    about = world.about(snapshot)
-    if about is None or about.get("key") != key:
-        return Totals()
-    world.load(snapshot, model, optimizer)
+    world: World, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, key: str
+) -> Totals | None:
+    """Load what this very training left at a path; return its totals, None where it left nothing.
+
+    States of older versions keep no totals, so there is nothing to be had from them here.
+    """
+    about = world.about(path)
+    if about is None or about.get("key") != key or "totals" not in about:
+        return None
+    world.load(path, model, optimizer)
     return Totals(**about["totals"])
 
 

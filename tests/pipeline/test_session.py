@@ -11,6 +11,7 @@ from tip.pipeline.plan.plan import plan_of
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import look_at, open_session
 from tip.stages.models.cpu import heap
+from tip.storage.store.store import Artifact, Store
 from transformers import AttentionInterface
 
 from .conftest import MakeConfig
@@ -70,6 +71,21 @@ def test_looking_at_a_finished_run_plays_it_through_and_writes_nothing(
     assert listing(tmp_path) == before
     stages = [line["stage"] for line in session.run.metrics()]
     assert stages == 2 * ["rollout", "score", "select", "train"]  # those of before, those of now
+
+
+def test_looking_asks_for_no_files_of_a_checkpoint(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a store in a bucket would be downloaded."""
+    play(open_session(config()))
+
+    def refuse(_: Store, artifact: Artifact) -> Path:
+        raise AssertionError(f"the files of {artifact.kind} {artifact.key} were asked for")
+
+    monkeypatch.setattr(Store, "folder", refuse)
+    session = look_at(config())
+    play(session)
+    assert plan_of(session).rounds[1].cached_rollouts
 
 
 def test_looking_hashes_no_weights_and_a_plan_says_what_it_cannot_know(

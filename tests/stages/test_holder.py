@@ -1,5 +1,6 @@
 """One thing at a time holds the memory: training, loaded models or a vLLM process."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from tip.stages.models.card import read_card
 from tip.stages.models.settings import ModelSettings, VllmSettings
 from tip.stages.models.weights import Role, Weights
 from tip.storage.errors import DisagreementError, ModelError
+from tip.storage.store.artifacts import Artifact
 
 FITS = 100  # tokens that a scoring batch may have
 
@@ -59,8 +61,12 @@ def weights(folder: Path, role: Role = "student", **vllm: Any) -> Weights:
     return Weights(role, card, card.fingerprint, "float32", VllmSettings(**vllm))
 
 
+def nowhere(_: Any) -> Path:
+    raise AssertionError("nothing here is a checkpoint")
+
+
 def holder(at_once: Any = 2) -> Holder:
-    return Holder(torch.device("cpu"), at_once=at_once, say=lambda _: None)
+    return Holder(torch.device("cpu"), at_once=at_once, folder_of=nowhere, say=lambda _: None)
 
 
 def spec(folder: Path, **changes: Any) -> EngineSpec:
@@ -91,6 +97,28 @@ def test_a_model_is_loaded_once_and_another_of_its_role_takes_its_place(
     assert loaded == [folders[0], folders[2], folders[1]]
     held.model(one)
     assert loaded[-1] == folders[0]
+
+
+def test_the_files_of_a_checkpoint_are_found_when_it_is_loaded(
+    folders: list[Path], process: type[Process]
+) -> None:
+    first = weights(folders[0])
+    artifact = Artifact("checkpoint", "0" * 16, {}, {}, {}, "0" * 64, "0" * 32)
+    card = replace(first.card, folder=Path("checkpoint", artifact.key))
+    trained = replace(first, card=card, checkpoint=artifact)
+    asked: list[Artifact] = []
+
+    def folder_of(wanted: Artifact) -> Path:
+        asked.append(wanted)
+        return folders[1]
+
+    held = Holder(torch.device("cpu"), at_once=2, folder_of=folder_of, say=lambda _: None)
+    assert held.model(trained).card.folder == folders[1]
+    held.model(trained)
+    assert asked == [artifact]
+    named = InVllm(trained, spec(card.folder), ((2, 3, 4),))
+    held.generator(named, lambda _: None)
+    assert process.started[0].spec.folder == folders[1]
 
 
 def test_where_models_take_turns_one_leaves_before_the_other_comes(
@@ -135,7 +163,8 @@ def test_releasing_empties_a_gpus_cache_even_where_no_model_is_loaded(
 ) -> None:
     emptied: list[bool] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
-    Holder(torch.device("cuda"), at_once=2, say=lambda _: None).release()
+    held = Holder(torch.device("cuda"), at_once=2, folder_of=nowhere, say=lambda _: None)
+    held.release()
     assert emptied == [True]
 
 
@@ -180,6 +209,19 @@ def test_a_scoring_batch_that_fits_is_kept_for_the_rounds_to_come(
         held.scorer(reader).score([np.array([2, 3])], [1], 1)
         held.release()  # as the student's scoring does
     assert [p.spec.batch_tokens for p in process.started] == [None, 128, 64, 64]
+
+
+def test_a_scorer_that_starts_itself_again_with_less_stays(
+    folders: list[Path], process: type[Process]
+) -> None:
+    said: list[str] = []
+    held = Holder(torch.device("cpu"), at_once=2, folder_of=nowhere, say=said.append)
+    reader = Reader(weights(folders[2], "teacher"), spec(folders[2], scoring=True), 4, False)
+    scorer = held.scorer(reader)
+    scorer.score([np.array([2, 3])], [1], 1)
+    assert len(process.started) == 3
+    assert held.scorer(reader) is scorer
+    assert len([text for text in said if "cannot be asked for given ids" in text]) == 1
 
 
 def test_another_runner_than_the_one_in_the_key_is_refused(

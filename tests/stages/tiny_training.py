@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 from tiny import load, prompts, score_settings, select, shard, training_data, write_model
+from tip.stages.models.device import resolve_dtype
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.score.joint import score_joint
 from tip.stages.train.data import TrainingData
 from tip.stages.train.settings import TrainSettings
+from tip.stages.train.step import SelectiveStep
 from torch import Tensor
 
 ALL = np.arange(10)
@@ -65,6 +67,11 @@ def trainable(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModel
     student = load(folder, dtype)
     student.model.requires_grad_(True)
     return student
+
+
+def step_of(student: LanguageModel, settings: TrainSettings) -> SelectiveStep:
+    """Return the step as a training on this device takes it."""
+    return SelectiveStep(student, settings, resolve_dtype(settings.autocast, student.device))
 
 
 def gradients(student: LanguageModel) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from tip.pipeline.executors.finder import Finder, LackingError
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import open_session
-from tip.storage.errors import TipError
+from tip.storage.errors import StoreError, TipError
 
 from ..conftest import MakeConfig, contents
 
@@ -100,6 +100,18 @@ def test_errors_of_another_process_arrive_as_they_are(config: MakeConfig) -> Non
     here = pytest.raises(type(raised.value))
     with here:
         session.executor.map(works, "rollout")
+
+
+def test_a_store_that_the_other_process_cannot_open_is_named(
+    config: MakeConfig, tmp_path: Path
+) -> None:
+    session = open_session(config(rounds=1))
+    (tmp_path / "file").touch()
+    apart = Apart(config(rounds=1, store=str(tmp_path / "file")), session.reporter)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"cannot write to the store .*/file"):
+            apart.map([_rollouts(session)], "rollout")
+    apart.close()
 
 
 def _rollouts(session: Any) -> Any:

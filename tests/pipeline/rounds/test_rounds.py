@@ -7,16 +7,20 @@ import sys
 import time
 import weakref
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tip.pipeline.metrics import by_round
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.branching import branch
 from tip.pipeline.rounds.play import play
 from tip.pipeline.rounds.single import rollout_round, score_round, select_round, train_round
+from tip.pipeline.rounds.training import _past_training
 from tip.pipeline.session import Session, open_session
+from tip.stages.train import train as train_module
 from tip.storage.errors import ConfigError, StoreError
 
 from ..conftest import MakeConfig, contents, numbers
@@ -24,6 +28,10 @@ from ..conftest import MakeConfig, contents, numbers
 
 class Killed(BaseException):
     """Stands for a process that ends: no handler of the code under test may stop it."""
+
+
+def killed(*_: Any) -> None:
+    raise Killed
 
 
 class KillingReporter(Reporter):
@@ -113,6 +121,50 @@ def test_a_killed_process_continues_to_the_same_artifacts(
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert contents(played(settings)) == whole
+
+
+def test_a_run_killed_between_the_last_step_and_the_commit_trains_no_step_again(
+    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = contents(played(config(store=str(tmp_path / "whole"), runs=str(tmp_path / "r"))))
+    settings, steps = config(train={"snapshot_seconds": 0}), []
+    with monkeypatch.context() as patch:
+        patch.setattr("tip.pipeline.works.training.export", killed)
+        with pytest.raises(Killed):
+            played(settings)
+    real = train_module._step
+
+    def step(*arguments: Any) -> None:
+        steps.append(arguments)
+        real(*arguments)
+
+    monkeypatch.setattr(train_module, "_step", step)
+    session = played(settings)
+    assert contents(session) == whole
+    assert len(steps) == 4  # round 1's
+    assert not list((session.run.path / "work").iterdir())
+
+
+def test_a_training_computes_in_the_type_that_its_key_names(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An origin may be trained again on another device, where `auto` would be another type."""
+    module, given = "tip.pipeline.works.training", []
+    session = played(config(rounds=1))
+    (pointers,) = (p for _, p in session.run.rounds())
+    work = _past_training(session, 0, pointers)
+
+    def train(*_: Any, autocast: torch.dtype, **__: Any) -> None:
+        given.append(autocast)
+        raise Killed
+
+    monkeypatch.setattr(f"{module}.train", train)
+    for name in ("float32", "bfloat16"):
+        other = replace(work, autocast=name, seed=1)
+        assert f"torch.{name}" in other.inputs().values()
+        with pytest.raises(Killed):
+            session.executor.map([other], "train")
+    assert given == [torch.float32, torch.bfloat16]
 
 
 def test_more_rounds_extend_a_run(config: MakeConfig) -> None:

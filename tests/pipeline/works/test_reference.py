@@ -28,7 +28,10 @@ def wanted(**changes: Any) -> InVllm:
 
 
 def holder(said: list[str]) -> Holder:
-    return Holder(torch.device("cpu"), at_once=2, say=said.append)
+    def nowhere(_: Any) -> Path:
+        raise AssertionError("nothing here is a checkpoint")
+
+    return Holder(torch.device("cpu"), at_once=2, folder_of=nowhere, say=said.append)
 
 
 def test_a_first_model_is_loaded_once_and_its_log_probs_are_stored(

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from tiny import load, sampling, write_model
 from tip.stages.engines.local.engine import LocalEngine
-from tip.stages.evaluate.evaluate import evaluate, evaluate_inputs, requests_of, summary_of
+from tip.stages.engines.requests import requests_of
+from tip.stages.evaluate.evaluate import evaluate, evaluate_inputs, summary_of
 from tip.stages.evaluate.settings import EvaluateSettings
 from tip.stages.evaluate.verdicts import Verifier
 from tip.stages.models.language_model import LanguageModel

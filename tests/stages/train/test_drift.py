@@ -29,6 +29,7 @@ def test_after_training_it_is_k3_over_all_over_the_selected_and_over_the_other_t
         data,
         settings,
         (1e-2,) * 3,
+        autocast=torch.float32,
         seed=0,
         start=None,
         state=tmp_path / "t",

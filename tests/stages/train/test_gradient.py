@@ -16,12 +16,13 @@ from tiny_training import (
     dense,
     distance,
     gradients,
+    step_of,
     train_settings,
     trainable,
 )
 from tip.stages.train import step as step_module
 from tip.stages.train import train as train_module
-from tip.stages.train.step import SelectiveStep, micro_batch
+from tip.stages.train.step import micro_batch
 from tip.stages.train.train import accumulate
 from tip.stages.train.worlds.alone import Alone
 from torch import Tensor
@@ -42,7 +43,7 @@ def accumulated(
     if chosen.activation_checkpointing:
         train_module._trainable(student, chosen)
     due = denominator(made.data, rows, chosen.normalise)
-    step = SelectiveStep(student, chosen)
+    step = step_of(student, chosen)
     loss, _, _ = accumulate(Alone(), step, made.data, rows, chosen, due)
     return loss, gradients(student)
 
@@ -113,7 +114,7 @@ def test_the_body_reads_each_sequence_up_to_its_last_selected_token_and_no_other
 
     student.model.base_model.register_forward_pre_hook(note, with_kwargs=True)
     alone = train_settings(batch_tokens=1)
-    step = SelectiveStep(student, alone)
+    step = step_of(student, alone)
     _, _, body_tokens = accumulate(Alone(), step, data, ALL, alone, denominator(data, ALL))
     expected = []
     for row in ALL:
@@ -139,7 +140,7 @@ def test_only_selected_tokens_meet_the_head(untied: Round, monkeypatch: pytest.M
 
 def test_a_step_is_one_forward_pass_whose_backward_fills_all_gradients(made: Round) -> None:
     student = trainable(made.student)
-    step, due = SelectiveStep(student, train_settings()), denominator(made.data, ALL)
+    step, due = step_of(student, train_settings()), denominator(made.data, ALL)
     rows = np.flatnonzero(made.data.lengths)
     calls: list[str] = []
     step.register_forward_hook(lambda *_: calls.append("forward"))
@@ -157,7 +158,7 @@ def test_a_factor_on_the_loss_is_refused_since_the_head_has_its_gradient_already
     untied: Round,
 ) -> None:
     student = trainable(untied.student)
-    step, due = SelectiveStep(student, train_settings()), denominator(untied.data, ALL)
+    step, due = step_of(student, train_settings()), denominator(untied.data, ALL)
     rows = np.flatnonzero(untied.data.lengths)
     loss, _ = step(micro_batch(untied.data, rows, due, student.device))
     with pytest.raises(ValueError, match=r"starts from 0\.5"):

@@ -18,6 +18,7 @@ from tiny_training import (
     dense,
     distance,
     same_bits,
+    step_of,
     subset,
     train_settings,
     trainable,
@@ -29,7 +30,6 @@ from tip.stages.train import train as train_module
 from tip.stages.train.data import TrainingData
 from tip.stages.train.settings import TrainSettings
 from tip.stages.train.state import FILE, state_about
-from tip.stages.train.step import SelectiveStep
 from tip.stages.train.train import Totals, accumulate, steps_of, train, train_inputs
 from tip.stages.train.worlds.alone import Alone
 from tip.storage.errors import NumericsError
@@ -76,6 +76,7 @@ def run(
     seed: int = 0,
     start: Path | None = None,
     key: str = "this training",
+    autocast: torch.dtype = torch.float32,
     tick: Callable[[int], None] = lambda _: None,
     **changes: Any,
 ) -> Result:
@@ -86,6 +87,7 @@ def run(
         made.data,
         train_settings(**changes),
         rates,
+        autocast=autocast,
         seed=seed,
         start=start,
         state=state,
@@ -125,7 +127,7 @@ def test_a_step_is_adamw_with_the_rate_of_its_place(untied: Round, tmp_path: Pat
     norms = []
     for rate, rows in zip(rates, train_module._plan(data.rollouts, chosen, 0), strict=True):
         plain.zero_grad()
-        step = SelectiveStep(student, chosen)
+        step = step_of(student, chosen)
         accumulate(Alone(), step, data, rows, chosen, denominator(data, rows))
         norms.append(float(torch.nn.utils.clip_grad_norm_(named.values(), 0.5)))
         for group in plain.param_groups:
@@ -211,6 +213,27 @@ def test_a_killed_training_goes_on_from_its_snapshot_bit_for_bit(
     assert same_bits(weights(again.student), weights(whole.student))
     assert same_bits(again.moments(), whole.moments())
     assert asdict(again.totals) == asdict(whole.totals)
+
+
+def test_a_finished_training_is_read_and_not_done_again(made: Round, tmp_path: Path) -> None:
+    first = run(made, tmp_path)
+    student, done = load(made.student), []
+    totals = train(
+        student,
+        made.data,
+        train_settings(),
+        (1e-2, 8e-3, 6e-3),
+        autocast=torch.float32,
+        seed=0,
+        start=tmp_path / "of no use any more",
+        state=first.state,
+        snapshot=tmp_path / "snapshot",
+        key="this training",
+        tick=done.append,
+    )
+    assert totals == first.totals
+    assert done == [3]
+    assert same_bits(weights(student), weights(first.student))
 
 
 def test_a_snapshot_of_another_training_or_a_damaged_one_is_not_gone_on_from(
