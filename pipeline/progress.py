@@ -8,7 +8,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +25,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ..stages.engines.protocols import Tick
+
 if TYPE_CHECKING:
     import torch
-
-Tick = Callable[[int], None]
 
 
 class Reporter:

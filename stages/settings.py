@@ -9,11 +9,11 @@ Every field decides one of three things, and a mark says which:
 * without a mark, it is in its stage's key by itself (`key`);
 * `BY_CONTENT`: the key holds what it stands for (a model's fingerprint, a prompt's token ids, a
   step's learning rate), so it is no part of `key`, but of what a run is (`identity`);
-* `NOT_IN_KEY`: it changes speed or memory, or how far a run goes, never a result.
+* `NOT_IN_KEY`: it changes speed or memory, or how far a run goes; of a result at most the rounding.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,8 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
+"""Between the live student and the stored teacher, over support and tail: a loss."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from tip.cli import main
 
 PAIR = Path(str(files("tip.pipeline.demo") / "pair"))
 CONFIG = """
@@ -45,11 +46,27 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tip(folder: Path) -> Tip:
+def process(folder: Path) -> Tip:
+    """Run the program."""
+
     def call(*arguments: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "tip.cli", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         return done.returncode, done.stderr
+
+    return call
+
+
+@pytest.fixture
+def tip(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tip:
+    """Run the program's `main` in this process: torch takes seconds to import."""
+    monkeypatch.chdir(folder)
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["tip", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), capsys.readouterr().err
 
     return call
 
@@ -66,8 +83,8 @@ def refused(tip: Tip, folder: Path, *changes: str) -> str:
     return lines[0]
 
 
-def test_a_whole_run_works_from_the_command_line(tip: Tip) -> None:
-    code, error = tip("run", "x.toml")
+def test_a_whole_run_works_from_the_command_line(process: Tip, tip: Tip) -> None:
+    code, error = process("run", "x.toml")
     assert code == 0, error
     assert tip("status", "x")[0] == 0
     assert tip("cache", "verify")[0] == 0
@@ -126,13 +143,13 @@ def test_two_tokenizers_that_differ_are_named_with_the_first_id(tip: Tip, folder
     assert "different tokenizers" in refused(tip, folder)
 
 
-def test_weights_that_are_not_numbers_are_refused(tip: Tip, folder: Path) -> None:
+def test_weights_that_are_not_numbers_are_refused(process: Tip, folder: Path) -> None:
     path = folder / "student" / "model.safetensors"
     weights = load_file(path)
     weights["model.norm.weight"][:] = float("nan")
     path.unlink()
     save_file(weights, path, metadata={"format": "pt"})
-    assert "NaN" in refused(tip, folder)
+    assert "NaN" in refused(process, folder)
 
 
 def test_looking_at_a_store_that_is_not_there_makes_none(tip: Tip, folder: Path) -> None:

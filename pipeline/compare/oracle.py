@@ -13,7 +13,7 @@ import polars as pl
 from ...stages.engines.protocols import Tick, silent
 from ...stages.models.language_model import LanguageModel
 from ...stages.select.settings import SelectSettings
-from ...stages.signals.loss import Divergence
+from ...stages.settings import Divergence
 from ...stages.train.data import TrainingData, load_training_data
 from ...stages.train.oracle import oracle
 from ...storage.columns import SELECTION

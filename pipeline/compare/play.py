@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
+from ...stages.engines.protocols import Tick
 from ...storage.runs import RunFolder
 from ..config.run import RunConfig
-from ..executors.apart import in_own_process
 from ..executors.finder import LackingError
+from ..executors.own_process import in_own_process
 from ..metrics import by_round, costs
-from ..progress import Reporter, Tick
+from ..progress import Reporter
 from ..rounds.play import play
 from ..rounds.single import evaluate_teacher
 from ..session import Session, look_at, open_session

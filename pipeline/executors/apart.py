@@ -3,21 +3,19 @@
 import multiprocessing
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any
 
-from ...storage.errors import TipError
+from ...stages.engines.protocols import Tick
 from ..config.run import RunConfig
-from ..progress import Reporter, Tick
+from ..progress import Reporter
 from ..works.work import Work
 from . import worker
 from .executor import Results
-
-Given = TypeVar("Given")
-Got = TypeVar("Got")
+from .own_process import named
 
 
 class Apart:
@@ -36,7 +34,7 @@ class Apart:
         """Run works in order, in the other process."""
         total, unit = sum(work.size for work in works), works[0].unit if works else ""
         pool = self._started()
-        with self._reporter.bar(title, total, unit) as tick, self._listening(tick), _named("works"):
+        with self._reporter.bar(title, total, unit) as tick, self._listening(tick), named("works"):
             return [pool.submit(worker.run, work).result() for work in works]
 
     def close(self) -> None:
@@ -81,25 +79,3 @@ class Apart:
         finally:
             over.set()
             thread.join()
-
-
-def in_own_process(work: Callable[[Given], Got], given: Given, name: str) -> Got:
-    """Return what a function of a module gives in a process that ends with it.
-
-    It takes 3 s to start, mostly for torch. name: what people call the work.
-    """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as process, _named(name):
-        return process.submit(work, given).result()
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Say whose process it was that was killed."""
-    try:
-        yield
-    except BrokenProcessPool as error:
-        raise TipError(
-            f"the process of {name} was killed, maybe for its memory: with fewer at a time "
-            "(--workers) each has more; the same command continues"
-        ) from error

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from functools import cached_property
 
+from ...stages.engines.protocols import Tick
 from ...stages.holder import Holder
 from ...stages.models.cpu.process import set_up
 from ...stages.models.device import resolve_device
 from ...storage.store.store import Store
 from ..config.run import RunConfig
 from ..progress import Reporter
-from ..works.work import Work
+from ..works.work import Made, Work
 from .executor import Results
 
 
@@ -37,18 +38,18 @@ class Here:
         )
 
     def map(self, works: Sequence[Work], title: str) -> Results:
-        """Run works in order; what is found ticks at once."""
-        results: Results = []
+        """Run works in order."""
         total, unit = sum(work.size for work in works), works[0].unit if works else ""
         with self._reporter.bar(title, total, unit) as tick:
-            for work in works:
-                found = work.found(self._store)
-                if found is None:
-                    found = work.ensure(self.holder, self._store, tick)
-                else:
-                    tick(work.size)
-                results.append(found)
-        return results
+            return [self.run(work, tick) for work in works]
+
+    def run(self, work: Work, tick: Tick) -> tuple[Made, ...]:
+        """Return what one work gives; what is found ticks at once."""
+        found = work.found(self._store)
+        if found is None:
+            return work.ensure(self.holder, self._store, tick)
+        tick(work.size)
+        return found
 
     def close(self) -> None:
         """Let go of models and engines."""

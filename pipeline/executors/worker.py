@@ -8,7 +8,7 @@ from ..progress import Reporter
 from ..works.work import Made, Work
 from .here import Here
 
-_running: dict[str, Any] = {}  # this process's own store and holder; a pool gives no better place
+_running: dict[str, Any] = {}  # this process's own; a pool gives no better place
 
 
 class _Line(Reporter):
@@ -36,14 +36,8 @@ def run(work: Work) -> tuple[Made, ...]:
     words = _running["words"]
     if "here" not in _running:
         settings = RunConfig.model_validate_json(_running["config"])
-        store = Store(settings.store)
-        _running.update(store=store, here=Here(settings, store, _Line(words)))
-    store = _running["store"]
-    found = work.found(store)
-    if found is not None:
-        words.put(work.size)
-        return found
-    return work.ensure(_running["here"].holder, store, words.put)
+        _running["here"] = Here(settings, Store(settings.store), _Line(words))
+    return _running["here"].run(work, words.put)
 
 
 def end() -> None:

@@ -8,28 +8,21 @@ tells how far the engine is (`rounds/scores.py`).
 import numpy as np
 import torch
 
-from ...stages.engines.probe import probe_key, reference_logprobs
+from ...stages.engines.probe import reference_inputs, reference_logprobs
 from ...stages.holder import Holder, InVllm, as_arrays
 from ...storage.facts import ProbeFacts
 from ...storage.store.store import Draft, Store
-
-VERSION = 1
 
 
 def reference_of(wanted: InVllm, holder: Holder, store: Store) -> np.ndarray | None:
     """Return the log-probs of the probes' tokens [T] float64, None where they cannot be had."""
     if wanted.reference is not None:
         return np.asarray(wanted.reference)
-    weights = wanted.weights
-    inputs = {
-        "version": VERSION,
-        "model": weights.fingerprint,
-        "dtype": weights.compute(),
-        "sequences": probe_key(as_arrays(wanted.probes)),
-    }
+    weights, probes = wanted.weights, as_arrays(wanted.probes)
+    inputs = reference_inputs(weights.fingerprint, weights.compute(), probes)
 
     def make(_: Draft) -> dict:
-        found = reference_logprobs(holder.model(weights), as_arrays(wanted.probes))
+        found = reference_logprobs(holder.model(weights), probes)
         return ProbeFacts(logprobs=found.tolist()).dump()
 
     try:

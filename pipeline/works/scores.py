@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from ...stages.engines.protocols import Tick
-from ...stages.engines.server.scorer import PROBE_TOKENS, ServerScorer
+from ...stages.engines.server.scorer import ServerScorer, probe_inputs
 from ...stages.holder import Holder, Reader, Served
 from ...stages.models.weights import Weights
 from ...stages.score.checks import CHECK_TOLERANCE
@@ -31,12 +31,10 @@ from ...storage.store.store import Artifact, Draft, Store
 from ...storage.tables import read_table
 from .work import Made, all_found
 
-PROBE_VERSION = 1
-
 Shown = tuple[tuple[int, ...], ...]
 """The teacher's own prompts of a shard, in the order of its prompts."""
 
-Scored = tuple[pa.Table, pa.Table, TeacherFacts, TokensFacts]
+_Pass = tuple[pa.Table, pa.Table, TeacherFacts, TokensFacts]
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,9 @@ class ScoreWork:
 
     def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
         """Score what is missing. Signals that are there already are not written again."""
-        passed: list[Scored] = []
+        passed: list[_Pass] = []
 
-        def score() -> Scored:
+        def score() -> _Pass:
             return score_joint(
                 holder.model(self.student),
                 holder.model(self.teacher),
@@ -238,12 +236,7 @@ def own_prompts(source: Artifact, shown: Shown | None) -> dict[str, tuple[int, .
 
 def _refuse_other_model(scorer: ServerScorer, teacher: Weights, store: Store) -> None:
     """Compare a server's model with the one that made the scores stored under its name."""
-    inputs = {
-        "version": PROBE_VERSION,
-        "teacher": teacher.fingerprint,
-        "dtype": teacher.dtype,
-        "tokens": [PROBE_TOKENS, len(scorer.probe)],
-    }
+    inputs = probe_inputs(teacher.fingerprint, teacher.dtype, len(scorer.probe))
     facts = ProbeFacts(logprobs=[float(x) for x in scorer.probe], server=scorer.settings.url)
     known, _ = store.ensure("probe", inputs, lambda _: facts.dump())
     gap = float(np.abs(scorer.probe - np.asarray(ProbeFacts.of(known).logprobs)).mean())

@@ -28,11 +28,8 @@ class SelectWork:
 
     def inputs(self) -> dict[str, Any]:
         """Return what makes the selection."""
-        return selection_inputs(self.settings) | {
-            "tokens": [[a.key, a.content] for a in self.tokens],
-            "seed": self.seed,
-            "vocabulary": self.vocabulary,
-        }
+        origins = [(a.key, a.content) for a in self.tokens]
+        return selection_inputs(self.settings, origins, seed=self.seed, vocabulary=self.vocabulary)
 
     def found(self, store: Store) -> tuple[Made, ...] | None:
         """Return the selection where it is there."""

@@ -5,15 +5,12 @@ planned, sent to another process and tried alone. What it makes is decided by it
 the key is made in one place, by the stage. Whoever runs it gives it a holder and a store.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from ...stages.engines.protocols import Tick
 from ...stages.holder import Holder
 from ...storage.store.store import Artifact, Store
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

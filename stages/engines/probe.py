@@ -23,6 +23,7 @@ from ..prompts.render import Prompt
 from ..signals.alignment import predicting_states, token_logprobs
 from .protocols import Scorer
 
+VERSION = 1  # of the reference
 PROBES, PROBE_TOKENS = 4, 512
 _CHUNK_ELEMENTS = 1 << 24  # logits held at once
 # Mean |gap| in nats beyond which an engine is refused. Measured for right weights: 1e-6 in float32
@@ -40,6 +41,16 @@ def probe_sequences(prompts: Sequence[Prompt]) -> list[np.ndarray]:
 def probe_key(sequences: Sequence[np.ndarray]) -> str:
     """Return the key of the sequences that log-probs are of."""
     return key_of([s.tolist() for s in sequences])
+
+
+def reference_inputs(fingerprint: str, dtype: str, sequences: Sequence[np.ndarray]) -> dict:
+    """Return what makes a model's reference: the printable value behind its key."""
+    return {
+        "version": VERSION,
+        "model": fingerprint,
+        "dtype": dtype,
+        "sequences": probe_key(sequences),
+    }
 
 
 def reference_logprobs(model: LanguageModel, sequences: Sequence[np.ndarray]) -> np.ndarray:

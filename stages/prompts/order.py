@@ -3,13 +3,9 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ...storage.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
-
 
 PROMPTS_PER_SHARD = 32  # the unit of work, cache, commit and resume
 

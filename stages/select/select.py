@@ -85,13 +85,20 @@ def select(
     return table, SelectionFacts.model_validate(facts)
 
 
-def selection_inputs(settings: SelectSettings) -> dict[str, Any]:
-    """Return what a selection's key holds, beside its tokens and seed.
+def selection_inputs(
+    settings: SelectSettings, tokens: Sequence[tuple[str, str]], *, seed: int, vocabulary: int
+) -> dict[str, Any]:
+    """Return what makes a selection: the printable value behind its key.
 
-    The rule's name and head comment are not in it: the same SELECT with the same numbers is the
-    same selection, whatever it is called. `memory_gb` changes no result.
+    tokens: key and content hash of each token table. vocabulary: V of the student. The rule's name
+    and head comment are not in it: the same SELECT with the same numbers is the same selection,
+    whatever it is called. `memory_gb` changes no result.
     """
-    return _inputs(load_rule(settings.rule), settings)
+    return _inputs(load_rule(settings.rule), settings) | {
+        "tokens": [list(each) for each in tokens],
+        "seed": seed,
+        "vocabulary": vocabulary,
+    }
 
 
 def _inputs(rule: Rule, settings: SelectSettings) -> dict[str, Any]:

@@ -13,16 +13,15 @@ c = log(student / teacher); the other divergences follow from the same chain rul
 """
 
 import math
-from typing import Literal
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
 from ..arrays.chunks import pieces
 from ..models.head import Head
+from ..settings import Divergence
 from .support import Support
-
-Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
 
 
 def bucket_loss_(
@@ -94,6 +93,8 @@ def _buckets(
     q = log_q.exp().masked_fill(~counted, 0)
     if divergence == "forward_kl":
         return (q * (log_q - log_p)).sum(1), p * q.sum(1, keepdim=True) - q
+    if divergence != "jsd":
+        assert_never(divergence)
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
     ratio = (log_p - log_m).masked_fill(~counted, 0)
     loss = 0.5 * (p * ratio + q * (log_q - log_m)).sum(1)

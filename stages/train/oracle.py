@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
+from ..settings import Divergence
 from ..signals.alignment import states_at
-from ..signals.loss import Divergence, bucket_loss_
+from ..signals.loss import bucket_loss_
 from .data import TrainingData
 
 

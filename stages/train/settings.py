@@ -4,13 +4,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..settings import BY_CONTENT, NOT_IN_KEY, Count, Natural, NotNegative, Positive, Settings
+from ..settings import (
+    BY_CONTENT,
+    NOT_IN_KEY,
+    Count,
+    Divergence,
+    Natural,
+    NotNegative,
+    Positive,
+    Settings,
+)
 
 
 class TrainSettings(Settings):
     """How the student learns from the selected tokens."""
 
-    loss: Literal["reverse_kl", "forward_kl", "jsd"] = "reverse_kl"
+    loss: Divergence = "reverse_kl"
     """Divergence between the live student and the stored teacher, over support and tail."""
     tail: bool = True
     """Count all that lies outside the support as one more bucket. false leaves its term out, as

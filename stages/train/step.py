@@ -84,8 +84,8 @@ class SelectiveStep(nn.Module):
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return the weighted loss in nats, with its graph, and the student's summed mass.
 
-        Both float64; the mass is that on the supports. The backward pass of the loss adds to the
-        gradients of body and head.
+        Both float64; the mass is that on the supports. The head's gradient is added here, chunk by
+        chunk, where it wants one; the body's by the backward pass of the loss.
         """
         student, settings = self._student, self._settings
         with self._autocast():

@@ -55,7 +55,7 @@ def engine_teacher() -> dict:
 
 def selection(**changes: object) -> dict:
     settings = SelectSettings.model_validate({"rule": "soft_or_clipped", "memory_gb": 2} | changes)
-    return selection_inputs(settings) | {"tokens": [list(SOURCE)], "seed": 3, "vocabulary": 36}
+    return selection_inputs(settings, [SOURCE], seed=3, vocabulary=36)
 
 
 def training() -> dict:

@@ -16,7 +16,8 @@ from ...models.settings import ServerSettings
 from ..protocols import Scored, Tick, silent
 from .client import Ask, Refused, ServerClient, awaited
 
-PROBE_TOKENS = 48
+VERSION = 1  # of the probe
+_KNOWN_TOKENS = 48
 """Ids shown to the server, by which the model behind it is known again."""
 
 
@@ -174,12 +175,25 @@ class ServerScorer:
             raise self._client.nonsense("/v1/completions", value) from error
 
 
+def probe_inputs(fingerprint: str, dtype: str, length: int) -> dict[str, Any]:
+    """Return what makes the probe of a teacher's name: the printable value behind its key.
+
+    length: of the log-probs that the server gave.
+    """
+    return {
+        "version": VERSION,
+        "teacher": fingerprint,
+        "dtype": dtype,
+        "tokens": [_KNOWN_TOKENS, length],
+    }
+
+
 def probe_ids(card: ModelCard, longest: int) -> np.ndarray:
     """Return known ids of a vocabulary, spread over it, the same ones each time."""
     tokenizer = card.tokenizer
     special = set(tokenizer.all_special_ids)
     named = [i for i in sorted(tokenizer.get_vocab().values()) if i not in special]
-    drawn = np.random.default_rng(0).integers(len(named), size=min(PROBE_TOKENS, longest))
+    drawn = np.random.default_rng(0).integers(len(named), size=min(_KNOWN_TOKENS, longest))
     return np.asarray(named, dtype=np.int64)[drawn]
 
 

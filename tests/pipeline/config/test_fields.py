@@ -148,7 +148,7 @@ def inputs(config: RunConfig) -> list[Any]:
         rollout_inputs("s", "d", prompts, rollout, sampling_of(rollout, STOP, config.seed)),
         evaluate_inputs("s", "d", prompts, evaluate, sampling_of(evaluate, STOP, config.seed)),
         teacher_inputs("t", "d", ("k", "c"), None, score),
-        selection_inputs(config.select) | {"seed": config.seed},
+        selection_inputs(config.select, [], seed=config.seed, vocabulary=36),
         train_inputs("s", ("k", "c"), [], config.train, "d", rates, config.seed),
     ]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tip.pipeline.executors.apart import Apart, in_own_process
+from tip.pipeline.executors.apart import Apart
 from tip.pipeline.executors.finder import Finder, LackingError
+from tip.pipeline.executors.own_process import in_own_process
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import open_session

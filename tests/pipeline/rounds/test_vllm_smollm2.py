@@ -25,6 +25,7 @@ TEACHER, STUDENT = MODELS / "smollm2-135m", MODELS / "smollm2-half"
 
 pytestmark = [
     needs_vllm,
+    pytest.mark.soak,  # a real vocabulary; the promise itself is held by the small models' tests
     pytest.mark.skipif(
         not (STUDENT.is_dir() or EXPECTED), reason=f"no {STUDENT}: `make models` makes it"
     ),

@@ -102,6 +102,11 @@ def rule_file(tmp_path: Path) -> Callable[[str], str]:
     return written
 
 
+def inputs(**settings: Any) -> dict[str, Any]:
+    """Return what makes a selection with some settings."""
+    return selection_inputs(SelectSettings(**settings), [("k", "c")], seed=0, vocabulary=36)
+
+
 def same(got: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
     """Are the rows equal, weights within float32?"""
     exact = ("rollout", "position", "type", "importance")
@@ -458,16 +463,15 @@ def test_a_rule_that_fixes_its_budget_does_not_look_at_keep(rounds: dict[str, Ro
 
     assert facts.keep == 1
     assert len(rows) == facts.trainable
-    assert selection_inputs(SelectSettings(rule="all", keep=0.1)) == selection_inputs(
-        SelectSettings(rule="all", keep=0.5)
-    )
+    some, more = (inputs(rule="all", keep=keep) for keep in (0.1, 0.5))
+    assert some == more
 
 
 def test_inputs_change_with_everything_that_changes_the_answer_and_with_nothing_else(
     rule_file: Callable[[str], str],
 ) -> None:
     def key(**settings: Any) -> str:
-        return key_of(selection_inputs(SelectSettings(**{"rule": "soft_or_clipped"} | settings)))
+        return key_of(inputs(**{"rule": "soft_or_clipped"} | settings))
 
     different = [
         {},
