@@ -15,6 +15,8 @@ from tip.stages.score.joint import score_joint
 from tip.stages.train.data import TrainingData
 from tip.stages.train.settings import TrainSettings
 from tip.stages.train.step import SelectiveStep
+from tip.stages.train.train import _trainable, accumulate
+from tip.stages.train.worlds.alone import Alone
 from torch import Tensor
 
 ALL = np.arange(10)
@@ -84,6 +86,19 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     assert found.keys() == expected.keys()
     gap = sum(float((found[n] - expected[n]).square().sum()) for n in expected)
     return math.sqrt(gap / sum(float(v.square().sum()) for v in expected.values()))
+
+
+def accumulated(
+    made: Round, rows: np.ndarray = ALL, dtype: torch.dtype = torch.float32, **changes: Any
+) -> tuple[float, dict[str, Tensor]]:
+    """Return loss and gradient of one step over rows as the stage computes them."""
+    student, chosen = trainable(made.student, dtype), train_settings(**changes)
+    if chosen.activation_checkpointing:
+        _trainable(student, chosen)
+    due = denominator(made.data, rows, chosen.normalise)
+    step = step_of(student, chosen)
+    loss, _, _ = accumulate(Alone(), step, made.data, rows, chosen, due)
+    return loss, gradients(student)
 
 
 def weights(student: LanguageModel) -> dict[str, Tensor]:

@@ -8,14 +8,13 @@ import pyarrow as pa
 import pytest
 from tiny import load, sampling, write_model
 from tip.stages.engines.local.engine import LocalEngine
-from tip.stages.engines.requests import requests_of
 from tip.stages.evaluate.evaluate import evaluate, evaluate_inputs, summary_of
 from tip.stages.evaluate.settings import EvaluateSettings
 from tip.stages.evaluate.verdicts import Verifier
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.prompts.render import Prompt
 from tip.storage.columns import EVALUATION, schema
-from tip.storage.keys import ids_hash, key_of, rollout_id
+from tip.storage.keys import ids_hash, key_of
 from tip.storage.tables import write_table
 
 PROBLEMS = [
@@ -105,12 +104,6 @@ def test_shards_one_after_the_other_are_the_evaluation_of_all_problems(
     whole = pa.concat_tables(shards)
     assert whole.equals(table)
     assert summary_of(whole, settings()) == summary_of(table, settings())
-
-
-def test_a_shard_asks_for_the_samples_of_a_problem_one_after_the_other() -> None:
-    asked = requests_of(PROBLEMS[:2], 2)
-    expected = [(p.ids, rollout_id(p.hash, sample)) for p in PROBLEMS[:2] for sample in (0, 1)]
-    assert [(r.prompt_ids, r.rollout) for r in asked] == expected
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""A card is a plain value, and looking at one hashes nothing."""
+"""A card is a plain value of what a folder says of itself, and looking at one hashes nothing."""
 
 import pickle
 from pathlib import Path
 
 import pytest
-from tiny import write_model
+from model_folders import change_config, refusal
+from tiny import STOP, load, write_model
 from tip.stages.models import fingerprint
 from tip.stages.models.card import look_at_card, read_card
 from tip.stages.models.settings import ModelSettings
@@ -48,3 +49,46 @@ def test_looking_knows_a_fingerprint_that_was_made_before_and_makes_none(
     assert len(hashed) == 1
     assert look_at_card(settings).fingerprint == known != ""
     assert len(hashed) == 1
+
+
+def test_the_card_says_what_is_known_without_weights(original: Path) -> None:
+    card = read_card(ModelSettings(model=str(original)))
+    assert (card.stop_ids, card.head_rows, card.context) == ((STOP,), 60, 128)
+    assert card.tokenizer.get_vocab()["w7"] == 7
+    assert card.fingerprint == load(original).card.fingerprint
+
+
+def test_stop_ids_come_from_generation_config_config_and_tokenizer(folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"eos_token_id": [7, 5]}')
+    change_config(folder, eos_token_id=9)
+    assert read_card(ModelSettings(model=str(folder))).stop_ids == (STOP, 5, 7, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("config.json", None, "no config.json"),
+        ("config.json", "{", "not JSON"),
+        ("config.json", "[]", "expected a JSON object, found list"),
+        ("config.json", '{"model_type": "llama"}', "no vocab_size"),
+        ("generation_config.json", "{", "not JSON"),
+        ("model.safetensors", None, r"no *.safetensors weights"),
+        ("model.safetensors", "not weights", "safetensors file"),
+        ("tokenizer.json", "{", "no usable tokenizer"),
+        ("tokenizer.json", "{}", "no usable tokenizer"),
+    ],
+)
+def test_a_file_that_is_missing_or_garbled_is_refused(
+    folder: Path, name: str, content: str | None, reason: str
+) -> None:
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    assert reason in refusal(folder)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    assert "no usable tokenizer" in refusal(folder)

@@ -2,38 +2,22 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from model_folders import change_config
 from safetensors.torch import load_file, save_file
-from tiny import tokenizer, write_model
+from tiny import tokenizer
 from tip.stages.models.fingerprint import model_fingerprint
 from tip.storage.errors import ModelError
 
 WORDS = tokenizer(60).get_vocab()
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("original"))
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    """Return a copy of the model that a test may change."""
-    return Path(shutil.copytree(original, tmp_path / "model"))
-
-
 def fingerprint(folder: Path, words: dict[str, int] = WORDS) -> str:
     return model_fingerprint(folder, words)
-
-
-def change_config(folder: Path, **fields: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def save(folder: Path, tensors: dict[str, torch.Tensor], name: str = "model.safetensors") -> None:

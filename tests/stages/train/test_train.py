@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file
 from tiny import load
 from tiny_training import (
+    ALL,
     Round,
+    accumulated,
     denominator,
     dense,
     distance,
@@ -52,6 +54,23 @@ def test_a_step_divides_once_by_what_its_own_rollouts_hold(
         due = denominator(untied.data, rows, normalise)
         steps.append(dense(untied, rows, "reverse_kl", due)[0] if due else None)
     assert result.totals.losses == pytest.approx(steps, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 25, 100_000])
+def test_micro_batches_and_their_order_change_the_gradient_by_rounding_only(
+    made: Round, batch_tokens: int
+) -> None:
+    turned = np.random.default_rng(0).permutation(ALL)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-6)):
+        loss, expected = accumulated(made, dtype=dtype)
+        again, found = accumulated(made, turned, dtype, batch_tokens=batch_tokens)
+        assert again == pytest.approx(loss, rel=tolerance)
+        assert distance(found, expected) < tolerance
+
+
+def test_activation_checkpointing_gives_the_same_gradient(made: Round) -> None:
+    expected = accumulated(made)[1]
+    assert distance(accumulated(made, activation_checkpointing=True)[1], expected) < 1e-7
 
 
 _NUMBERS = itertools.count()

@@ -1,0 +1,55 @@
+"""An exported student is a model folder of its own: weights of a type, config, tokenizer, code."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import load, write_model
+from tip.stages.train.export import export
+from tip.storage.store.drafts import Draft
+
+
+def exported(folder: Path, out: Path, dtype: str = "bfloat16", *, code: bool = False) -> set[str]:
+    """Export the model of a folder; return the names of the files."""
+    model = load(folder)
+    out.mkdir()
+    export(replace(model, card=replace(model.card, code=code)), Draft(out), dtype)
+    return {path.name for path in out.iterdir()}
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_what_is_exported_loads_as_the_student_rounded_to_the_type_that_its_config_names(
+    tmp_path: Path, tied: bool
+) -> None:
+    student = write_model(tmp_path / "student", "qwen2", tied=tied)
+    config = json.loads((student / "config.json").read_text())
+    old = {"torch_dtype": "float32"}  # as older versions of transformers name it
+    (student / "config.json").write_text(json.dumps(config | old))
+    exported(student, tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    expected = {n: p.bfloat16() for n, p in load(student).model.named_parameters()}
+    assert ("lm_head.weight" in written) == (not tied)
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[n], expected[n]) for n in expected)
+    again = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert again == config | {"dtype": "bfloat16"}
+    found = dict(load(tmp_path / "out", torch.bfloat16).model.named_parameters())
+    assert all(torch.equal(found[n], expected[n]) for n in expected)
+
+
+@pytest.mark.parametrize("code", [False, True])
+def test_the_tokenizer_travels_along_and_code_where_it_is_run_but_no_index_of_other_files(
+    tmp_path: Path, code: bool
+) -> None:
+    student = write_model(tmp_path / "student")
+    for name in ("own.py", "chat_template.jinja", "model.safetensors.index.json", "README.md"):
+        (student / name).write_text("{}")
+    names = exported(student, tmp_path / "out", code=code)
+    small = {"generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+    travelled = {"chat_template.jinja", *small} | ({"own.py"} if code else set())
+    assert names == {"model.safetensors", "config.json"} | travelled
+    for name in travelled:
+        assert (tmp_path / "out" / name).read_bytes() == (student / name).read_bytes()
