@@ -17,8 +17,8 @@ from ...stages.engines.protocols import Tick
 from ...stages.engines.server.scorer import ServerScorer, probe_inputs
 from ...stages.holder import Holder, Reader, Served
 from ...stages.models.weights import Weights
+from ...stages.score.by_engine import score_with_engine
 from ...stages.score.checks import CHECK_TOLERANCE
-from ...stages.score.engine import score_with_engine
 from ...stages.score.joint import score_joint
 from ...stages.score.keys import engine_teacher_inputs, teacher_inputs, tokens_inputs
 from ...stages.score.separate import score_student, score_teacher

@@ -1,8 +1,8 @@
 """Models split into what the pipeline needs of them: a body, a head, a tokenizer, a fingerprint.
 
 A body turns token ids into hidden states; the head turns hidden states into logits, a chunk at a
-time. At load it is shown on a probe that head(body(x)) is what the whole model computes (a model
-with soft-capping or scaled logits is refused), so nothing later has to wonder.
+time. At load `head_check.py` shows that head(body(x)) is what the whole model computes (a model with
+soft-capping or scaled logits is refused), so nothing later has to wonder.
 """
 
 from pathlib import Path
@@ -17,15 +17,15 @@ from .cpu.attention import NAME as BY_PRODUCTS
 from .cpu.attention import use_products_in_attention
 from .fingerprint import weight_files
 from .folder import first_line
+from .head_check import check_head
 from .language_model import LanguageModel
-from .probe import probe
 from .quiet import quiet
 
 
 def load_model(
     card: ModelCard, device: torch.device, dtype: torch.dtype, *, attention: str = "sdpa"
 ) -> LanguageModel:
-    """Load a model in evaluation mode and show on a probe that head(body(x)) = model(x).
+    """Load a model in evaluation mode and show on known tokens that head(body(x)) = model(x).
 
     attention: name of transformers' implementation, as `cpu/process.py` gives it. Nothing of the
     process is changed.
@@ -65,7 +65,7 @@ def load_model(
         with quiet():
             use_products_in_attention(model)
     loaded = LanguageModel(model, card, device, dtype)
-    probe(loaded)
+    check_head(loaded)
     return loaded
 
 

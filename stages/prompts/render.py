@@ -1,4 +1,4 @@
-"""Prompts: rows rendered to token ids, and the order in which rounds take them.
+"""Prompts: rows rendered to token ids.
 
 A prompt is its token ids, nothing else: two rows that render to the same ids are one prompt.
 Knows no model; the tokenizer is an argument.

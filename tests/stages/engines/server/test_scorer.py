@@ -18,7 +18,7 @@ from tip.stages.engines.server.scorer import ServerScorer, scored_of
 from tip.stages.models.card import ModelCard
 from tip.stages.models.served import read_served_card
 from tip.stages.models.settings import ServerSettings, TeacherSettings
-from tip.stages.score.engine import score_with_engine
+from tip.stages.score.by_engine import score_with_engine
 from tip.stages.score.separate import score_teacher
 from tip.storage.errors import ConfigError, ModelError
 

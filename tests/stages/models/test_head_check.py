@@ -10,14 +10,14 @@ from tiny import load, write_model
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_every_compute_type_passes_the_probe(original: Path, dtype: torch.dtype) -> None:
+def test_every_compute_type_passes(original: Path, dtype: torch.dtype) -> None:
     model = load(original, dtype)
     assert model.head.weight.dtype == dtype
     logits = model.head.logits(model.hidden(torch.tensor([[3, 4]]))[0])
     assert logits.dtype == torch.float32
 
 
-def test_the_probe_leaves_the_model_as_it_was(original: Path) -> None:
+def test_the_check_leaves_the_model_as_it_was(original: Path) -> None:
     model = load(original)
     assert not model.model.base_model._forward_hooks
     ids = torch.tensor([[3, 4, 5]])

@@ -16,7 +16,7 @@ import pytest
 from tiny import Shard, load, log_probs, prompts, score_settings, shard, write_model
 from tip.stages.arrays.ragged import from_lists
 from tip.stages.engines.protocols import Scored, Tick, silent
-from tip.stages.score.engine import score_with_engine
+from tip.stages.score.by_engine import score_with_engine
 from tip.stages.score.separate import score_student, score_teacher
 from tip.storage.errors import DisagreementError, NumericsError
 
