@@ -20,8 +20,7 @@ class ModelCard:
     folder: of a checkpoint of the store only its name, see `Weights`. fingerprint: empty where
     looking found weights that were never hashed here. stop_ids: token ids that end a response.
     special_ids: those, and the special tokens of the tokenizer. context: the longest sequence in
-    tokens. vocabulary_folder: where its tokenizer lies. code: whether Python code that comes with it
-    is run.
+    tokens. vocabulary_folder: where its tokenizer lies. code: whether its own Python code is run.
     """
 
     folder: Path

@@ -1,7 +1,7 @@
 """Models split into what the pipeline needs of them: a body, a head, a tokenizer, a fingerprint.
 
 A body turns token ids into hidden states; the head turns hidden states into logits, a chunk at a
-time. At load `head_check.py` shows that head(body(x)) is what the whole model computes (a model with
+time. At load `head_check.py` shows that head(body(x)) is what the whole model computes (one with
 soft-capping or scaled logits is refused), so nothing later has to wonder.
 """
 
