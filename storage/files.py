@@ -27,6 +27,13 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes were writing below a folder that nobody else writes to."""
+    for pattern in (f"*.*{_BESIDE}", ".tmp??????"):  # ours, and safetensors' own below it
+        for path in folder.rglob(pattern):
+            path.unlink(missing_ok=True)
+
+
 def is_finished(path: Path) -> bool:
     """Tell whether there is a file, or a folder in which at least one was written whole."""
     return any(p.is_file() and p.suffix != _BESIDE for p in (path, *path.rglob("*")))

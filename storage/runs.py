@@ -7,6 +7,7 @@ Layout, which only this module knows:
                   metrics.jsonl          a line a stage
                   states/<key>/          training states (private, the last rounds)
                   work/<key>/            snapshots inside a round
+                  lock                   held by the process that plays the run
 
 Deleting the folder loses no teacher score: those are in the store.
 """
@@ -15,14 +16,16 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import ConfigError, StoreError
-from .files import is_finished, replacing, share
+from .files import is_finished, remove_unfinished, replacing, share
 from .lines import JsonLines
+from .locks import HeldError, held
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -112,6 +115,31 @@ class RunFolder:
         self.name = name
         self.path = Path(runs).expanduser() / name
         self._metrics = JsonLines(self.metrics_path)
+        self._held = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process alone, as everything that writes to it must.
+
+        What killed processes left half-written is removed. May be nested. Raises `StoreError` where
+        another process is at work in it.
+        """
+        if self._held:
+            yield
+            return
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(self.path))
+            except HeldError as error:
+                raise StoreError(
+                    f"run {self.name} in {self.path.parent} is being played by {error.holder}: "
+                    "wait until it ends, or give this run another name (--name); what both need "
+                    "is made once, in the store"
+                ) from error
+            self._held = True
+            stack.callback(setattr, self, "_held", False)
+            remove_unfinished(self.path)
+            yield
 
     @property
     def config_path(self) -> Path:
@@ -226,6 +254,11 @@ class RunView(RunFolder):
         self._record: RunRecord | None = None
         self._pointers: dict[int, RoundPointers] = {}
         self._added: list[dict[str, Any]] = []
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold nothing: nothing is written."""
+        yield
 
     def about(self) -> RunRecord | None:
         """Return what the run is, as it would be."""

@@ -97,7 +97,7 @@ class TrainWork:
         self, holder: Holder, store: Store, tick: Tick
     ) -> tuple[LanguageModel, CheckpointFacts]:
         """Train, leave the state for the next round, and return the model with its facts."""
-        _check(self.start)
+        _check(self.start, self.student.key)
         data = load_training_data(
             [store.path(a, "rollouts") for a in self.rollouts],
             [store.path(a, "teacher") for a in self.teacher],
@@ -154,11 +154,11 @@ class RestoreWork:
         return ()
 
 
-def _check(start: Path | None) -> None:
-    """Refuse a state that another training left: it lies under the key of its checkpoint."""
+def _check(start: Path | None, key: str) -> None:
+    """Refuse a state that another training left. key: of the training that made the student."""
     about = state_about(start) if start is not None else None
-    if start is not None and about is not None and about.get("key") != start.stem:
+    if start is not None and about is not None and about.get("key") != key:
         raise StoreError(
-            f"{start}: the training state of {about.get('key')}, which was put here by hand; "
-            "delete it, and the round before is trained again from stored signals"
+            f"{start}: the training state of {about.get('key')}, not of {key}; delete it, and that "
+            "round is trained again from stored signals"
         )

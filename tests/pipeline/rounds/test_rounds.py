@@ -151,8 +151,7 @@ def test_a_training_computes_in_the_type_that_its_key_names(
     """An origin may be trained again on another device, where `auto` would be another type."""
     module, given = "tip.pipeline.works.training", []
     session = played(config(rounds=1))
-    (pointers,) = (p for _, p in session.run.rounds())
-    work = _past_training(session, 0, pointers)
+    work = _past_training(session, 0)
 
     def train(*_: Any, autocast: torch.dtype, **__: Any) -> None:
         given.append(autocast)
@@ -383,7 +382,7 @@ def test_a_state_of_another_training_is_not_started_from(config: MakeConfig) -> 
     kept = one.read_bytes()
     one.write_bytes(two.read_bytes())
     two.write_bytes(kept)
-    with pytest.raises(StoreError, match=r"the training state of .* put here by hand; delete it"):
+    with pytest.raises(StoreError, match=r"the training state of .*, not of .*; delete it"):
         played(config(rounds=3, **settings))
 
 
