@@ -9,7 +9,6 @@ SELECT *and* runs as a subquery or a view, where DuckDB refuses whatever writes.
 """
 
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -21,6 +20,7 @@ import pyarrow as pa
 
 from .columns import ROLLOUTS, narrow
 from .errors import InputError, StoreError
+from .scratch import scratch
 
 Parts = Sequence[Path] | Mapping[int, Sequence[Path]]
 
@@ -44,8 +44,8 @@ def locked_connection(
         config["threads"] = threads
     if memory_gb is not None:
         config["memory_limit"] = f"{memory_gb}GB"
-    with tempfile.TemporaryDirectory(prefix="tip-spill-") as spill:
-        connection = duckdb.connect(":memory:", config={**config, "temp_directory": spill})
+    with scratch() as spill:
+        connection = duckdb.connect(":memory:", config={**config, "temp_directory": str(spill)})
         try:
             # a bar on stdout would be part of what `tip sql` prints
             connection.execute("SET enable_progress_bar = false")

@@ -82,9 +82,8 @@ class TrainWork:
             trained, facts = self.train(holder, store, tick)
             export(trained, draft, self.settings.export_dtype)
             vocabulary, code = trained.card.tokenizer.get_vocab(), trained.card.code
-            update: dict[str, Any] = {
-                "fingerprint": model_fingerprint(draft.folder, vocabulary, code=code)
-            }
+            fingerprint = model_fingerprint(draft.folder, vocabulary, code=code, remember=False)
+            update: dict[str, Any] = {"fingerprint": fingerprint}
             if self.probes:
                 update["probe"] = {probe_key(as_arrays(self.probes)): self._probe(trained)}
             return facts.model_copy(update=update).dump()
@@ -116,6 +115,7 @@ class TrainWork:
             snapshot=self.snapshot,
             key=self.key,
             tick=tick,
+            say=holder.say,
         )
         moved = drift(model, data, self.settings)
         return model, totals.facts(self.rates[-1], moved)

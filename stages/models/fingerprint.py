@@ -33,16 +33,18 @@ def model_fingerprint(
     *,
     code: bool = False,
     look: bool = False,
+    remember: bool = True,
 ) -> str:
     """Return the fingerprint of the weights, config and vocabulary in a folder.
 
     vocabulary: token -> id. declared: what stands for weights that lie elsewhere. code: Python code
     in the folder is run, so it counts. look: hash no weights; the fingerprint is empty where it is
-    not remembered. Raises `ModelError` when there are no safetensors weights and none are declared.
+    not remembered. remember: the digest of these weights, for the next process. Raises `ModelError`
+    when there are no safetensors weights and none are declared.
     """
     weights: Any = declared
     if weights is None:
-        weights = _remembered(folder) if look else _weights(folder)
+        weights = _remembered(folder) if look else _weights(folder, remember=remember)
         if weights is None:
             return ""
     config = json.loads((folder / "config.json").read_text())
@@ -93,14 +95,16 @@ def _remembered(folder: Path) -> str | None:
     return None
 
 
-def _weights(folder: Path) -> str:
+def _weights(folder: Path, *, remember: bool) -> str:
     files = weight_files(folder)
-    remembered = _remembered(folder)
+    remembered = _remembered(folder) if remember else None
     if remembered is not None:
         return remembered
     memo = _memo(files)
     tensors = sorted(t for file in files for t in _tensor_hashes(file))
     digest = hashlib.sha256(canonical(tensors).encode()).hexdigest()
+    if not remember:
+        return digest
     with contextlib.suppress(OSError):  # a memory aid: a read-only home costs time, nothing else
         memo.parent.mkdir(parents=True, exist_ok=True)
         beside = memo.with_suffix(f".{os.getpid()}")

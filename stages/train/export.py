@@ -3,10 +3,10 @@
 import json
 
 import torch
-from safetensors.torch import save_file
 
 from ...storage.store.store import Draft
 from ..models.language_model import LanguageModel
+from ..models.tensors import write_tensors
 
 # what a model folder holds beside weights
 SMALL_FILES = {".json", ".txt", ".model", ".jinja"}
@@ -19,7 +19,7 @@ def export(model: LanguageModel, draft: Draft, dtype: str) -> None:
     """
     target = getattr(torch, dtype)
     tensors = {n: p.detach().to(target).contiguous() for n, p in model.model.named_parameters()}
-    save_file(tensors, draft.file("model.safetensors"), metadata={"format": "pt"})
+    write_tensors(draft.file("model.safetensors"), tensors, {"format": "pt"})
     config = json.loads((model.card.folder / "config.json").read_text())
     config.pop("torch_dtype", None)
     config["dtype"] = dtype

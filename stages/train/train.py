@@ -8,7 +8,7 @@ always live; only teacher numbers come from disk. Legend: N tokens of a micro-ba
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...storage.errors import NumericsError
+from ...storage.errors import NumericsError, StoreError
 from ...storage.facts import CheckpointFacts
+from ...storage.files import is_finished
 from ..arrays.batching import fill
 from ..arrays.noise import mix
 from ..engines.protocols import Tick, silent
@@ -119,6 +120,7 @@ def train(
     key: str,
     world: World | None = None,
     tick: Tick = silent,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Totals:
     """Train the student in place, float32 masters throughout, and leave its training state.
 
@@ -132,8 +134,8 @@ def train(
     model = _trainable(student, settings)
     step = world.wrap(SelectiveStep(student, settings, autocast))
     optimizer = _optimizer(model, settings)
-    finished = _resume(world, state, model, optimizer, key)
-    totals = finished or _resume(world, snapshot, model, optimizer, key)
+    finished = _resume(world, state, model, optimizer, key, say)
+    totals = finished or _resume(world, snapshot, model, optimizer, key, say)
     if totals is None:
         totals = Totals()
         if start is not None:
@@ -148,7 +150,10 @@ def train(
         totals.step += 1
         tick(1)
         if time.monotonic() - saved > settings.snapshot_seconds and totals.step < len(plan):
-            world.save(snapshot, model, optimizer, {"key": key, "totals": asdict(totals)})
+            try:
+                world.save(snapshot, model, optimizer, {"key": key, "totals": asdict(totals)})
+            except StoreError as error:  # training goes on: it may well end before a kill comes
+                say(f"note: no snapshot at step {totals.step}: {error}")
             saved = time.monotonic()
     optimizer.zero_grad(set_to_none=True)
     model.eval()
@@ -184,16 +189,28 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
 
 
 def _resume(
-    world: World, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, key: str
+    world: World,
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    key: str,
+    say: Callable[[str], None],
 ) -> Totals | None:
     """Load what this very training left at a path; return its totals, None where it left nothing.
 
-    States of older versions keep no totals, so there is nothing to be had from them here.
+    What is damaged is nothing, and said. States of older versions keep no totals, so there is
+    nothing to be had from them here.
     """
     about = world.about(path)
+    if about is None and is_finished(path):
+        say(f"note: {path}: damaged, so training does not go on from there")
     if about is None or about.get("key") != key or "totals" not in about:
         return None
-    world.load(path, model, optimizer)
+    try:
+        world.load(path, model, optimizer)
+    except StoreError as error:
+        say(f"note: {error}")
+        return None
     return Totals(**about["totals"])
 
 

@@ -76,14 +76,15 @@ class Draft:
             raise StoreError(f"cannot store {path}: {error}") from error
         with reported("read", path):
             size = path.stat().st_size
-            name, rows, content = self._tables.get(file) or (file, None, file_hash(path))
-        return Part(name, f"{self.folder.name}/{file}", size, rows, content)
+            digest = file_hash(path)
+        name, rows, content = self._tables.get(file) or (file, None, digest)
+        return Part(name, f"{self.folder.name}/{file}", size, rows, content, digest)
 
 
 @contextmanager
-def drafted(drafts: Path) -> Iterator[Draft]:
+def drafted(drafts: Path, name: str | None = None) -> Iterator[Draft]:
     """Give a new draft below `drafts`; whatever was not taken from it is gone afterwards."""
-    name = unique()
+    name = name or unique()
     folder, lock = drafts / name, _lock_of(drafts, name)
     with reported("write", folder):
         drafts.mkdir(parents=True, exist_ok=True)  # in a cache, which may be deleted at any time

@@ -131,7 +131,7 @@ class Place(Protocol):
         ...
 
     def local(self, name: str, cached: str, damage: DamageOf) -> Path:
-        """Return a local path of a part; a remote place keeps it in its cache as `cached`."""
+        """Return a local path of an undamaged part; a remote place caches it as `cached`."""
         ...
 
     def opened(self, name: str) -> AbstractContextManager[Path | None]:
@@ -167,6 +167,14 @@ def reported(doing: str, where: object) -> Iterator[None]:
 def missing(where: object) -> str:
     """Return what to say of a committed part that is not there."""
     return f"{where} is missing; `tip cache verify` lists what is damaged"
+
+
+def damaged(where: object, wrong: str) -> str:
+    """Return what to say of a committed part that is not what was committed."""
+    return (
+        f"{where} is damaged: {wrong}; `tip cache verify` lists all that is, and what was made "
+        "from it. Remove its folder: it is made again"
+    )
 
 
 def disk_is_full(error: OSError) -> bool:
@@ -250,6 +258,8 @@ class LocalPlace:
                 raise StoreError(f"{path} leads out of its artifact: remove {artifact}")
             if not path.exists():
                 raise StoreError(missing(path))
+        if (wrong := damage(path)) is not None:
+            raise StoreError(damaged(path, wrong))
         return path
 
     @contextmanager

@@ -71,6 +71,7 @@ class Store:
         """
         self.place = _place(str(root), cache, write=write)
         self._patience, self._write = patience or Patience(), write
+        self._whole: set[str] = set()  # homes of parts that this object has written or read whole
         if write:
             _probe(self.place)
 
@@ -169,7 +170,9 @@ class Store:
     def path(self, artifact: Artifact, part: str) -> Path:
         """Return a local path of a part, fetched first if the store is remote.
 
-        Raises `StoreError` if there is no such part, or if it is missing or damaged.
+        All its bytes are read and compared with what was committed, once for this object: disks and
+        people change files, and what was made from a changed one would be found for ever. Raises
+        `StoreError` if there is no such part, or if it is missing or damaged.
         """
         found = artifact.parts.get(part)
         if found is None:
@@ -177,8 +180,12 @@ class Store:
                 f"{artifact.kind} {artifact.key} has no part {part!r}; it has "
                 f"{sorted(artifact.parts)}"
             )
+        home = _home(artifact, found)
         cached = f"{artifact.content}/{found.file.removeprefix(f'{artifact.draft}/')}"
-        return self.place.local(_home(artifact, found), cached, partial(damage, part=found))
+        known = home in self._whole
+        path = self.place.local(home, cached, _nothing if known else partial(damage, part=found))
+        self._whole.add(home)
+        return path
 
     def folder(self, artifact: Artifact) -> Path:
         """Return a local folder with all parts under the names their writer chose."""
@@ -254,6 +261,7 @@ class Store:
                 self.place.remove_folder(home)
             raise
         if self.place.create(manifest_name(kind, key), data):
+            self._whole.update(_home(artifact, part) for part in artifact.parts.values())
             return artifact, True
         self.place.remove_folder(home)
         winner = self.find(kind, key)
@@ -288,6 +296,10 @@ class Pending:
     def release(self) -> None:
         """Let the claim go: somebody else may make it. May be called again."""
         self._claim.release()
+
+
+def _nothing(_: Path) -> None:
+    """Find no damage: it was looked for before."""
 
 
 def _home(artifact: Artifact, part: Part) -> str:
