@@ -128,7 +128,7 @@ def _hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     def of(name: str) -> str:
         value = tensors[name].detach().cpu().contiguous()
         digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock alone
