@@ -1,6 +1,5 @@
 """The comparison: shared first rounds, controls always there, nothing played twice."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,12 +149,3 @@ def test_workers_make_what_one_makes_each_run_with_a_memory_of_its_own(
     together, same_teacher = compare(jobs_of(settings, rows, [0], QUIET), 2, QUIET)
     assert [o.accuracy for o in alone] == [o.accuracy for o in together]
     assert teacher == same_teacher
-
-
-def die(_: Session) -> None:
-    os._exit(9)
-
-
-def test_a_run_whose_process_is_killed_is_named(config: MakeConfig) -> None:
-    with pytest.raises(TipError, match=r"process of run mine was killed.*same command continues"):
-        playing._apart(die, config("mine"))

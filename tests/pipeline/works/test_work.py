@@ -1,42 +1,19 @@
 """Works are values: they print, pickle, and know their key without a model."""
 
 import pickle
-from dataclasses import FrozenInstanceError, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import FrozenInstanceError
 
 import pytest
 from tip.pipeline.rounds.evaluation import evaluate_works
-from tip.pipeline.rounds.play import play
 from tip.pipeline.rounds.rollouts import rollout_works
 from tip.pipeline.rounds.scores import score_works, teacher_works, tokens_works
-from tip.pipeline.rounds.training import train_work
-from tip.pipeline.session import Session, look_at, open_session
+from tip.pipeline.session import Session, look_at
 from tip.pipeline.works.selection import SelectWork
-from tip.pipeline.works.training import RestoreWork, TrainWork
+from tip.pipeline.works.training import RestoreWork
 from tip.pipeline.works.work import Work
-from tip.storage.store.store import Artifact
 
-from ..conftest import MakeConfig
-
-
-@pytest.fixture
-def ran(config: MakeConfig, asked: dict[str, object]) -> Session:
-    session = open_session(config(rounds=1, evaluate=asked))
-    play(session)
-    return session
-
-
-def artifacts(session: Session, kind: str) -> list[Artifact]:
-    pointers = session.run.round(0)
-    assert pointers is not None
-    found = [session.store.find(kind, key) for key in pointers.of(kind)]
-    return [a for a in found if a is not None]
-
-
-def training(session: Session) -> TrainWork:
-    tables = [artifacts(session, kind) for kind in ("rollouts", "teacher", "selection")]
-    return train_work(session, 0, session.student(0), tables[0], tables[1], tables[2][0])
+from ..conftest import artifacts
+from .conftest import training
 
 
 def every_work(session: Session) -> dict[str, Work]:
@@ -85,38 +62,6 @@ def test_what_a_run_made_is_found_by_works_made_anew(ran: Session) -> None:
         assert not any(made.fresh for made in found)
 
 
-def test_a_table_that_alone_is_missing_costs_a_teachers_pass_and_says_so(ran: Session) -> None:
-    (work, *_) = score_works(ran, ran.student(0), artifacts(ran, "rollouts"))
-    teacher, tokens = (made.artifact for made in work.found(ran.store) or ())
-    ran.store.remove("tokens", tokens.key)
-    assert work.found(ran.store) is None
-    ((again, table),) = ran.executor.map([replace(work, made_by="me")], "score")
-    assert (again.artifact, again.fresh) == (teacher, False)
-    assert (table.fresh, table.artifact.content) == (True, tokens.content)
-    assert table.artifact.facts["teacher_tokens"] == teacher.facts["teacher_tokens"]
-    assert table.artifact.facts["made_by"] == "me"
-
-
-def test_signals_that_alone_are_missing_are_made_by_the_teacher_alone(
-    ran: Session, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A replay's student is another: of a pass over both models one half would be thrown away."""
-    loaded: list[str] = []
-    real = ran.executor.holder.model  # type: ignore[attr-defined]
-
-    def model(weights: Any) -> Any:
-        loaded.append(weights.role)
-        return real(weights)
-
-    (work, *_) = teacher_works(ran, artifacts(ran, "rollouts"))
-    (found,) = work.found(ran.store) or ()
-    ran.store.remove("teacher", found.artifact.key)
-    monkeypatch.setattr(ran.executor.holder, "model", model)  # type: ignore[attr-defined]
-    ((made,),) = ran.executor.map([work], "score")
-    assert (made.artifact.key, made.artifact.rows) == (found.artifact.key, found.artifact.rows)
-    assert loaded == ["teacher"]
-
-
 def test_a_work_says_how_much_there_is_to_do_in_the_unit_of_its_bar(ran: Session) -> None:
     works = every_work(ran)
     units = {name: (work.size, work.unit) for name, work in works.items()}
@@ -125,9 +70,3 @@ def test_a_work_says_how_much_there_is_to_do_in_the_unit_of_its_bar(ran: Session
     assert units["score"] == units["teacher"] == units["tokens"] == (rollouts["tokens"], "tokens")
     assert units["train"] == (4, "steps")
     assert units["evaluate"] == (40, "answers")
-
-
-def test_a_state_that_is_there_is_not_made_again(ran: Session, tmp_path: Path) -> None:
-    work = training(ran)
-    assert RestoreWork(work).found(ran.store) == ()
-    assert RestoreWork(replace(work, state=tmp_path / "none")).found(ran.store) is None
