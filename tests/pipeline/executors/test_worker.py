@@ -1,0 +1,23 @@
+"""What goes wrong in another process before its first work arrives as it is."""
+
+from pathlib import Path
+
+import pytest
+from tip.pipeline.executors.apart import Apart
+from tip.pipeline.session import open_session
+from tip.storage.errors import StoreError
+
+from ..conftest import MakeConfig
+from .test_apart import rollouts_of
+
+
+def test_a_store_that_the_other_process_cannot_open_is_named(
+    config: MakeConfig, tmp_path: Path
+) -> None:
+    session = open_session(config(rounds=1))
+    (tmp_path / "file").touch()
+    apart = Apart(config(rounds=1, store=str(tmp_path / "file")), session.reporter)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"cannot write to the store .*/file"):
+            apart.map([rollouts_of(session)], "rollout")
+    apart.close()
