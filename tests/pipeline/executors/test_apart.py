@@ -12,7 +12,7 @@ from tip.pipeline.progress import Tick
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import open_session
 from tip.stages.holder import Holder
-from tip.storage.errors import DisagreementError, StoreError, TipError
+from tip.storage.errors import DisagreementError, TipError
 
 from ..conftest import Listening, MakeConfig, contents
 
@@ -82,15 +82,4 @@ def test_an_executor_whose_process_was_killed_is_closed_and_used_again(config: M
     assert apart.map([Telling()], "rollout") == [()]
     with pytest.raises(DisagreementError, match="as it is"):
         apart.map([Failing(DisagreementError("as it is"))], "rollout")
-    apart.close()
-
-
-def test_a_store_that_the_other_process_cannot_open_is_named(
-    config: MakeConfig, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    apart = Apart(config(store=str(tmp_path / "file")), Listening())
-    for _ in range(2):
-        with pytest.raises(StoreError, match=r"cannot write to the store .*/file"):
-            apart.map([Telling()], "rollout")
     apart.close()

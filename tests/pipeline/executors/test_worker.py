@@ -4,20 +4,19 @@ from pathlib import Path
 
 import pytest
 from tip.pipeline.executors.apart import Apart
-from tip.pipeline.session import open_session
+from tip.pipeline.progress import Reporter
 from tip.storage.errors import StoreError
 
 from ..conftest import MakeConfig
-from .test_apart import rollouts_of
+from .test_apart import Telling
 
 
 def test_a_store_that_the_other_process_cannot_open_is_named(
     config: MakeConfig, tmp_path: Path
 ) -> None:
-    session = open_session(config(rounds=1))
     (tmp_path / "file").touch()
-    apart = Apart(config(rounds=1, store=str(tmp_path / "file")), session.reporter)
+    apart = Apart(config(store=str(tmp_path / "file")), Reporter(quiet=True))
     for _ in range(2):
         with pytest.raises(StoreError, match=r"cannot write to the store .*/file"):
-            apart.map([rollouts_of(session)], "rollout")
+            apart.map([Telling()], "rollout")
     apart.close()
