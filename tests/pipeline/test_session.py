@@ -86,14 +86,3 @@ def test_looking_asks_for_no_files_of_a_checkpoint(
     session = look_at(config())
     play(session)
     assert plan_of(session).rounds[1].cached_rollouts
-
-
-def test_looking_hashes_no_weights_and_a_plan_says_what_it_cannot_know(
-    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    play(open_session(config(rounds=1)))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
-    plan = plan_of(look_at(config(rounds=1)))
-    assert plan.unhashed == ("student", "teacher")
-    assert (plan.rounds[0].cached_rollouts, plan.rounds[0].cached_scores) == (None, None)
-    assert not (tmp_path / "empty").exists()

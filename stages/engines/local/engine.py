@@ -18,7 +18,6 @@ from ...arrays.ragged import Ragged, concatenate
 from ...models.language_model import LanguageModel
 from ...signals.support import top_ids
 from ..protocols import Request, Responses, Sampling, Tick, silent
-from .cache import keep_rows, new_cache
 from .sampling import draw
 
 _DROP_SHARE = 8  # finished rows leave when they are one in so many: leaving copies the cache
@@ -86,6 +85,8 @@ class LocalEngine:
         ids, mask = _left_padded(requests, device)
         noise = _noise(requests, sampling, device)
         stop_ids = torch.tensor(sampling.stop_ids, dtype=torch.long, device=device)
+        from .cache import keep_rows, new_cache  # transformers is heavy
+
         cache, steps = new_cache(self.model.model), _Steps()
         alive = torch.arange(len(requests), device=device)  # which request each row belongs to
         going = torch.ones(len(requests), dtype=torch.bool, device=device)

@@ -5,31 +5,28 @@ import pytest
 import torch
 from tip.pipeline.compare.oracle import to_oracle
 from tip.pipeline.compare.table import scored_round
-from tip.pipeline.rounds.play import play
-from tip.pipeline.session import Session, open_session
+from tip.pipeline.session import Session
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.models.load import load_model
 
-from ..conftest import MakeConfig
+from ..conftest import MakeConfig, played
 
 
-@pytest.fixture
-def played(config: MakeConfig) -> Session:
-    session = open_session(config(rounds=1, rollout={"prompts": 8}))
-    play(session)
-    return session
+@pytest.fixture(scope="module")
+def ran(shared: MakeConfig) -> Session:
+    return played(shared(rounds=1, rollout={"prompts": 8}))
 
 
 def first_student(session: Session) -> LanguageModel:
     return load_model(session.student(0).card, torch.device("cpu"), torch.float32)
 
 
-def test_a_sample_of_rollouts_is_asked_and_the_best_rule_stands_first(played: Session) -> None:
-    scored, student, told = scored_round(played, 0), first_student(played), []
-    before = {path for path in played.run.path.rglob("*")}
+def test_a_sample_of_rollouts_is_asked_and_the_best_rule_stands_first(ran: Session) -> None:
+    scored, student, told = scored_round(ran, 0), first_student(ran), []
+    before = {path for path in ran.run.path.rglob("*")}
     found = to_oracle(scored, ["divergence", "entropy_top"], 5, student, "reverse_kl", told.append)
     assert sum(told) == 5
-    assert {path for path in played.run.path.rglob("*")} == before
+    assert {path for path in ran.run.path.rglob("*")} == before
     rows = sorted(pl.read_parquet(scored.rollouts[0])["response_ids"].list.len().to_list())
     assert sum(rows[:5]) <= found["tokens"].item(0) <= sum(rows[-5:])
     correlations = found["rank_correlation"].to_list()
@@ -38,8 +35,8 @@ def test_a_sample_of_rollouts_is_asked_and_the_best_rule_stands_first(played: Se
     assert found["top_share"].item(0) > 0.5
 
 
-def test_all_rollouts_are_asked_where_more_are_wanted(played: Session) -> None:
-    scored, told = scored_round(played, 0), []
-    found = to_oracle(scored, ["q3"], 1000, first_student(played), "reverse_kl", told.append)
+def test_all_rollouts_are_asked_where_more_are_wanted(ran: Session) -> None:
+    scored, told = scored_round(ran, 0), []
+    found = to_oracle(scored, ["q3"], 1000, first_student(ran), "reverse_kl", told.append)
     assert sum(told) == 8
     assert found["tokens"].item() == scored.table().height

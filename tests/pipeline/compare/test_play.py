@@ -1,6 +1,5 @@
 """The comparison: shared first rounds, controls always there, nothing played twice."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,10 @@ QUIET = Reporter(quiet=True)
 Work = Callable[[Session], Any]
 
 
+def played_here(work: Work, config: RunConfig) -> Any:
+    return work(open_session(config))
+
+
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Play in this process, which saves the start of another; return the names of what played."""
@@ -34,7 +37,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def work_here(work: Work, config: RunConfig) -> Any:
         names.append(config.name)
-        return work(open_session(config))
+        return played_here(work, config)
 
     monkeypatch.setattr(playing, "_apart", work_here)
     return names
@@ -137,25 +140,20 @@ def test_the_teacher_is_asked_first_and_not_at_all_where_a_server_holds_it(
 
 
 def test_workers_make_what_one_makes_each_run_with_a_memory_of_its_own(
-    config: MakeConfig, asked: dict[str, object], tmp_path: Path
+    config: MakeConfig,
+    asked: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ballast = b"x" * (1 << 30)
     settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
     rows = [Row(ALL, 1.0), Row(RANDOM, 0.2)]
-    alone, teacher = compare(jobs_of(settings, rows, [0], QUIET), 1, QUIET)
+    together, teacher = compare(jobs_of(settings, rows, [0], QUIET), 2, QUIET)
     assert len(ballast) >> 20 < peak_memory(torch.device("cpu"))["peak_memory_mb"]
-    assert all(100 < o.peak_memory_mb < len(ballast) >> 20 for o in alone)
+    assert all(100 < o.peak_memory_mb < len(ballast) >> 20 for o in together)
     elsewhere = {"store": str(tmp_path / "s2"), "runs": str(tmp_path / "r2")}
     settings = settings.model_copy(update=elsewhere)
-    together, same_teacher = compare(jobs_of(settings, rows, [0], QUIET), 2, QUIET)
+    monkeypatch.setattr(playing, "_apart", played_here)
+    alone, same_teacher = compare(jobs_of(settings, rows, [0], QUIET), 1, QUIET)
     assert [o.accuracy for o in alone] == [o.accuracy for o in together]
     assert teacher == same_teacher
-
-
-def die(_: Session) -> None:
-    os._exit(9)
-
-
-def test_a_run_whose_process_is_killed_is_named(config: MakeConfig) -> None:
-    with pytest.raises(TipError, match=r"process of run mine was killed.*same command continues"):
-        playing._apart(die, config("mine"))

@@ -4,21 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tip.cli import app
 from tip.pipeline.plan.plan import plan_of
 from tip.pipeline.rounds.branching import branch
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import look_at, open_session
+from tip.pipeline.session import Session, look_at, open_session
 from tip.pipeline.show.plan import print_plan
-from tip.stages.models.card import read_card
-from tip.stages.models.load import load_model
-from tip.stages.models.settings import ModelSettings
-from tip.stages.models.size import shape_of
 from tip.storage.errors import ConfigError
 from typer.testing import CliRunner
 
-from ..conftest import PAIR, MakeConfig, numbers
+from ..conftest import MakeConfig, copied, numbers, played
+
+
+@pytest.fixture(scope="module")
+def ran(shared: MakeConfig) -> Session:
+    return played(shared(rounds=1))
 
 
 def planned(config: Any) -> Any:
@@ -42,46 +42,25 @@ def test_a_dry_run_of_nothing_estimates_and_writes_nothing(
     assert "memory on cpu" in out
 
 
-def test_a_plan_counts_the_shards_that_the_run_then_finds(config: MakeConfig) -> None:
-    played = open_session(config(rounds=1))
-    play(played)
+def test_a_plan_counts_the_shards_that_the_run_then_finds(ran: Session, config: MakeConfig) -> None:
+    copied(ran, config(rounds=1))
     plan = planned(config("large", rounds=2, rollout={"prompts": 96}))
     first, second = plan.rounds
     assert (first.shards, first.cached_rollouts, first.cached_scores) == (3, 2, 2)
     assert (second.cached_rollouts, second.cached_scores) == (None, None)
     assert planned(config(rounds=2)).rounds[0].trained
-    large = open_session(config("large", rounds=1, rollout={"prompts": 96}))
-    play(large)
+    large = played(config("large", rounds=1, rollout={"prompts": 96}))
     found = numbers(large, "rollout", "reused_tokens")[0]
-    assert found == numbers(played, "rollout", "tokens")[0]
+    assert found == numbers(ran, "rollout", "tokens")[0]
 
 
-def test_an_estimate_rests_on_what_the_store_holds(config: MakeConfig) -> None:
-    session = open_session(config(rounds=1))
-    play(session)
-    plan = planned(config("next", rounds=1, seed=5))
-    tokens = numbers(session, "rollout", "tokens")[0]
+def test_an_estimate_rests_on_what_the_store_holds(ran: Session, shared: MakeConfig) -> None:
+    plan = planned(shared("next", rounds=1, seed=5))
+    tokens = numbers(ran, "rollout", "tokens")[0]
     assert plan.rounds[0].tokens == pytest.approx(tokens, abs=1)
-    sizes = session.store.sizes()
+    sizes = ran.store.sizes()
     stored = sum(sizes[kind].bytes for kind in ("rollouts", "teacher", "tokens"))
     assert plan.rounds[0].bytes == pytest.approx(stored, rel=0.01)
-
-
-def test_a_plan_loads_no_weights_and_counts_them_from_their_headers(
-    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = ModelSettings(model=str(PAIR / "student"))
-    card = read_card(settings)
-    model = load_model(card, torch.device("cpu"), torch.float32)
-    assert shape_of(card).parameters == sum(p.numel() for p in model.model.parameters())
-
-    def refuse(*_: Any) -> None:
-        raise AssertionError("weights were loaded")
-
-    monkeypatch.setattr("tip.stages.holder.load_model", refuse)
-    plan = planned(config(score={"mode": "separate", "engine": "vllm"}, rollout={"engine": "vllm"}))
-    stages = [need.stage for need in plan.memory]
-    assert stages == ["rollout", "score (teacher)", "score (student)", "train"]
 
 
 def test_the_command_line_shows_the_plan_and_plays_nothing(
@@ -106,24 +85,24 @@ def test_the_command_line_shows_the_plan_and_plays_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_is_stored_is_not_to_be_made_again(config: MakeConfig) -> None:
-    play(open_session(config(rounds=1)))
-    plan = planned(config("other", rounds=1, select={"rule": "q3"}))
+def test_what_is_stored_is_not_to_be_made_again(ran: Session, shared: MakeConfig) -> None:
+    plan = planned(shared("other", rounds=1, select={"rule": "q3"}))
     assert (plan.tokens, plan.teacher_tokens, plan.bytes) == (0, 0, 0)
 
 
-def test_a_replay_is_planned_from_the_run_that_it_replays(config: MakeConfig) -> None:
-    played = open_session(config(rounds=2))
-    play(played)
+def test_a_replay_is_planned_from_the_run_that_it_replays(ran: Session, config: MakeConfig) -> None:
+    longer = copied(ran, config(rounds=2))
+    play(longer)
     plan = planned(config("again", rollout={"replay": "run"}))
     assert (plan.tokens, plan.teacher_tokens) == (0, 0)
-    assert [r.tokens for r in plan.rounds] == numbers(played, "rollout", "tokens")
+    made = numbers(longer, "rollout", "tokens")[1:]  # of the second start
+    assert [r.tokens for r in plan.rounds] == made
 
 
 def test_a_branch_is_planned_from_where_it_will_begin(
-    config: MakeConfig, capsys: pytest.CaptureFixture[str]
+    ran: Session, config: MakeConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    play(open_session(config(rounds=2)))
+    play(copied(ran, config(rounds=2)))
     settings = config("late", rounds=3, select={"rule": "q3"})
     shown(settings, "run@1")
     before = capsys.readouterr().out
@@ -135,14 +114,16 @@ def test_a_branch_is_planned_from_where_it_will_begin(
         assert "2/2 rolled out, 2/2 scored" in out
 
 
-def test_a_run_that_would_be_refused_has_no_plan(config: MakeConfig) -> None:
-    play(open_session(config(rounds=1)))
+def test_a_run_that_would_be_refused_has_no_plan(ran: Session, shared: MakeConfig) -> None:
     with pytest.raises(ConfigError, match="was started with"):
-        planned(config(train={"lr": 1e-5}))
+        planned(shared(train={"lr": 1e-5}))
 
 
-def test_a_joint_scoring_is_planned_with_both_models(config: MakeConfig) -> None:
-    sizes = {need.stage: need.bytes for need in planned(config()).memory}
-    apart = {n.stage: n.bytes for n in planned(config(score={"mode": "separate"})).memory}
-    assert sizes["score"] > apart["score (student)"]
-    assert sizes["score"] > apart["score (teacher)"]
+def test_looking_hashes_no_weights_and_a_plan_says_what_it_cannot_know(
+    ran: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    plan = planned(ran.config)
+    assert plan.unhashed == ("student", "teacher")
+    assert (plan.rounds[0].cached_rollouts, plan.rounds[0].cached_scores) == (None, None)
+    assert not (tmp_path / "empty").exists()

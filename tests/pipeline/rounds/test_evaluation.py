@@ -1,11 +1,9 @@
-"""An evaluation is shards: a kill costs a batch of them, and whole ones of before are found."""
+"""An evaluation is made once for all runs; a kill costs a batch; older versions' are found."""
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds import evaluation as module
 from tip.pipeline.rounds.evaluation import evaluate_works
 from tip.pipeline.rounds.single import evaluate_round, evaluate_teacher
@@ -13,28 +11,8 @@ from tip.pipeline.session import Session, open_session
 from tip.storage.columns import EVALUATION
 from tip.storage.tables import read_table
 
-from ..conftest import MakeConfig
-
-
-class Killed(BaseException):
-    """Stands for a process that ends."""
-
-
-class Killing(Reporter):
-    """Ends the process after so many answers."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__(quiet=True)
-        self.left = after
-
-    @contextmanager
-    def bar(self, title: str, total: int, unit: str) -> Any:
-        def tick(count: int) -> None:
-            self.left -= count
-            if self.left < 0:
-                raise Killed
-
-        yield tick
+from ..conftest import MakeConfig, numbers, played
+from ..killing import Killed, KillingReporter
 
 
 def shards(session: Session) -> int:
@@ -46,30 +24,13 @@ def test_a_kill_costs_the_batch_that_was_under_way(
 ) -> None:
     small = asked | {"batch_size": 32}
     whole = evaluate_round(open_session(config(evaluate=small, store=str(tmp_path / "w"))), 0)
-    session = open_session(config(evaluate=small), Killing(35))
+    session = open_session(config(evaluate=small), KillingReporter("evaluate", 35))
     with pytest.raises(Killed):
         evaluate_round(session, 0)
     assert shards(session) == 1  # 32 of 40 problems
     again = evaluate_round(open_session(config(evaluate=small)), 0)
     assert shards(session) == 2
     assert (again.accuracy, again.asked) == (whole.accuracy, whole.asked)
-
-
-def test_a_batch_spans_shards_and_is_generated_whole_where_some_are_missing(
-    config: MakeConfig, asked: dict[str, object]
-) -> None:
-    session = open_session(config(evaluate=asked))
-    first = evaluate_round(session, 0)
-    (work,) = evaluate_works(session, session.student(0))
-    assert [len(shard) for shard in work.shards] == [32, 8]
-    one, two = (made.artifact for made in work.found(session.store) or ())
-    session.store.remove("evaluation", two.key)
-    again = evaluate_round(open_session(config(evaluate=asked)), 0)
-    made = session.store.find("evaluation", two.key)
-    assert made is not None
-    assert made.content == two.content
-    assert session.store.find("evaluation", one.key) == one
-    assert again.accuracy == first.accuracy
 
 
 def test_an_evaluation_that_an_older_version_stored_whole_is_found(
@@ -102,3 +63,23 @@ def test_the_teacher_is_asked_the_same_and_recorded_apart(
     assert teacher.accuracy > student.accuracy
     assert (teacher.stage, student.stage) == ("evaluate teacher", "evaluate")
     assert teacher.asked == student.asked
+
+
+def test_an_evaluation_is_made_once_for_all_runs(config: MakeConfig, problems: Path) -> None:
+    asked = {
+        "source": str(problems / "held_out.jsonl"),
+        "template": "raw",
+        "temperature": 0,
+        "max_tokens": 64,
+        "verifier": "exact",
+        "reverse_kl": True,
+    }
+    first = played(config(evaluate=asked))
+    other = played(config("other", evaluate=asked, select={"rule": "random"}))
+    accuracies = numbers(first, "evaluate", "accuracy")
+    assert len(accuracies) == 2
+    assert accuracies[0] == numbers(other, "evaluate", "accuracy")[0]
+    shards = 2  # of 40 problems
+    assert len(list(first.store.list("evaluation"))) == 3 * shards
+    divergence = numbers(first, "evaluate", "reverse_kl")
+    assert divergence[1] < divergence[0]

@@ -5,29 +5,19 @@ from typing import Any
 
 import pytest
 from tip.pipeline.rounds.play import play
-from tip.pipeline.rounds.rollouts import gap_of
 from tip.pipeline.rounds.scores import Scores, _refuse_gross_sampling
 from tip.pipeline.session import Session, open_session
-from tip.pipeline.works.work import Made
+from tip.stages import holder as module
 from tip.storage.errors import DisagreementError
 from tip.storage.facts import EngineGap
 from tip.storage.store.artifacts import Artifact
 
-from ..conftest import MakeConfig, numbers
+from ..conftest import MakeConfig, artifacts, copied, numbers, played
 
 
-@pytest.fixture
-def ran(config: MakeConfig) -> Session:
-    session = open_session(config(rounds=1))
-    play(session)
-    return session
-
-
-def artifacts(session: Session, kind: str) -> list[Artifact]:
-    pointers = session.run.round(0)
-    assert pointers is not None
-    found = [session.store.find(kind, key) for key in pointers.of(kind)]
-    return [a for a in found if a is not None]
+@pytest.fixture(scope="module")
+def ran(shared: MakeConfig) -> Session:
+    return played(shared(rounds=1))
 
 
 def by_vllm(artifact: Artifact, **facts: Any) -> Artifact:
@@ -58,19 +48,6 @@ def test_an_engine_that_was_compared_and_another_student_are_left_alone(ran: Ses
     _refuse_gross_sampling(ran, ran.student(0), [rollouts], [far])  # of the embedded engine
 
 
-def test_a_gap_is_recorded_by_what_that_engine_made_now(ran: Session) -> None:
-    """One measured in an evaluation used to be recorded for rollouts of another engine."""
-    (artifact, *_) = artifacts(ran, "rollouts")
-    gap = EngineGap(mean=1e-6, rms=2e-6, tokens=9)
-    assert gap_of([(Made(artifact, fresh=True), None)]) == {}
-    assert gap_of([(Made(artifact, fresh=False), gap)]) == {}
-    assert gap_of([(Made(artifact, fresh=True), gap)]) == {
-        "engine_gap_mean": 1e-6,
-        "engine_gap_rms": 2e-6,
-        "engine_gap_tokens": 9,
-    }
-
-
 def test_a_pass_for_a_token_table_alone_is_on_the_ledger(ran: Session) -> None:
     teacher, tokens = artifacts(ran, "teacher"), artifacts(ran, "tokens")
     once = Scores(teacher, tokens, 0)
@@ -86,11 +63,27 @@ def test_a_pass_for_a_token_table_alone_is_on_the_ledger(ran: Session) -> None:
 def test_a_lost_table_is_made_again_and_its_teachers_pass_counted(
     ran: Session, config: MakeConfig
 ) -> None:
-    (lost, *_) = artifacts(ran, "tokens")
-    ran.store.remove("tokens", lost.key)
-    again = open_session(config(rounds=1))
+    again = copied(ran, config(rounds=1))
+    (lost, *_) = artifacts(again, "tokens")
+    again.store.remove("tokens", lost.key)
     play(again)
-    teacher = artifacts(ran, "teacher")[0].facts["teacher_tokens"]
+    teacher = artifacts(again, "teacher")[0].facts["teacher_tokens"]
     assert numbers(again, "score", "teacher_tokens_scored")[-1] == teacher
     own = numbers(again, "score", "teacher_tokens_own")
     assert own[-1] == own[0] + teacher
+
+
+def test_no_two_models_are_in_memory(config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = module.load_model, []
+    session = open_session(config(rounds=2, score={"mode": "separate"}))
+    holder = session.executor.holder  # type: ignore[attr-defined]
+
+    def load(card: Any, *rest: Any, **more: Any) -> Any:
+        seen.append(card.folder.name)
+        assert not holder._models, "another model is in memory"
+        return real(card, *rest, **more)
+
+    monkeypatch.setattr(module, "load_model", load)
+    play(session)
+    # round by round: student rolls out, teacher scores, student scores, student is trained
+    assert len(seen) == 8
