@@ -278,11 +278,15 @@ def cache_du(store: StoreRoot = "store") -> None:
 
 
 @cache_app.command("verify")
-def cache_verify(store: StoreRoot = "store") -> None:
-    """Read every part and compare it with its manifest; exit code 2 when one is damaged."""
-    from .pipeline.show.listing import verify_store
+def cache_verify(store: StoreRoot = "store", runs: Runs = "runs") -> None:
+    """Read everything and compare it with what was written; exit code 2 for what is damaged.
 
-    verify_store(store)
+    All parts of all artifacts, and the training states of the runs. What was made from something
+    damaged is listed, too: it may have been made after the damage.
+    """
+    from .pipeline.show.verify import verify_store
+
+    verify_store(store, runs)
 
 
 @cache_app.command("sweep")

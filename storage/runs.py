@@ -165,6 +165,11 @@ class RunFolder:
         older = path.with_name(f"{key}.safetensors")  # a file, as older versions wrote it
         return next((p for p in (path, older) if is_finished(p)), None)
 
+    def kept_states(self) -> list[Path]:
+        """Return where all finished training states and snapshots lie."""
+        paths = [p for folder in ("states", "work") for p in (self.path / folder).glob("*")]
+        return sorted(path for path in paths if is_finished(path))
+
     def share_state(self, source: Path) -> None:
         """Have another run's training state as well."""
         target = self.path / "states" / source.name

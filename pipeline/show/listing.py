@@ -75,7 +75,7 @@ def print_artifacts(root: str, kind: str | None) -> None:
         size, rows = count(artifact.bytes), count(artifact.rows)
         shown.add_row(artifact.kind, artifact.key, size, rows, _about(artifact))
     Console().print(shown)
-    _refuse_damage(root, damaged)
+    refuse_damage(root, damaged)
 
 
 def print_sizes(root: str) -> None:
@@ -89,28 +89,17 @@ def print_sizes(root: str) -> None:
     artifacts, total = (sum(getattr(s, n) for s in sizes.values()) for n in ("artifacts", "bytes"))
     shown.add_row("all", count(artifacts), count(total), "", "")
     Console().print(shown)
-    _refuse_damage(root, damaged)
+    refuse_damage(root, damaged)
 
 
-def verify_store(root: str) -> None:
-    """Read everything; raise `StoreError` when something is damaged."""
-    store, damaged, whole = existing_store(root), [], 0
-    for artifact in store.list(damaged=damaged):
-        wrong = store.verify(artifact)
-        damaged += wrong
-        whole += not wrong
-    _refuse_damage(root, damaged)
-    print(f"{whole} artifacts, all whole")
-
-
-def _refuse_damage(root: str, damaged: Sequence[str]) -> None:
+def refuse_damage(root: str, damaged: Sequence[str]) -> None:
     """Print what is damaged, and raise `StoreError` where anything is."""
     for text in damaged:
         print(text)
     if damaged:
         raise StoreError(
-            f"{root}: {len(damaged)} damaged, listed above; remove their folders and run again: "
-            "they are made anew"
+            f"{root}: {len(damaged)} damaged, or made from what is, listed above; remove their "
+            "folders and run again: they are made anew"
         )
 
 

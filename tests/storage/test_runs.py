@@ -164,6 +164,23 @@ def test_states_are_kept_by_key_as_folders_and_as_the_files_of_older_versions(
     assert sorted(p.name for p in (run.path / "work").iterdir()) == left
 
 
+def test_a_folder_is_held_by_one_and_what_a_kill_left_half_written_goes(run: RunFolder) -> None:
+    state = run.state_path("k")
+    state.mkdir(parents=True)
+    for name in ("state.safetensors.17.part", ".tmpAbCdEf", "state.safetensors"):
+        (state / name).touch()
+    other = RunFolder(run.path.parent, run.name)
+    with run.held(), run.held():
+        assert [p.name for p in state.iterdir()] == ["state.safetensors"]
+        with (
+            pytest.raises(StoreError, match=r"is being played by process \d+ on .*--name"),
+            other.held(),
+        ):
+            pass
+    with other.held():
+        pass
+
+
 def test_a_state_that_a_kill_has_left_unfinished_is_none(run: RunFolder) -> None:
     folder = run.state_path("k")
     folder.mkdir(parents=True)

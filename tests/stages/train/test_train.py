@@ -97,6 +97,7 @@ def run(
     key: str = "this training",
     autocast: torch.dtype = torch.float32,
     tick: Callable[[int], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
     **changes: Any,
 ) -> Result:
     """Train the student of a round."""
@@ -113,6 +114,7 @@ def run(
         snapshot=folder / "snapshot",
         key=key,
         tick=tick,
+        say=say,
     )
     return Result(student, state, totals)
 
@@ -269,6 +271,33 @@ def test_a_snapshot_of_another_training_or_a_damaged_one_is_not_gone_on_from(
     assert same_bits(weights(run(untied, tmp_path).student), expected)
     file.write_bytes(damaged)
     assert same_bits(weights(run(untied, tmp_path).student), expected)
+
+
+def test_a_snapshot_that_cannot_be_written_costs_a_line_and_no_step(
+    untied: Round, tmp_path: Path
+) -> None:
+    expected = run(untied, tmp_path / "clean")
+    (tmp_path / "snapshot").write_text("a file is in the way")
+    said: list[str] = []
+    result = run(untied, tmp_path, snapshot_seconds=0, say=said.append)
+    assert same_bits(weights(result.student), weights(expected.student))
+    assert [text.split(":")[0] for text in said] == ["note"] * 2
+    assert "no snapshot at step 1" in said[0]
+
+
+def test_a_damaged_snapshot_is_told_and_not_gone_on_from(untied: Round, tmp_path: Path) -> None:
+    expected = run(untied, tmp_path / "clean")
+    with pytest.raises(Killed):
+        run(untied, tmp_path, snapshot_seconds=0, tick=killing(2))
+    file = tmp_path / "snapshot" / FILE
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    said: list[str] = []
+    result = run(untied, tmp_path, say=said.append)
+    assert same_bits(weights(result.student), weights(expected.student))
+    assert len(said) == 1
+    assert "its numbers are not those that were written" in said[0]
 
 
 def test_no_snapshot_is_taken_before_its_time(untied: Round, tmp_path: Path) -> None:
