@@ -50,6 +50,7 @@ def ensure_training(
         TrainMetrics.model_validate(numbers),
     )
     session.run.point(number, checkpoint=made.artifact.key)
+    session.run.drop_snapshot(work.key)  # not before: a kill after the last step costs no step
     if made.fresh:  # a run that only looks at its first rounds still needs the states of its last
         _drop_old_states(session, number)
     return made.artifact
@@ -118,6 +119,7 @@ def ensure_state(session: Session, number: int) -> Path:
     start = ensure_state(session, number - 1) if number else None
     restore = RestoreWork(replace(work, start=start))
     session.executor.map([restore], f"round {number} train")
+    session.run.drop_snapshot(work.key)
     return work.state
 
 
