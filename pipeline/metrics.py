@@ -39,7 +39,8 @@ class Metrics(BaseModel):
         for paid, found, own in self.paid:
             mine = getattr(self, own)
             if mine is not None:
-                update |= {paid: mine, found: getattr(self, paid) + getattr(self, found) - mine}
+                whole = getattr(self, paid) + getattr(self, found)
+                update |= {paid: mine, found: max(0, whole - mine)}  # made twice: paid twice
         return self.model_copy(update=update)
 
 
@@ -72,7 +73,7 @@ class ScoreMetrics(Metrics):
     teacher_tokens_scored: int = 0
     """Tokens that the teacher read now, prompts included."""
     teacher_tokens_reused: int = 0
-    """Tokens whose signals were found."""
+    """Tokens that it would have read, had the signals not been found."""
     teacher_tokens_own: int | None = None
     """Of both, those that it read for this run, in whichever start."""
     reverse_kl: float | None = None

@@ -236,6 +236,10 @@ class RunFolder:
         """
         return self._metrics.read()
 
+    def drop_snapshot(self, key: str) -> None:
+        """Delete what a training left to go on from: it has been committed."""
+        shutil.rmtree(self.snapshot_path(key), ignore_errors=True)
+
     def keep_states(self, keys: Sequence[str]) -> None:
         """Delete all training states and snapshots but those of these keys."""
         for folder in ("states", "work"):
@@ -295,6 +299,9 @@ class RunView(RunFolder):
         return [*super().metrics(), *self._added]
 
     def share_state(self, source: Path) -> None:
+        """Do nothing."""
+
+    def drop_snapshot(self, key: str) -> None:
         """Do nothing."""
 
     def keep_states(self, keys: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from ...storage.runs import RunFolder
 from ..config.run import RunConfig
 from ..executors.finder import LackingError
 from ..executors.own_process import in_own_process
+from ..inputs import Inputs
 from ..metrics import by_round, costs
 from ..progress import Reporter
 from ..rounds.play import play
@@ -81,6 +82,12 @@ def _each(
 ) -> list[Any]:
     """Return what `work` gives for each run, doing only what is not in the store."""
     results = [_found(work, config) if _has_ended(config) else None for config in configs]
+    if any(r is None and _has_ended(c) for r, c in zip(results, configs, strict=True)):
+        # perhaps only since its weights were never hashed here: whoever plays has to
+        for config in configs:
+            inputs = Inputs(config, Reporter(quiet=True))
+            _ = inputs.student_card, inputs.teacher_card
+        results = [_found(work, c) if _has_ended(c) else None for c in configs]
     missing = [place for place, result in enumerate(results) if result is None]
     tick(len(configs) - len(missing))
     with ThreadPoolExecutor(workers) as pool:

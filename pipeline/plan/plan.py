@@ -46,6 +46,8 @@ class RoundPlan:
 
     def missing(self, total: int, cached: int | None) -> int:
         """Return what of a total is still to be made, by the share of shards that are there."""
+        if cached is None and self.trained:
+            return 0
         return round(total * (1 - (cached or 0) / self.shards))
 
 

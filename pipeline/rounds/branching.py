@@ -8,6 +8,7 @@ import re
 import secrets
 from dataclasses import replace
 
+from ...stages.train.state import check_state
 from ...storage.errors import ConfigError
 from ...storage.runs import Branch, RoundPointers, RunFolder, RunRecord, RunView
 from ..config.run import RunConfig
@@ -40,6 +41,7 @@ def _branch(session: Session, origin: str) -> None:
     try:
         pointers = parent.round(shared - 1) or RoundPointers()
         state = ensure_state(session.of(parent), shared - 1, str(pointers.checkpoint))
+        check_state(state)  # a damaged one would be met when half of a round has been paid for
     finally:
         session.executor.close()
     run.save(

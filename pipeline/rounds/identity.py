@@ -11,7 +11,7 @@ from ...stages.select.check import check_selection
 from ...stages.select.rulebook import load_rule
 from ...storage.errors import ConfigError
 from ...storage.keys import key_of
-from ...storage.runs import RunRecord
+from ...storage.runs import RunFolder, RunRecord
 from ..config.run import RunConfig
 from ..config.same import same_run
 from ..config.toml import make_config
@@ -42,6 +42,7 @@ def check(session: Session) -> dict[str, str]:
     session.inputs.check()
     named = content(session)
     before = session.run.about()
+    _refuse_half_a_branch(session.run, before)
     if before is None or not any(session.run.rounds()):
         return named
     run, runs = session.run.name, session.config.runs
@@ -63,6 +64,16 @@ def check(session: Session) -> dict[str, str]:
                 f"changed since it was started: bring the old one back, or {way_out}"
             )
     return named
+
+
+def _refuse_half_a_branch(run: RunFolder, record: RunRecord | None) -> None:
+    """Raise `ConfigError` for a branch that was stopped before it had all that it shares."""
+    began = None if record is None else record.branch
+    if began is not None and run.round(began.rounds - 1) is None:
+        raise ConfigError(
+            f"run {run.name} began to branch off {began.run}@{began.rounds} and was stopped: start "
+            f"it again with --from {began.run}@{began.rounds}, or delete {run.path} to begin anew"
+        )
 
 
 def content(session: Session) -> dict[str, str]:

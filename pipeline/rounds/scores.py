@@ -29,22 +29,17 @@ class Scores:
     teacher: list[Artifact]
     tokens: list[Artifact]
     scored: int
-    """Tokens that the teacher read now (prompts included); the others were found."""
-
-    @property
-    def read(self) -> int:
-        """Return the tokens that the teacher read for these shards, now or before."""
-        return self._read_by(None, everybody=True)
+    """Tokens that the teacher read now (prompts included)."""
+    reused: int
+    """Tokens that it would have read, had the signals not been found."""
 
     def read_for(self, run: str | None) -> int:
-        """Return those of them that were read for a run. run: its identity."""
-        return self._read_by(run, everybody=False)
-
-    def _read_by(self, run: str | None, *, everybody: bool) -> int:
+        """Return the tokens that the teacher read for a run, in whichever start. run: its id."""
         facts = [TeacherFacts.of(a) for a in self.teacher]
-        again = [TokensFacts.of(a) for a in self.tokens]
-        counts = [(f.made_by, f.teacher_tokens or 0) for f in (*facts, *again)]
-        return sum(count for made_by, count in counts if everybody or made_by == run)
+        counts = [f.teacher_tokens for f in facts if f.made_by == run]
+        return sum(counts) + sum(
+            _read_for_table(f) for f in map(TokensFacts.of, self.tokens) if f.made_by == run
+        )
 
 
 def ensure_scores(
@@ -58,8 +53,8 @@ def ensure_scores(
     report(
         session,
         watch,
-        f"{scores.read:,} teacher tokens: {scores.scored:,} scored, "
-        f"{metrics.teacher_tokens_reused:,} reused; reverse KL {metrics.reverse_kl:.4f} nats, "
+        f"{scores.scored + scores.reused:,} teacher tokens: {scores.scored:,} scored, "
+        f"{scores.reused:,} reused; reverse KL {metrics.reverse_kl:.4f} nats, "
         f"{metrics.entries:.1f} entries and {metrics.bytes_per_token:.0f} bytes a token"
         + (f", {lost:.2%} of the student's mass lost" if lost >= LOST_TO_TELL else ""),
         metrics,
@@ -96,11 +91,7 @@ def score_shards(
         signals = [each.artifact for each in teacher]
         works = tokens_works(session, student, rollouts, signals)
         tokens = [only for (only,) in session.executor.map(works, f"{title} (student)")]
-    return Scores(
-        [each.artifact for each in teacher],
-        [each.artifact for each in tokens],
-        _read_now(teacher, tokens),
-    )
+    return _scores(teacher, tokens)
 
 
 def score_works(
@@ -143,10 +134,24 @@ def mean_over_tokens(tables: Sequence[Artifact], name: str) -> float:
     return float(np.average([getattr(f, name) for f in facts], weights=weights))
 
 
-def _read_now(teacher: Sequence[Made], tokens: Sequence[Made]) -> int:
-    fresh = [TeacherFacts.of(each.artifact) for each in teacher if each.fresh]
-    again = [TokensFacts.of(each.artifact) for each in tokens if each.fresh]
-    return sum(f.teacher_tokens or 0 for f in (*fresh, *again))
+def _scores(teacher: Sequence[Made], tokens: Sequence[Made]) -> Scores:
+    """Return what was found or made, a shard each, with what its signals cost now and saved."""
+    scored = reused = 0
+    for signals, table in zip(teacher, tokens, strict=True):
+        whole = TeacherFacts.of(signals.artifact).teacher_tokens
+        now = whole if signals.fresh else 0
+        now += _read_for_table(TokensFacts.of(table.artifact)) if table.fresh else 0
+        scored += now
+        reused += max(0, whole - now)
+    return Scores([m.artifact for m in teacher], [m.artifact for m in tokens], scored, reused)
+
+
+def _read_for_table(facts: TokensFacts) -> int:
+    """Return the tokens that the teacher read for a token table alone.
+
+    Versions that kept nobody's name beside it meant the pass that gave both tables.
+    """
+    return 0 if facts.made_by is None else facts.teacher_tokens or 0
 
 
 def _metrics(session: Session, number: int, scores: Scores) -> ScoreMetrics:
@@ -162,7 +167,7 @@ def _metrics(session: Session, number: int, scores: Scores) -> ScoreMetrics:
             "round": number,
             "stage": "score",
             "teacher_tokens_scored": scores.scored,
-            "teacher_tokens_reused": scores.read - scores.scored,
+            "teacher_tokens_reused": scores.reused,
             "teacher_tokens_own": scores.read_for(session.run.id),
             "tokens": tokens,
             "entries": sum(TeacherFacts.of(a).entries for a in scores.teacher) / tokens,

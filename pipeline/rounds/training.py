@@ -51,6 +51,7 @@ def ensure_training(
         TrainMetrics.model_validate(numbers),
     )
     session.run.point(number, checkpoint=made.artifact.key)
+    session.run.drop_snapshot(work.key)  # not before: a kill after the last step costs no step
     if made.fresh:  # a run that only looks at its first rounds still needs the states of its last
         _drop_old_states(session, number)
     return made.artifact
@@ -116,6 +117,7 @@ def ensure_state(session: Session, number: int, key: str) -> Path:
         restore = RestoreWork(replace(work, start=state))
         with owner.run.held():
             owner.executor.map([restore], f"round {number} train")
+            owner.run.drop_snapshot(work.key)
         if place and state is not None:
             drop_state(state)  # made here on the way to a later one
         state = work.state

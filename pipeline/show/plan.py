@@ -21,9 +21,10 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
     for line in plan.rounds:
         rounds.add_row(*_round(line))
     console.print(rounds)
+    most = "at most " if plan.unhashed else ""
     console.print(
         f"estimates: {plan.response_tokens:.0f} tokens a response ({plan.basis}); still to be "
-        f"made: {count(plan.tokens)} generated tokens, {count(plan.teacher_tokens)} teacher "
+        f"made: {most}{count(plan.tokens)} generated tokens, {count(plan.teacher_tokens)} teacher "
         f"tokens, {size(plan.bytes)}, and checkpoints beside",
         soft_wrap=True,
     )

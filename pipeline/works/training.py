@@ -16,7 +16,7 @@ from ...stages.train.data import load_training_data
 from ...stages.train.drift import drift
 from ...stages.train.export import export
 from ...stages.train.settings import TrainSettings
-from ...stages.train.state import drop_state, state_about
+from ...stages.train.state import state_about
 from ...stages.train.train import train, train_inputs
 from ...storage.errors import StoreError
 from ...storage.facts import CheckpointFacts
@@ -88,9 +88,7 @@ class TrainWork:
                 update["probe"] = {probe_key(as_arrays(self.probes)): self._probe(trained)}
             return facts.model_copy(update=update).dump()
 
-        made = Made(*store.ensure("checkpoint", self.inputs(), make))
-        drop_state(self.snapshot)  # not before: a kill while it was exported has cost no step
-        return (made,)
+        return (Made(*store.ensure("checkpoint", self.inputs(), make)),)
 
     def train(
         self, holder: Holder, store: Store, tick: Tick
@@ -150,7 +148,6 @@ class RestoreWork:
     def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
         """Train again from stored signals; nothing is committed."""
         self.training.train(holder, store, tick)
-        drop_state(self.training.snapshot)
         return ()
 
 

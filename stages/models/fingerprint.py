@@ -23,6 +23,7 @@ from .code import code_hashes
 _IGNORED_CONFIG = frozenset(
     {"transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"}
 )
+_hashed: dict[str, str] = {}  # what this process hashed, also where no file can be written
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 
 
@@ -88,8 +89,11 @@ def _remembered(folder: Path) -> str | None:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         return None
+    memo = _memo(files)
+    if memo.name in _hashed:
+        return _hashed[memo.name]
     with contextlib.suppress(OSError):
-        remembered = _memo(files).read_text()
+        remembered = memo.read_text()
         if len(remembered) == _DIGEST_LENGTH:  # a machine that lost power may leave it empty
             return remembered
     return None
@@ -105,6 +109,7 @@ def _weights(folder: Path, *, remember: bool) -> str:
     digest = hashlib.sha256(canonical(tensors).encode()).hexdigest()
     if not remember:
         return digest
+    _hashed[memo.name] = digest
     with contextlib.suppress(OSError):  # a memory aid: a read-only home costs time, nothing else
         memo.parent.mkdir(parents=True, exist_ok=True)
         beside = memo.with_suffix(f".{os.getpid()}")

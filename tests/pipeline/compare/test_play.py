@@ -16,6 +16,7 @@ from tip.pipeline.config.run import RunConfig
 from tip.pipeline.progress import Reporter, peak_memory
 from tip.pipeline.session import Session, look_at, open_session
 from tip.pipeline.show.compare import write
+from tip.stages.models import fingerprint
 from tip.storage.errors import ConfigError, TipError
 from tip.storage.runs import RunFolder
 
@@ -137,6 +138,25 @@ def test_the_teacher_is_asked_first_and_not_at_all_where_a_server_holds_it(
     with pytest.raises(TipError, match="stop"):
         compare([Job(Row(ALL, 1.0), 0, served)], 1, QUIET)
     assert order == ["_ask_teacher", "_play"]
+
+
+def test_where_weights_were_never_hashed_here_they_are_and_nothing_is_played_again(
+    config: MakeConfig,
+    asked: dict[str, object],
+    here: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    jobs = jobs_of(settings, [Row(ALL, 1.0)], [0], QUIET)
+    first = compare(jobs, 1, QUIET)
+    here.clear()
+    before = everything(settings)
+    monkeypatch.setattr(fingerprint, "_hashed", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert compare(jobs, 1, QUIET) == first
+    assert here == []
+    assert everything(settings) == before
 
 
 def test_workers_make_what_one_makes_each_run_with_a_memory_of_its_own(

@@ -10,6 +10,7 @@ from tip.pipeline.rounds.branching import branch
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session, look_at, open_session
 from tip.pipeline.show.plan import print_plan
+from tip.stages.models import fingerprint
 from tip.storage.errors import ConfigError
 from typer.testing import CliRunner
 
@@ -123,7 +124,9 @@ def test_looking_hashes_no_weights_and_a_plan_says_what_it_cannot_know(
     ran: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr(fingerprint, "_hashed", {})
     plan = planned(ran.config)
     assert plan.unhashed == ("student", "teacher")
     assert (plan.rounds[0].cached_rollouts, plan.rounds[0].cached_scores) == (None, None)
+    assert (plan.rounds[0].trained, plan.tokens, plan.teacher_tokens) == (True, 0, 0)
     assert not (tmp_path / "empty").exists()

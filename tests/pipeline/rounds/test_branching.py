@@ -60,6 +60,21 @@ def test_a_run_that_was_refused_before_its_first_round_can_begin_as_a_branch(
     assert numbers(played(refused), "rollout", "round") == [2]
 
 
+@pytest.mark.parametrize("pointers", [0, 1])
+def test_a_branch_that_was_stopped_before_it_was_whole_is_begun_again(
+    origin: Session, shared: MakeConfig, pointers: int
+) -> None:
+    settings = shared(f"half{pointers}", rounds=3, select={"rule": "random"})
+    branch(open_session(settings), "run@2")
+    run = open_session(settings).run
+    for number in range(pointers, 2):
+        (run.path / "rounds" / f"{number:04d}.json").unlink()
+    with pytest.raises(ConfigError, match=r"stopped: start it again with --from run@2, or delete"):
+        played(settings)
+    branch(open_session(settings), "run@2")
+    assert numbers(played(settings), "rollout", "round") == [2]
+
+
 def test_a_branch_of_a_branch_finds_the_run_that_its_rounds_belong_to(
     origin: Session, shared: MakeConfig
 ) -> None:

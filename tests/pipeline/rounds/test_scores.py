@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from tip.pipeline.rounds.play import play
-from tip.pipeline.rounds.scores import Scores, _refuse_gross_sampling
+from tip.pipeline.rounds.scores import _refuse_gross_sampling, _scores
 from tip.pipeline.session import Session, open_session
+from tip.pipeline.works.work import Made
 from tip.stages import holder as module
 from tip.storage.errors import DisagreementError
 from tip.storage.facts import EngineGap
@@ -50,14 +51,27 @@ def test_an_engine_that_was_compared_and_another_student_are_left_alone(ran: Ses
 
 def test_a_pass_for_a_token_table_alone_is_on_the_ledger(ran: Session) -> None:
     teacher, tokens = artifacts(ran, "teacher"), artifacts(ran, "tokens")
-    once = Scores(teacher, tokens, 0)
+    paid = numbers(ran, "score", "teacher_tokens_scored")[0]
     read = teacher[0].facts["teacher_tokens"]
     again = replace(tokens[0], facts=tokens[0].facts | {"teacher_tokens": read, "made_by": "me"})
-    twice = Scores(teacher, [again, *tokens[1:]], read)
-    assert once.read == numbers(ran, "score", "teacher_tokens_scored")[0]
-    assert twice.read == once.read + read
-    assert (once.read_for("me"), twice.read_for("me")) == (0, read)
-    assert twice.read_for(ran.run.id) == once.read
+    signals, others = [Made(a, fresh=False) for a in teacher], [Made(a, False) for a in tokens[1:]]
+    twice = _scores(signals, [Made(again, fresh=True), *others])
+    assert (twice.scored, twice.reused) == (read, paid - read)
+    assert (twice.read_for("me"), twice.read_for(ran.run.id)) == (read, paid)
+    # what that pass cost is nothing that a later run is spared
+    later = _scores(signals, [Made(again, fresh=False), *others])
+    assert (later.scored, later.reused) == (0, paid)
+
+
+def test_older_tables_name_the_pass_that_gave_both_and_it_counts_once(ran: Session) -> None:
+    teacher, tokens = artifacts(ran, "teacher"), artifacts(ran, "tokens")
+    older = [
+        replace(table, facts=table.facts | {"teacher_tokens": signals.facts["teacher_tokens"]})
+        for signals, table in zip(teacher, tokens, strict=True)
+    ]
+    found = _scores([Made(a, False) for a in teacher], [Made(a, False) for a in older])
+    paid = numbers(ran, "score", "teacher_tokens_scored")[0]
+    assert (found.scored, found.reused, found.read_for(ran.run.id)) == (0, paid, paid)
 
 
 def test_a_lost_table_is_made_again_and_its_teachers_pass_counted(

@@ -107,7 +107,7 @@ def test_each_engine_is_fresh_and_its_gap_is_on_record(ran: Session) -> None:
     assert len(list(ran.store.list("reference"))) == 1
     probes = probe_sequences(ran.inputs.everything_asked())
     moved = [
-        reference_logprobs(load_model(s.card, ran.device, torch.float32), probes)
+        reference_logprobs(ran.executor.holder.model(s), probes)  # type: ignore[attr-defined]
         for s in (ran.student(0), ran.student(1))
     ]
     stale = np.abs(moved[0] - moved[1]).mean()

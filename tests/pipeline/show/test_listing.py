@@ -71,9 +71,7 @@ def test_a_damaged_manifest_is_told_after_all_that_is_whole(
     path = tmp_path / "probe" / damaged.key[:2] / damaged.key / "manifest.json"
     path.unlink()
     path.write_text("{")
-    with pytest.raises(
-        StoreError, match="1 damaged, or made from what is"
-    ) as caught:
+    with pytest.raises(StoreError, match="1 damaged, or made from what is") as caught:
         look(str(tmp_path))
     assert "\n" not in str(caught.value)
     shown = capsys.readouterr().out

@@ -106,7 +106,7 @@ def uneven(ids: list[int], counts: list[int]) -> tuple[list[int], list[int]]:
 def test_an_engine_that_knows_every_id_gives_the_teachers_own_table(
     made: Shard, given: bool, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tip.stages.score.engine._ROWS", rows)
+    monkeypatch.setattr("tip.stages.score.by_engine._ROWS", rows)
     rollouts = with_top(made.rollouts, uneven)
     expected, _ = score_teacher(
         load(made.teacher), rollouts, score_settings(), student_vocabulary=VOCABULARY

@@ -134,7 +134,7 @@ def test_a_server_that_is_away_is_told_of_once_with_the_reason(served: Served) -
 
 def test_requests_under_way_are_cut_off_when_nobody_waits(served: Served) -> None:
     asked = client(served, parallel=2)
-    served.slow_seconds, served.faults = 5, [None, "slow", "slow"]
+    served.slow_seconds, served.faults = 30, [None, "slow", "slow"]
     begin = time.monotonic()
 
     def fail() -> None:
@@ -144,4 +144,4 @@ def test_requests_under_way_are_cut_off_when_nobody_waits(served: Served) -> Non
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 25
