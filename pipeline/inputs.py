@@ -4,6 +4,7 @@ Everything is made once, when first asked for. Looking (`look`) hashes and downl
 card then says nothing of weights that were never hashed here.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..stages.models.device import resolve_device, resolve_dtype
 from ..stages.models.served import read_served_card
 from ..stages.models.vocabulary import check_compatible
 from ..stages.models.weights import Weights
-from ..stages.prompts.order import round_prompts, shards
+from ..stages.prompts.order import all_rounds, shards
 from ..stages.prompts.render import Prompt, needed_columns, render_prompts
 from ..stages.prompts.settings import TextSettings
 from ..storage.errors import ConfigError
@@ -28,6 +29,7 @@ class Inputs:
 
     def __init__(self, config: RunConfig, reporter: Reporter, *, look: bool = False) -> None:
         self._config, self._reporter, self._look = config, reporter, look
+        self._cut: list[list[int]] = []  # the rounds cut so far, each a list of places of prompts
 
     def of(self, config: RunConfig) -> "Inputs":
         """Return what is known of another config, found as this is."""
@@ -114,10 +116,15 @@ class Inputs:
 
     def round(self, number: int) -> list[Prompt]:
         """Return the prompts of a round, in order."""
+        while len(self._cut) <= number:
+            self._cut.append(next(self._rounds))
+        return [self.prompts[i] for i in self._cut[number]]
+
+    @cached_property
+    def _rounds(self) -> Iterator[list[int]]:
         config = self._config
-        size = config.rollout.prompts
-        chosen = round_prompts([p.hash for p in self.prompts], size, number, config.data_seed)
-        return [self.prompts[i] for i in chosen]
+        hashes = [p.hash for p in self.prompts]
+        return all_rounds(hashes, config.rollout.prompts, config.data_seed)
 
     def round_shards(self, number: int) -> list[tuple[Prompt, ...]]:
         """Return the prompts of a round, cut into shards."""

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..storage.errors import StoreError
 
 
 class Metrics(BaseModel):
@@ -192,10 +194,18 @@ def by_round(lines: Iterable[Mapping[str, Any]]) -> dict[int, RoundMetrics]:
     asked = _last_asked(lines)
     out: dict[int, RoundMetrics] = defaultdict(RoundMetrics)
     for line in lines:
-        stage = line["stage"]
+        stage = line.get("stage")
         if stage == "evaluate" and "asked" in line and line["asked"] != asked:
             continue
-        read = _KINDS.get(stage, Metrics).model_validate(line)
+        try:
+            read = _KINDS.get(str(stage), Metrics).model_validate(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(step) for step in first["loc"])
+            raise StoreError(
+                f"metrics.jsonl: a line of stage {stage!r} has an unusable {where} ({first['msg']}); "
+                "remove that line: the stage is found in the store and told again"
+            ) from error
         of_round = out[read.round]
         if stage in RoundMetrics.__dataclass_fields__:
             setattr(of_round, stage, read.over_all_starts(getattr(of_round, stage)))

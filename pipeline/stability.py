@@ -13,14 +13,15 @@ from .metrics import ByRound
 # built-in pair every run that collapsed went beyond it, and none that ended as well as all tokens
 # (docs/RESULTS.md): one round's mean fluctuates by up to a half of the first.
 GROWTH = 1.5
+FLOOR = 0.01  # nats a token: models that near to each other have nothing worth an alarm to lose
 
 
 def lost_ground(rounds: ByRound, number: int) -> tuple[int, float, float] | None:
     """Return (best round, its reverse KL, that of round `number`) on unselected tokens, or None.
 
-    None unless it has grown to more than `GROWTH` times that of the best round before, and of all
-    tokens in the first round. rounds: as `metrics.by_round` gives them; KL in nats a
-    token.
+    None unless it has grown beyond `FLOOR`, and to more than `GROWTH` times that of the best round
+    before and of all tokens in the first round. rounds: as `metrics.by_round` gives them; KL in
+    nats a token.
     """
     known = {
         n: of_round.select.unselected_reverse_kl
@@ -34,7 +35,7 @@ def lost_ground(rounds: ByRound, number: int) -> tuple[int, float, float] | None
     first = rounds[min(before)].score
     started = None if first is None else first.reverse_kl
     started = before[min(before)] if started is None else started
-    if now <= GROWTH * max(before[best], started):
+    if now <= max(FLOOR, GROWTH * max(before[best], started)):
         return None
     return best, before[best], now
 

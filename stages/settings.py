@@ -1,7 +1,8 @@
 """What the settings of all stages have in common: frozen, strict, and marked for keys.
 
 Each stage's own settings stand in its `settings.py`, the one home of every default. An unknown name
-is refused. Units stand in the text below each field. No torch is imported: a config is read and
+is refused, and so is infinity; a file's values are read strictly (`make_config`): `true` is no
+number. Units stand in the text below each field. No torch is imported: a config is read and
 checked on any machine.
 
 Every field decides one of three things, and a mark says which:
@@ -40,7 +41,9 @@ BY_CONTENT = Mark("by content")
 class Settings(BaseModel):
     """Base of all sections."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def key(self) -> dict[str, Any]:
         """Return what a stage's key holds of these settings by themselves, as JSON has it."""

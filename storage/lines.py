@@ -60,8 +60,11 @@ class JsonLines:
 
     def _take(self, text: bytes) -> None:
         try:
-            self._lines.append(json.loads(text))
-        except ValueError as error:
+            line = json.loads(text)
+            if not isinstance(line, dict):
+                raise ValueError("expected an object")
+            self._lines.append(line)
+        except (ValueError, RecursionError) as error:
             if not _is_cut(text, error):
                 raise StoreError(
                     f"{self.path}, line {self._count + 1}: damaged ({error}); remove that line: "
@@ -72,7 +75,7 @@ class JsonLines:
         self._count += 1
 
 
-def _is_cut(text: bytes, error: ValueError) -> bool:
+def _is_cut(text: bytes, error: Exception) -> bool:
     """Tell whether a line that does not parse only lacks its end, as a kill leaves it.
 
     A whole line begins and ends with a brace. A cut one may end with the brace of an inner object,

@@ -8,9 +8,12 @@ inside `WITH x AS (COPY ...) SELECT ...`, which counts as one SELECT. So users' 
 SELECT *and* runs as a subquery or a view, where DuckDB refuses whatever writes.
 """
 
+import json
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,16 +28,26 @@ from .scratch import scratch
 Parts = Sequence[Path] | Mapping[int, Sequence[Path]]
 
 _BATCH_ROWS = 1 << 17
+_SAMPLE = "TABLESAMPLE"
+# Words that DuckDB reads as a clock where no column has the name, and functions of today.
+_CLOCKS = frozenset(
+    {"age", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
+)
 
 
 @contextmanager
 def locked_connection(
-    paths: Iterable[Path], *, threads: int = 0, memory_gb: float | None = None
+    paths: Iterable[Path],
+    *,
+    threads: int = 0,
+    memory_gb: float | None = None,
+    seconds: float | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a connection that can read `paths` and nothing else.
 
     `threads` 0 takes all cores; `memory_gb` limits DuckDB's own memory, beyond which it spills
-    into a temporary folder (TMPDIR) that is gone afterwards.
+    into a temporary folder (TMPDIR) that is gone afterwards; after `seconds` a question is broken
+    off. Ctrl-C is `KeyboardInterrupt`, for which DuckDB has a word of its own.
     """
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
@@ -52,9 +65,30 @@ def locked_connection(
             connection.execute("SET allowed_paths = " + _list([str(path) for path in paths]))
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
-            yield connection
+            with _limited(connection, seconds):
+                yield connection
+        except RuntimeError as error:
+            if str(error) != "Query interrupted":
+                raise
+            raise KeyboardInterrupt from error
         finally:
             connection.close()
+
+
+@contextmanager
+def _limited(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[None]:
+    """Interrupt whatever a connection is doing after some time."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 @contextmanager
@@ -97,11 +131,11 @@ def add_rollouts_view(connection: duckdb.DuckDBPyConnection, name: str, parts: P
     add_view(connection, name, parts, narrow(ROLLOUTS))
 
 
-def one_select(sql: str, name: str = "SQL") -> str:
+def one_select(sql: str, name: str = "SQL", *, steady: bool = False) -> str:
     """Return the text of the only statement of `sql`, a SELECT, without its semicolon.
 
-    Raises `InputError` that says what was found instead. Passing it does not make SQL harmless:
-    run it with `ask`, or inside a view.
+    steady: refuse what does not depend on the tables alone. Raises `InputError` that says what was
+    found instead. Passing it does not make SQL harmless: run it with `ask`, or inside a view.
     """
     try:
         statements = duckdb.extract_statements(sql)
@@ -111,16 +145,68 @@ def one_select(sql: str, name: str = "SQL") -> str:
     if kinds != ["SELECT"]:
         found = " and ".join(kinds) if kinds else "nothing"
         raise InputError(f"{name}: expected exactly one SELECT, found {found}")
+    if steady:
+        _refuse_unsteady(sql, name)
     return statements[0].query.strip().rstrip("; \n")
 
 
 def one_expression(sql: str, name: str) -> str:
-    """Return `sql`, which must be a single SQL expression. Raises `InputError` otherwise."""
+    """Return `sql`, which must be a single SQL expression that depends on the tables alone.
+
+    Raises `InputError` otherwise.
+    """
     try:
         duckdb.SQLExpression(sql)
     except duckdb.Error as error:
         raise InputError(f"{name}: expected one SQL expression: {first_line(error)}") from error
+    _refuse_unsteady(f"SELECT (\n{sql}\n)", name)
     return sql
+
+
+def _refuse_unsteady(select: str, name: str) -> None:
+    """Raise `InputError` for chance, clocks and the like: another answer under the same key."""
+    with duckdb.connect(":memory:") as connection:
+        (text,) = connection.execute("SELECT json_serialize_sql(?)", [select]).fetchall()[0]
+    found = sorted({*_names_in(json.loads(text))} & (_unsteady() | {_SAMPLE}))
+    if found:
+        raise InputError(
+            f"{name}: `{found[0]}` gives another answer each time, and what is selected is stored "
+            "under a key that says how: use the columns of the tables, and a rule that draws "
+            "(`tip rules`) where chance is wanted"
+        )
+
+
+def _names_in(query: Any) -> Iterator[str]:
+    """Give the names of all functions in a parsed query, and `_SAMPLE` where it samples."""
+    left = [query]
+    while left:
+        node = left.pop()
+        if isinstance(node, list):
+            left += node
+        if not isinstance(node, dict):
+            continue
+        left += node.values()
+        if "function_name" in node:
+            yield str(node["function_name"]).lower()
+        if node.get("class") == "COLUMN_REF":
+            yield from {name.lower() for name in node["column_names"]} & _CLOCKS
+        if node.get("sample"):
+            yield _SAMPLE
+
+
+@cache
+def _unsteady() -> frozenset[str]:
+    """Return the functions whose answer is not that of their arguments, in lower case.
+
+    DuckDB calls them volatile, or steady within one query and takes no argument, as a clock does.
+    """
+    with duckdb.connect(":memory:") as connection:
+        rows = connection.execute("""
+            SELECT DISTINCT lower(function_name) FROM duckdb_functions()
+            WHERE stability = 'VOLATILE'
+                OR stability = 'CONSISTENT_WITHIN_QUERY' AND len(parameters) = 0
+        """).fetchall()
+    return frozenset(name for (name,) in rows) | _CLOCKS
 
 
 def ask(sql: str, tokens: Parts, rollouts: Parts = (), *, name: str = "SQL") -> pa.Table:
@@ -156,6 +242,10 @@ def users_sql(
     """
     try:
         yield
+    except duckdb.InterruptException as error:
+        raise InputError(
+            f"{name}: took longer than `timeout_seconds` allows: make it simpler, or raise that"
+        ) from error
     except duckdb.OutOfMemoryException as error:
         raise InputError(
             f"{name}: needs more memory than `memory_gb` allows: {first_line(error)}"

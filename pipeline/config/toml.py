@@ -5,6 +5,7 @@ whole. No model and no GPU is needed to read a config.
 """
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -37,9 +38,13 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
 
 
 def make_config(values: dict[str, Any], where: str) -> RunConfig:
-    """Return the config of plain values, or raise `ConfigError` naming `where`."""
+    """Return the config of plain values, or raise `ConfigError` naming `where`.
+
+    Each value must have its field's own type: `true` is no number, and 2.0 no count. As JSON, so
+    that a list serves as a tuple.
+    """
     try:
-        return RunConfig.model_validate(values)
+        return RunConfig.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first(error)}") from error
 

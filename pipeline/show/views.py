@@ -5,6 +5,9 @@
 
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
+from ...storage.errors import TipError
 from ...storage.runs import RunFolder, run_names
 from ..metrics import ByRound, RoundMetrics, by_round
 
@@ -33,7 +36,8 @@ class RoundLine:
 class RunLine:
     """A run: what it selects, how far it is, what it came to last.
 
-    trained, rounds: rounds that are trained, of all that the config asks for.
+    trained, rounds: rounds that are trained, of all that the config asks for. damage: what is wrong
+    with its folder; then nothing else is known.
     """
 
     run: str
@@ -43,6 +47,7 @@ class RunLine:
     rounds: int | None
     accuracy: float | None
     reverse_kl: float | None
+    damage: str | None = None
 
 
 def round_lines(rounds: ByRound) -> list[RoundLine]:
@@ -52,7 +57,15 @@ def round_lines(rounds: ByRound) -> list[RoundLine]:
 
 def run_lines(runs: str) -> list[RunLine]:
     """Return a line a run under a folder of run folders, by name."""
-    return [_run_line(RunFolder(runs, name)) for name in run_names(runs)]
+    return [_line_or_damage(RunFolder(runs, name)) for name in run_names(runs)]
+
+
+def _line_or_damage(run: RunFolder) -> RunLine:
+    try:
+        return _run_line(run)
+    except (TipError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        return RunLine(run.name, None, None, 0, None, None, None, damage=reason)
 
 
 def _round_line(number: int, of_round: RoundMetrics) -> RoundLine:

@@ -117,7 +117,7 @@ def load_rule(name_or_path: str) -> Rule:
 def parse_rule(name: str, text: str) -> Rule:
     """Return the rule in a file's text. Raises `InputError` that names the rule."""
     head, sql = _split(text)
-    rule = _with_head(Rule(name, text, one_select(sql, f"rule {name}")), head)
+    rule = _with_head(Rule(name, text, one_select(sql, f"rule {name}", steady=True)), head)
     known = (*rule.params, *rule.round, *GIVEN)
     for variable in _VARIABLE.findall(" ".join([rule.sql, *rule.round.values()])):
         if variable not in known:

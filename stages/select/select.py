@@ -63,7 +63,8 @@ def select(
     rule = load_rule(settings.rule)
     inputs = _inputs(rule, settings)
     paths = [*tokens, *rollouts]
-    with locked_connection(paths, threads=threads, memory_gb=settings.memory_gb) as connection:
+    memory, seconds = settings.memory_gb, settings.timeout_seconds
+    with locked_connection(paths, threads=threads, memory_gb=memory, seconds=seconds) as connection:
         add_view(connection, "token_table", tokens)
         add_rollouts_view(connection, "rollout_table", rollouts)
         cuts = _bind(connection, inputs, seed=seed, vocabulary=vocabulary)
@@ -74,6 +75,12 @@ def select(
         _rank(connection, rule, settings)
         table, kept = _kept(connection, rule)
         facts = _facts(connection, kept)
+    if not len(table) and facts["trainable"]:
+        who = "select.where" if settings.where else f"rule {rule.name}"
+        raise InputError(
+            f"{who} keeps none of the round's {facts['trainable']:,} trainable tokens, so there is "
+            "nothing to train on: `tip sql` shows what the tokens are like; loosen it"
+        )
     facts |= {
         "rule": rule.name,
         "sql": rule.file,

@@ -31,6 +31,7 @@ from .worlds.alone import Alone
 from .worlds.world import World
 
 VERSION = 1
+_WAY_OUT = "lower train.lr, or set train.autocast = 'float32'. The round before is whole and stored"
 SKIPS_IN_A_ROW = 3  # non-finite steps that stop a run: one may be chance, three are a defect
 
 
@@ -155,6 +156,11 @@ def train(
             except StoreError as error:  # training goes on: it may well end before a kill comes
                 say(f"note: no snapshot at step {totals.step}: {error}")
             saved = time.monotonic()
+    if totals.skipped and not totals.trained_tokens:
+        raise NumericsError(
+            f"the loss or its gradient was not finite in any of the {totals.skipped} steps of this "
+            f"round: {_WAY_OUT}"
+        )
     optimizer.zero_grad(set_to_none=True)
     model.eval()
     if finished is None:
@@ -280,8 +286,7 @@ def _skip(totals: Totals, loss: float, norm: float) -> None:
     if totals.skipped_in_a_row >= SKIPS_IN_A_ROW:
         raise NumericsError(
             f"loss {loss:g} or gradient norm {norm:g} is not finite in {SKIPS_IN_A_ROW} steps in a "
-            f"row (up to step {totals.step} of this round): lower train.lr, or set train.autocast "
-            "= 'float32'. The round before is whole and stored"
+            f"row (up to step {totals.step} of this round): {_WAY_OUT}"
         )
 
 
