@@ -194,17 +194,17 @@ def by_round(lines: Iterable[Mapping[str, Any]]) -> dict[int, RoundMetrics]:
     asked = _last_asked(lines)
     out: dict[int, RoundMetrics] = defaultdict(RoundMetrics)
     for line in lines:
-        stage = line.get("stage")
+        stage = str(line.get("stage"))
         if stage == "evaluate" and "asked" in line and line["asked"] != asked:
             continue
         try:
-            read = _KINDS.get(str(stage), Metrics).model_validate(line)
+            read = _KINDS.get(stage, Metrics).model_validate(line)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(step) for step in first["loc"])
             raise StoreError(
-                f"metrics.jsonl: a line of stage {stage!r} has an unusable {where} ({first['msg']}); "
-                "remove that line: the stage is found in the store and told again"
+                f"metrics.jsonl: a line of stage {stage!r} has an unusable {where} "
+                f"({first['msg']}); remove that line: the stage is found and told again"
             ) from error
         of_round = out[read.round]
         if stage in RoundMetrics.__dataclass_fields__:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ...storage.errors import ModelError
+from ..boundary import one_line
 from .code import refuse_own_code
 from .fingerprint import model_fingerprint
-from .folder import first_line, model_folder, read_json
+from .folder import model_folder, read_json
 from .quiet import quiet
 from .settings import ModelSettings
 
@@ -63,23 +64,29 @@ def card_of(
     declared: what stands for weights that are not there. look: hash nothing.
     """
     config = read_json(folder / "config.json")
-    if not isinstance(config.get("vocab_size"), int):
+    if not _is_count(config.get("vocab_size")):
         raise ModelError(
             f"{folder / 'config.json'}: no vocab_size; expected the config of a language model "
             "that reads text alone"
+        )
+    context = config.get("max_position_embeddings")
+    if context is not None and not _is_count(context):
+        raise ModelError(
+            f"{folder / 'config.json'}: max_position_embeddings = {context!r}; expected a count"
         )
     code = settings.trust_remote_code
     refuse_own_code(folder, config, trusted=code)
     tokenizer = load_tokenizer(folder, code)
     stop_ids = _stop_ids(folder, tokenizer, config)
-    special = getattr(tokenizer, "all_special_ids", [])
+    with one_line(lambda reason: _no_tokenizer(folder, reason)):
+        special, vocabulary = tokenizer.all_special_ids, tokenizer.get_vocab()
     return ModelCard(
         folder,
-        model_fingerprint(folder, tokenizer.get_vocab(), declared, code=code, look=look),
+        model_fingerprint(folder, vocabulary, declared, code=code, look=look),
         stop_ids,
         tuple(sorted({*special, *stop_ids})),
         config["vocab_size"],
-        int(config.get("max_position_embeddings") or 1 << 31),
+        context or 1 << 31,
         folder,
         code,
     )
@@ -90,11 +97,16 @@ def load_tokenizer(folder: Path, code: bool) -> Any:
     """Return the tokenizer of a model folder. code: run Python code that comes with it."""
     from transformers import AutoTokenizer  # heavy
 
-    try:
-        with quiet():
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=code)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: no usable tokenizer ({first_line(error)})") from error
+    with one_line(lambda reason: _no_tokenizer(folder, reason)), quiet():
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=code)
+
+
+def _no_tokenizer(folder: Path, reason: str) -> ModelError:
+    return ModelError(f"{folder}: no usable tokenizer ({reason})")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _stop_ids(folder: Path, tokenizer: Any, config: dict[str, Any]) -> tuple[int, ...]:
@@ -105,4 +117,6 @@ def _stop_ids(folder: Path, tokenizer: Any, config: dict[str, Any]) -> tuple[int
     sources += [config.get("eos_token_id"), tokenizer.eos_token_id]
     for ids in sources:
         found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    if wrong := [i for i in found if not isinstance(i, int) or isinstance(i, bool) or i < 0]:
+        raise ModelError(f"{folder}: eos_token_id {wrong[0]!r} is no token id; expected numbers")
     return tuple(sorted(found))

@@ -24,6 +24,7 @@ _IGNORED_CONFIG = frozenset(
     {"transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"}
 )
 _hashed: dict[str, str] = {}  # what this process hashed, also where no file can be written
+INDEX, _SUFFIX = "model.safetensors.index.json", ".safetensors"
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 
 
@@ -64,17 +65,41 @@ def _matters(field: str) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a folder, or raise `ModelError` saying how to get some."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        others = sorted(p.name for p in folder.glob("*.bin")) + sorted(
-            p.name for p in folder.glob("*.gguf")
-        )
-        found = f" (found {', '.join(others)})" if others else ""
+    """Return the safetensors files that a model is loaded from, and no others.
+
+    As transformers has it: `model.safetensors`, else those that the index beside it names. Raises
+    `ModelError` saying how to get some, and for an index that names other kinds or other folders.
+    """
+    one, index = folder / "model.safetensors", folder / INDEX
+    if one.is_file():
+        return [one]
+    if index.is_file():
+        return _indexed(index)
+    others = sorted(
+        p.name for kind in ("*.safetensors", "*.bin", "*.gguf") for p in folder.glob(kind)
+    )
+    found = f" (found {', '.join(others[:5])})" if others else ""
+    raise ModelError(
+        f"{folder}: no *.safetensors weights{found}; expected a folder written by "
+        f"save_pretrained(), with model.safetensors or {INDEX}. Other formats are not read: convert "
+        "them first"
+    )
+
+
+def _indexed(index: Path) -> list[Path]:
+    """Return the files that an index names; it is read as something a stranger wrote."""
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        wrong = next((n for n in names if Path(n).name != n or not n.endswith(_SUFFIX)), None)
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index}: not an index of weights; copy the folder again") from error
+    if wrong is not None or not names:
         raise ModelError(
-            f"{folder}: no *.safetensors weights{found}; expected a folder written by "
-            "save_pretrained(). Other formats are not read: convert them first"
+            f"{index}: names {wrong!r}; expected *{_SUFFIX} files of this folder alone"
         )
+    files = [index.parent / name for name in names]
+    if gone := [path.name for path in files if not path.is_file()]:
+        raise ModelError(f"{index}: names {gone[0]}, which is not there; copy the folder again")
     return files
 
 
@@ -86,10 +111,10 @@ def _memo(files: list[Path]) -> Path:
 
 def _remembered(folder: Path) -> str | None:
     """Return the digest of weights that were hashed before; nothing is written."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    try:
+        memo = _memo(weight_files(folder))
+    except ModelError:
         return None
-    memo = _memo(files)
     if memo.name in _hashed:
         return _hashed[memo.name]
     with contextlib.suppress(OSError):

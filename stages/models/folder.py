@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...storage.errors import ModelError
+from ..boundary import one_line
 from .fingerprint import weight_files
 from .settings import ModelSettings
 
@@ -50,10 +51,8 @@ def _download(settings: ModelSettings, *, weights: bool) -> Path:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file of a model folder."""
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise ModelError(f"{path}: not JSON ({error})") from error
+    with one_line(lambda reason: ModelError(f"{path}: not JSON ({reason})")):
+        value = json.loads(path.read_text("utf-8"))
     if not isinstance(value, dict):
         raise ModelError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value

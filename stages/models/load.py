@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from ...storage.errors import ModelError
+from ..boundary import one_line
 from .card import ModelCard
 from .code import own_class
 from .cpu.attention import NAME as BY_PRODUCTS
 from .cpu.attention import use_products_in_attention
 from .fingerprint import weight_files
-from .folder import first_line
 from .head_check import check_head
 from .language_model import LanguageModel
 from .quiet import quiet
@@ -39,24 +39,25 @@ def load_model(
     weight_files(card.folder)
     kind: Any = AutoModelForCausalLM
     given: dict[str, Any] = {}
-    try:
-        with quiet():
-            if card.code and (own := own_class(card.folder)) is not None:
-                given["config"] = AutoConfig.from_pretrained(card.folder, trust_remote_code=True)
-                kind = own
-            both: Any = kind.from_pretrained(
-                card.folder,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=card.code,
-                attn_implementation="sdpa",
-                ignore_mismatched_sizes=True,  # refused below, by name
-                output_loading_info=True,
-                **given,
-            )
-            model, report = both
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{card.folder}: the model does not load ({first_line(error)})") from error
+
+    def unusable(reason: str) -> ModelError:
+        return ModelError(f"{card.folder}: the model does not load ({reason})")
+
+    with one_line(unusable), quiet():
+        if card.code and (own := own_class(card.folder)) is not None:
+            given["config"] = AutoConfig.from_pretrained(card.folder, trust_remote_code=True)
+            kind = own
+        both: Any = kind.from_pretrained(
+            card.folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=card.code,
+            attn_implementation="sdpa",
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+            **given,
+        )
+        model, report = both
     _refuse_partial(card.folder, report)
     model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":

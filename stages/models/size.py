@@ -7,6 +7,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...storage.errors import ModelError
 from .card import ModelCard
+from .fingerprint import weight_files
 from .folder import read_json
 
 
@@ -36,11 +37,10 @@ def shape_of(card: ModelCard) -> Shape:
 
 def parameters_of(card: ModelCard) -> int | None:
     """Return the number of parameters, None where no weights are here."""
-    files = sorted(card.folder.glob("*.safetensors"))
-    if not files:
+    if not any(card.folder.glob("*.safetensors")):
         return None
     total = 0
-    for path in files:
+    for path in weight_files(card.folder):
         try:
             with safe_open(path, framework="np") as file:
                 names = list(file.keys())

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from jinja2.exceptions import TemplateError
-
 from ...storage.errors import ConfigError, InputError
 from ...storage.keys import ids_hash
 from ...storage.sources.rows import Row
+from ..boundary import one_line, within
 from .settings import TextSettings
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 _PLACEHOLDER = re.compile(r"\{([^\W\d]\w*)\}")
 
 
+_TEMPLATE_SECONDS = 20.0  # of one prompt; a template takes milliseconds
 _FIXED_KWARGS = ("add_generation_prompt", "tokenize", "return_dict")
 
 
@@ -124,15 +124,24 @@ def _render(
     if not filled.strip():
         raise InputError(f"{row.place}: the prompt is blank; expected text in {text!r}")
     if settings.template == "raw":
-        ids = tokenizer(filled, add_special_tokens=True, verbose=False)["input_ids"]
+        with one_line(lambda reason: _unreadable(row, reason)):
+            ids = tokenizer(filled, add_special_tokens=True, verbose=False)["input_ids"]
     else:
-        ids = _chat(filled, settings, tokenizer)
+        ids = _chat(row, filled, settings, tokenizer)
     if not ids:
         raise InputError(f"{row.place}: the prompt has no token: {filled[:40]!r}")
     return tuple(cast("list[int]", ids))
 
 
-def _chat(text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def _unreadable(row: Row, reason: str) -> InputError:
+    return InputError(
+        f"{row.place}: the tokenizer cannot read the prompt ({reason}); change its text or `format`"
+    )
+
+
+def _chat(
+    row: Row, text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase"
+) -> list[int]:
     if not tokenizer.chat_template:
         raise ConfigError(
             f"template = 'chat', but the tokenizer of {tokenizer.name_or_path!r} has no chat "
@@ -144,7 +153,15 @@ def _chat(text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase
     messages = [{"role": "user", "content": text}]
     if settings.system is not None:
         messages.insert(0, {"role": "system", "content": settings.system})
-    try:
+
+    def refused(reason: str) -> ConfigError:
+        # such as a template that knows no system message, is no template, or never ends
+        return ConfigError(
+            f"{row.place}: the chat template of {tokenizer.name_or_path!r} refuses these messages: "
+            f"{reason}; mend system or chat_kwargs, or set template = 'raw'"
+        )
+
+    with one_line(refused), within(_TEMPLATE_SECONDS):
         ids = tokenizer.apply_chat_template(
             messages,
             add_generation_prompt=True,
@@ -152,11 +169,6 @@ def _chat(text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase
             return_dict=False,  # True, transformers' default, returns a BatchEncoding
             **settings.chat_kwargs,
         )
-    except TemplateError as error:  # such as a template that knows no system message
-        raise ConfigError(
-            f"the chat template of {tokenizer.name_or_path!r} refuses these messages: {error}; "
-            "mend system or chat_kwargs, or set template = 'raw'"
-        ) from error
     return cast("list[int]", ids)
 
 

@@ -6,6 +6,7 @@ refused here, before a model is loaded.
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ..errors import InputError
 from .hub import parquet_files
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = "a .jsonl, .parquet or .csv file, or a Hugging Face data set name such as owner/name"
 
 
@@ -103,6 +105,8 @@ def _jsonl(path: Path, source: str) -> Iterator[Row]:
                 ) from None
             except UnicodeDecodeError as error:
                 raise InputError(f"{place}: not UTF-8 at byte {error.start + 1}") from None
+            except (ValueError, RecursionError) as error:  # thousands of digits or brackets
+                raise InputError(f"{place}: not usable JSON: {_first_line(error)}") from None
             if not isinstance(fields, dict):
                 raise InputError(f"{place}: a {_kind(fields)}; expected one object a line")
             yield Row(number, fields, source)
@@ -144,6 +148,13 @@ def _checked(rows: Iterator[Row], needed: Collection[str]) -> Iterator[Row]:
             if value is None or isinstance(value, (list, dict, bytes)):
                 raise InputError(
                     f"{row.place}: column {name!r} is a {_kind(value)}; expected text or a number"
+                )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{row.place}: column {name!r} is {value}; expected a number")
+            if isinstance(value, str) and _SURROGATE.search(value):
+                raise InputError(
+                    f"{row.place}: column {name!r} holds half of a character (a lone surrogate, "
+                    "such as \\ud800); expected whole ones"
                 )
         yield row
 

@@ -10,7 +10,7 @@ import torch
 from model_folders import change_config
 from safetensors.torch import load_file, save_file
 from tiny import tokenizer
-from tip.stages.models.fingerprint import model_fingerprint
+from tip.stages.models.fingerprint import INDEX, model_fingerprint
 from tip.storage.errors import ModelError
 
 WORDS = tokenizer(60).get_vocab()
@@ -32,11 +32,43 @@ def test_it_is_the_same_for_one_file_and_for_many(original: Path, folder: Path) 
     tensors = load_file(folder / "model.safetensors")
     names = sorted(tensors, reverse=True)
     (folder / "model.safetensors").unlink()
+    where = {}
     for number in range(3):
+        file = f"model-{number + 1:05}-of-00003.safetensors"
         part = {name: tensors[name] for name in names[number::3]}
-        save(folder, part, f"model-{number + 1:05}-of-00003.safetensors")
-    (folder / "model.safetensors.index.json").write_text("{}")
+        save(folder, part, file)
+        where |= dict.fromkeys(part, file)
+    (folder / INDEX).write_text(json.dumps({"weight_map": where}))
     assert fingerprint(folder) == fingerprint(original)
+    # as transformers does: the index says what is loaded, and beside one whole file nothing else is
+    save(folder, {"x": torch.ones(1)}, "consolidated.safetensors")
+    assert fingerprint(folder) == fingerprint(original)
+    save(folder, tensors)
+    assert fingerprint(folder) == fingerprint(original)
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ({"weight_map": {"a": "../other/model.safetensors"}}, "names '../other/model.safe"),
+        ({"weight_map": {"a": "/etc/x.safetensors"}}, "names '/etc/x.safetensors'"),
+        ({"weight_map": {"a": "pytorch_model.bin"}}, "names 'pytorch_model.bin'"),
+        ({"weight_map": {"a": "model-1.safetensors"}}, "model-1.safetensors, which is not there"),
+        ({"weight_map": {}}, "names None"),
+        ({"weight_map": {"a": 1}}, "not an index of weights"),
+        ({"weight_map": []}, "not an index of weights"),
+        ({}, "not an index of weights"),
+        ([], "not an index of weights"),
+    ],
+)
+def test_an_index_that_leaves_the_folder_or_is_none_is_refused(
+    folder: Path, index: object, said: str
+) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=said) as it:
+        fingerprint(folder)
+    assert "\n" not in str(it.value)
 
 
 def test_it_is_the_same_for_another_order_in_the_file_and_other_metadata(

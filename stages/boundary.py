@@ -1,0 +1,47 @@
+"""What libraries make of a user's files: whatever they raise, a person gets one line.
+
+A library that reads what is not what it should be may raise anything, and may never come back.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ..storage.errors import TipError
+
+
+@contextmanager
+def one_line(error: Callable[[str], TipError]) -> Iterator[None]:
+    """Turn whatever is raised into a `TipError`. error: makes it of the reason, one line."""
+    try:
+        yield
+    except TipError:
+        raise
+    except Exception as raised:
+        reason = " ".join(str(raised).split()) or type(raised).__name__
+        raise error(reason if len(reason) <= 300 else f"{reason[:300]} ...") from raised
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raise `TimeoutError` in a block of Python that takes longer.
+
+    Only the main thread can be interrupted, and only where nobody else uses the alarm: elsewhere
+    the block takes the time that it takes.
+    """
+    alone = signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN)
+    if threading.current_thread() is not threading.main_thread() or not alone:
+        yield
+        return
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"it has not ended after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
