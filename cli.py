@@ -3,13 +3,16 @@
 Nothing heavy is imported before a command needs it, so `tip --help` answers at once.
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .stages.stopping import Terminated, obey_sigterm
 from .storage.errors import TipError
+from .storage.visible import visible
 
 if TYPE_CHECKING:
     from .pipeline.config.run import RunConfig
@@ -45,11 +48,15 @@ StoreRoot = Annotated[str, typer.Option("--store", help="Folder or URL of the st
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
+    obey_sigterm()
     try:
         app()
     except TipError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(f"error: {visible(' '.join(str(error).split()))}", fg="red", err=True)
         sys.exit(2)
+    except Terminated:
+        typer.secho("told to end (SIGTERM); the same command continues", fg="yellow", err=True)
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         typer.secho("stopped; the same command continues", fg="yellow", err=True)
         sys.exit(130)

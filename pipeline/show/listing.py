@@ -12,6 +12,7 @@ from ...storage.errors import ConfigError, StoreError
 from ...storage.queries import ask
 from ...storage.runs import RunFolder
 from ...storage.store.store import Artifact, Store
+from ...storage.visible import visible
 from .cells import count, number, table
 
 _WIDE_TEXT = 60  # characters of a cell before it is cut
@@ -52,7 +53,7 @@ def print_query(
     frame = pl.DataFrame(ask(query, tokens, rollouts))
     if output is None:
         with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True):
-            print(frame)
+            print(visible(str(frame)))
     else:
         _write(frame, output)
 
@@ -95,7 +96,7 @@ def print_sizes(root: str) -> None:
 def refuse_damage(root: str, damaged: Sequence[str]) -> None:
     """Print what is damaged, and raise `StoreError` where anything is."""
     for text in damaged:
-        print(text)
+        print(visible(text))
     if damaged:
         raise StoreError(
             f"{root}: {len(damaged)} damaged, or made from what is, listed above; remove their "

@@ -4,6 +4,7 @@ from rich.console import Console
 
 from ...storage.errors import ConfigError, StoreError
 from ...storage.runs import RunFolder
+from ...storage.visible import visible
 from ..metrics import by_round
 from ..stability import rounds_that_lost_ground
 from .cells import count, number, percent, seconds, table
@@ -49,7 +50,7 @@ def print_runs(runs: str, console: Console | None = None) -> None:
     console.print(shown)
     damaged = [line for line in lines if line.damage is not None]
     for line in damaged:
-        console.print(f"run {line.run}: {line.damage}", soft_wrap=True, markup=False)
+        console.print(visible(f"run {line.run}: {line.damage}"), soft_wrap=True, markup=False)
     if damaged:
         raise StoreError(f"{runs}: {len(damaged)} runs are damaged, listed above")
 

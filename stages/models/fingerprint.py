@@ -81,8 +81,8 @@ def weight_files(folder: Path) -> list[Path]:
     found = f" (found {', '.join(others[:5])})" if others else ""
     raise ModelError(
         f"{folder}: no *.safetensors weights{found}; expected a folder written by "
-        f"save_pretrained(), with model.safetensors or {INDEX}. Other formats are not read: convert "
-        "them first"
+        f"save_pretrained(), with model.safetensors or {INDEX}. Other formats are not read: "
+        "convert them first"
     )
 
 

@@ -23,6 +23,7 @@ from ..arrays.batching import fill
 from ..arrays.noise import mix
 from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
+from ..stopping import whole
 from .data import TrainingData
 from .drift import Drift
 from .settings import TrainSettings
@@ -145,17 +146,20 @@ def train(
     saved = time.monotonic()
     tick(totals.step)
     while totals.step < len(plan):
-        rows = plan[totals.step]
-        _set_rate(optimizer, rates[totals.step])
-        _step(world, step, optimizer, data, rows, settings, totals)
-        totals.step += 1
-        tick(1)
-        if time.monotonic() - saved > settings.snapshot_seconds and totals.step < len(plan):
-            try:
-                world.save(snapshot, model, optimizer, {"key": key, "totals": asdict(totals)})
-            except StoreError as error:  # training goes on: it may well end before a kill comes
-                say(f"note: no snapshot at step {totals.step}: {error}")
-            saved = time.monotonic()
+        with whole() as told_to_end:
+            rows = plan[totals.step]
+            _set_rate(optimizer, rates[totals.step])
+            _step(world, step, optimizer, data, rows, settings, totals)
+            totals.step += 1
+            tick(1)
+            late = time.monotonic() - saved > settings.snapshot_seconds
+            if told_to_end() or (late and totals.step < len(plan)):
+                about = {"key": key, "totals": asdict(totals)}
+                try:
+                    world.save(snapshot, model, optimizer, about)
+                except StoreError as error:  # it may well come to its end before a kill does
+                    say(f"note: no snapshot at step {totals.step}: {error}")
+                saved = time.monotonic()
     if totals.skipped and not totals.trained_tokens:
         raise NumericsError(
             f"the loss or its gradient was not finite in any of the {totals.skipped} steps of this "

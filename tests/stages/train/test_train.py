@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,8 +28,10 @@ from tiny_training import (
     trainable,
     weights,
 )
+from tip.stages import stopping
 from tip.stages.arrays.ragged import Ragged
 from tip.stages.models.language_model import LanguageModel
+from tip.stages.stopping import Terminated, obey_sigterm
 from tip.stages.train import train as train_module
 from tip.stages.train.data import TrainingData
 from tip.stages.train.settings import TrainSettings
@@ -234,6 +238,32 @@ def test_a_killed_training_goes_on_from_its_snapshot_bit_for_bit(
     assert same_bits(weights(again.student), weights(whole.student))
     assert same_bits(again.moments(), whole.moments())
     assert asdict(again.totals) == asdict(whole.totals)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_training_that_is_told_to_end_loses_no_step(
+    made: Round, tmp_path: Path, after: int
+) -> None:
+    expected = run(made, tmp_path / "clean")
+
+    def tell(step: int) -> None:
+        told.append(step)
+        if sum(told) == after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    told: list[int] = []
+    before = signal.getsignal(signal.SIGTERM)
+    obey_sigterm()
+    try:
+        with pytest.raises(Terminated):
+            run(made, tmp_path, tick=tell)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        stopping._asked.clear()
+    done: list[int] = []
+    again = run(made, tmp_path, tick=done.append)
+    assert done == [after] + [1] * (3 - after)
+    assert same_bits(weights(again.student), weights(expected.student))
 
 
 def test_a_finished_training_is_read_and_not_done_again(made: Round, tmp_path: Path) -> None:
