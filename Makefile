@@ -8,8 +8,10 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.plain
 	$(BIN)/tip demo
 
+# Files of tests are shared out to this many processes: `make test WORKERS=8` on a larger machine.
+WORKERS ?= 2
 test: $(VENV)/.dev lint models
-	TIP_MODELS=models $(BIN)/python -m pytest -m "not soak"
+	TIP_MODELS=models $(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session, look_at, open_session
 from tip.pipeline.show.plan import print_plan
 from tip.stages.models import fingerprint
+from tip.stages.models.card import read_card
 from tip.storage.errors import ConfigError
 from typer.testing import CliRunner
 
@@ -33,6 +34,8 @@ def shown(config: Any, origin: str | None = None) -> None:
 def test_a_dry_run_of_nothing_estimates_and_writes_nothing(
     config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for settings in (config().student, config().teacher):
+        read_card(settings)  # hashes them
     shown(config(rounds=3))
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "runs").exists()
