@@ -10,12 +10,14 @@ SELECT *and* runs as a subquery or a view, where DuckDB refuses whatever writes.
 
 import json
 import re
+import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import duckdb
@@ -29,6 +31,7 @@ Parts = Sequence[Path] | Mapping[int, Sequence[Path]]
 
 _BATCH_ROWS = 1 << 17
 _SAMPLE = "TABLESAMPLE"
+_TEXT = r'"(?:[^"\\]|\\.)*"'  # in JSON
 # Words that DuckDB reads as a clock where no column has the name, and functions of today.
 _CLOCKS = frozenset(
     {"age", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
@@ -47,7 +50,7 @@ def locked_connection(
 
     `threads` 0 takes all cores; `memory_gb` limits DuckDB's own memory, beyond which it spills
     into a temporary folder (TMPDIR) that is gone afterwards; after `seconds` a question is broken
-    off. Ctrl-C is `KeyboardInterrupt`, for which DuckDB has a word of its own.
+    off.
     """
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
@@ -65,14 +68,47 @@ def locked_connection(
             connection.execute("SET allowed_paths = " + _list([str(path) for path in paths]))
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
-            with _limited(connection, seconds):
+            with _limited(connection, seconds), _broken_off_by_signals(connection):
                 yield connection
-        except RuntimeError as error:
-            if str(error) != "Query interrupted":
-                raise
-            raise KeyboardInterrupt from error
         finally:
             connection.close()
+
+
+@contextmanager
+def _broken_off_by_signals(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end a question as they end Python's own code.
+
+    DuckDB leaves a question for a signal as a `RuntimeError`, and waits then for its threads, which
+    nobody has told: now and then for ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    raised: list[BaseException] = []
+
+    def handle(kind: int, frame: FrameType | None) -> None:
+        connection.interrupt()
+        handler = handlers[signal.Signals(kind)]
+        assert callable(handler)
+        try:
+            handler(kind, frame)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    ours = [kind for kind, handler in handlers.items() if callable(handler)]
+    for kind in ours:
+        signal.signal(kind, handle)
+    try:
+        yield
+    except Exception as error:  # a RuntimeError, or what was made of an interrupted question
+        if not raised:
+            raise
+        raise raised[0] from error
+    finally:
+        for kind in ours:
+            signal.signal(kind, handlers[kind])
 
 
 @contextmanager
@@ -167,7 +203,7 @@ def _refuse_unsteady(select: str, name: str) -> None:
     """Raise `InputError` for chance, clocks and the like: another answer under the same key."""
     with duckdb.connect(":memory:") as connection:
         (text,) = connection.execute("SELECT json_serialize_sql(?)", [select]).fetchall()[0]
-    found = sorted({*_names_in(json.loads(text))} & (_unsteady() | {_SAMPLE}))
+    found = sorted({*_names_in(text)} & (_unsteady() | {_SAMPLE}))
     if found:
         raise InputError(
             f"{name}: `{found[0]}` gives another answer each time, and what is selected is stored "
@@ -176,22 +212,18 @@ def _refuse_unsteady(select: str, name: str) -> None:
         )
 
 
-def _names_in(query: Any) -> Iterator[str]:
-    """Give the names of all functions in a parsed query, and `_SAMPLE` where it samples."""
-    left = [query]
-    while left:
-        node = left.pop()
-        if isinstance(node, list):
-            left += node
-        if not isinstance(node, dict):
-            continue
-        left += node.values()
-        if "function_name" in node:
-            yield str(node["function_name"]).lower()
-        if node.get("class") == "COLUMN_REF":
-            yield from {name.lower() for name in node["column_names"]} & _CLOCKS
-        if node.get("sample"):
-            yield _SAMPLE
+def _names_in(query: str) -> Iterator[str]:
+    """Give the names of all functions in a query as JSON, and `_SAMPLE` where it samples.
+
+    A pattern, because a parser of JSON ends in its recursion where an expression is deep. Quotes
+    inside of a text are escaped, so no text can pass for one of these fields.
+    """
+    for name in re.findall(rf'"function_name":({_TEXT})', query):
+        yield json.loads(name).lower()
+    for names in re.findall(rf'"column_names":(\[{_TEXT}(?:,{_TEXT})*\])', query):
+        yield from {name.lower() for name in json.loads(names)} & _CLOCKS
+    if '"sample":{' in query:
+        yield _SAMPLE
 
 
 @cache

@@ -322,11 +322,12 @@ def test_a_question_that_takes_too_long_is_broken_off(part: Path) -> None:
     time.sleep(0.1)
 
 
-def test_an_interrupt_of_a_question_is_one(part: Path) -> None:
+@pytest.mark.parametrize("time", range(5))  # before, every fourth waited for ever
+def test_an_interrupt_of_a_question_is_one(part: Path, time: int) -> None:
     def interrupt() -> None:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
 
-    timer = threading.Timer(0.3, interrupt)
+    timer = threading.Timer(0.1 + time / 50, interrupt)
 
     def ask_for_ever() -> None:
         with locked_connection([part]) as connection, users_sql(connection, "SQL"):
