@@ -13,8 +13,8 @@ from ...stages.models.weights import Weights
 from ...stages.train.schedule import learning_rates
 from ...stages.train.state import drop_state
 from ...stages.train.train import steps_of
-from ...storage.errors import StoreError
-from ...storage.facts import CheckpointFacts, RolloutFacts
+from ...storage.errors import InputError, StoreError
+from ...storage.facts import CheckpointFacts, RolloutFacts, SelectionFacts
 from ...storage.runs import RoundPointers, RunFolder
 from ...storage.store.store import Artifact
 from ..metrics import TrainMetrics
@@ -37,8 +37,10 @@ def ensure_training(
     """Return the checkpoint of a round's training."""
     watch = Stopwatch()
     work = train_work(session, number, student, rollouts, teacher, selection)
-    if number and work.found(session.store) is None:
-        work = replace(work, start=ensure_state(session, number - 1, student.key))
+    if work.found(session.store) is None:
+        _refuse_nothing(session, selection)
+        if number:
+            work = replace(work, start=ensure_state(session, number - 1, student.key))
     ((made,),) = session.executor.map([work], f"round {number} train")
     facts = CheckpointFacts.of(made.artifact)
     skipped = f", {facts.skipped} steps skipped (not finite)" if facts.skipped else ""
@@ -159,6 +161,18 @@ def horizon(session: Session, steps: int) -> int:
     about = session.run.about()
     fixed = None if about is None else about.horizon_rounds
     return session.config.train.horizon or (fixed or session.config.rounds) * steps
+
+
+def _refuse_nothing(session: Session, selection: Artifact) -> None:
+    """Refuse a training on no token: every round after it would be the same again."""
+    facts, select = SelectionFacts.of(selection), session.config.select
+    if facts.kept or not facts.trainable:
+        return
+    who = "select.where" if select.where else f"rule {select.rule}"
+    raise InputError(
+        f"{who} keeps none of the round's {facts.trainable:,} trainable tokens, so there is "
+        "nothing to train on: `tip sql` shows what the tokens are like; loosen it"
+    )
 
 
 def _drop_old_states(session: Session, number: int) -> None:

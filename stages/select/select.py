@@ -75,12 +75,6 @@ def select(
         _rank(connection, rule, settings)
         table, kept = _kept(connection, rule)
         facts = _facts(connection, kept)
-    if not len(table) and facts["trainable"]:
-        who = "select.where" if settings.where else f"rule {rule.name}"
-        raise InputError(
-            f"{who} keeps none of the round's {facts['trainable']:,} trainable tokens, so there is "
-            "nothing to train on: `tip sql` shows what the tokens are like; loosen it"
-        )
     facts |= {
         "rule": rule.name,
         "sql": rule.file,

@@ -12,6 +12,7 @@ from tip.pipeline.rounds.branching import branch
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session, open_session
 from tip.stages import holder as module
+from tip.storage.errors import InputError
 
 from ..conftest import MakeConfig, contents, copied, numbers, played
 from ..killing import Killed, KillingReporter
@@ -53,6 +54,14 @@ def test_a_start_that_finds_its_first_rounds_keeps_the_snapshot_of_a_later_one(
 
     play(open_session(settings, Watching(quiet=True)))
     assert resumed[0] == 3
+
+
+def test_a_selection_of_nothing_is_not_trained_on(config: MakeConfig) -> None:
+    session = open_session(config(select={"where": "reverse_kl > 1e9"}))
+    with pytest.raises(
+        InputError, match=r"select\.where keeps none of the round's 3,177 trainable"
+    ):
+        play(session)
 
 
 def test_a_training_state_that_is_gone_is_made_again(ran: Session, config: MakeConfig) -> None:

@@ -311,8 +311,9 @@ def test_a_snapshot_that_cannot_be_written_costs_a_line_and_no_step(
     said: list[str] = []
     result = run(untied, tmp_path, snapshot_seconds=0, say=said.append)
     assert same_bits(weights(result.student), weights(expected.student))
-    assert [text.split(":")[0] for text in said] == ["note"] * 2
-    assert "no snapshot at step 1" in said[0]
+    assert [text.split(":")[0] for text in said] == ["note"] * 3
+    assert "damaged" in said[0]
+    assert "no snapshot at step 1" in said[1]
 
 
 def test_a_damaged_snapshot_is_told_and_not_gone_on_from(untied: Round, tmp_path: Path) -> None:
