@@ -58,9 +58,7 @@ def test_a_start_that_finds_its_first_rounds_keeps_the_snapshot_of_a_later_one(
 
 def test_a_selection_of_nothing_is_not_trained_on(config: MakeConfig) -> None:
     session = open_session(config(select={"where": "reverse_kl > 1e9"}))
-    with pytest.raises(
-        InputError, match=r"select\.where keeps none of the round's 3,177 trainable"
-    ):
+    with pytest.raises(InputError, match=r"select\.where keeps none of the round.s 3,177 "):
         play(session)
 
 
