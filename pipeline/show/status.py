@@ -52,7 +52,8 @@ def print_runs(runs: str, console: Console | None = None) -> None:
     for line in damaged:
         console.print(visible(f"run {line.run}: {line.damage}"), soft_wrap=True, markup=False)
     if damaged:
-        raise StoreError(f"{runs}: {len(damaged)} runs are damaged, listed above")
+        names = ", ".join(line.run for line in damaged)
+        raise StoreError(f"{runs}: damaged: {names}; see above")
 
 
 def _round(line: RoundLine) -> list[str]:

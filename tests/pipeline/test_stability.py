@@ -40,6 +40,11 @@ def test_small_changes_are_none(values: tuple[float, ...]) -> None:
     assert rounds_that_lost_ground(rounds(*values)) == []
 
 
+def test_models_that_are_all_but_equal_have_no_ground_to_lose() -> None:
+    assert rounds_that_lost_ground(rounds(2e-5, 1e-6, 4e-5, all_tokens=1e-5)) == []
+    assert rounds_that_lost_ground(rounds(2e-5, 1e-6, 0.02, all_tokens=1e-5)) == [2]
+
+
 def test_growth_is_counted_from_the_best_round_before() -> None:
     assert lost_ground(rounds(0.5, 0.1, 0.31, 0.2), 2) == (1, 0.1, 0.31)
     assert rounds_that_lost_ground(rounds(0.5, 0.1, 0.31, 0.2, 0.4)) == [2, 4]

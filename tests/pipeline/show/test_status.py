@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from tip.pipeline.show.status import print_run, print_runs
-from tip.storage.errors import ConfigError
+from tip.storage.errors import ConfigError, StoreError
 from tip.storage.runs import RunFolder, RunRecord
 
 from .test_views import METRICS
@@ -37,6 +37,29 @@ def test_a_run_shows_how_far_it_is_and_what_it_came_to_last(run: RunFolder) -> N
     out = io.StringIO()
     print_runs(str(run.path.parent), Console(file=out, width=100))
     assert "mine q3 20% 1/5 80.0% 0.2500" in lines_of(out)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("metrics.jsonl", '{"stage": "score", "round": 0}\n[1]\n', "metrics.jsonl, line 2"),
+        ("metrics.jsonl", '{"stage": "score", "round": "no"}\n', "has an unusable round"),
+        ("config.json", "{", "config.json"),
+    ],
+)
+def test_a_damaged_run_is_named_beside_the_others(
+    run: RunFolder, file: str, text: str, words: str
+) -> None:
+    other = RunFolder(run.path.parent, "other")
+    other.save(RunRecord(config={"rounds": 5, "select": {"rule": "q3", "keep": 0.2}}))
+    other.point(0, checkpoint="key")
+    (other.path / file).write_text(text)
+    out = io.StringIO()
+    with pytest.raises(StoreError, match="damaged: other; see above"):
+        print_runs(str(run.path.parent), Console(file=out, width=100))
+    assert "mine q3 20% 1/5 80.0% 0.2500" in lines_of(out)
+    (line,) = [line for line in lines_of(out) if line.startswith("run other:")]
+    assert words in line
 
 
 def test_where_there_is_nothing_to_show_the_way_out_is_said(tmp_path: Path) -> None:
