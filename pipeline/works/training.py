@@ -9,12 +9,13 @@ import torch
 from ...stages.engines.probe import probe_key, reference_logprobs
 from ...stages.engines.protocols import Tick
 from ...stages.holder import Holder, Sequences, as_arrays
+from ...stages.models.card import ModelCard
 from ...stages.models.fingerprint import model_fingerprint
 from ...stages.models.language_model import LanguageModel
 from ...stages.models.weights import Weights
 from ...stages.train.data import load_training_data
 from ...stages.train.drift import drift
-from ...stages.train.export import export
+from ...stages.train.export import Likeness, difference, export, likeness
 from ...stages.train.settings import TrainSettings
 from ...stages.train.state import state_about
 from ...stages.train.train import train, train_inputs
@@ -79,13 +80,20 @@ class TrainWork:
         """Train and export, unless that has been done."""
 
         def make(draft: Draft) -> dict[str, Any]:
-            trained, facts = self.train(holder, store, tick)
-            export(trained, draft, self.settings.export_dtype)
-            vocabulary, code = trained.card.tokenizer.get_vocab(), trained.card.code
-            fingerprint = model_fingerprint(draft.folder, vocabulary, code=code, remember=False)
-            update: dict[str, Any] = {"fingerprint": fingerprint}
+            facts, trained, card = self._export(holder, store, draft, tick)
+            update: dict[str, Any] = {
+                "fingerprint": model_fingerprint(
+                    draft.folder, card.tokenizer.get_vocab(), code=card.code, remember=False
+                ),
+                # the student is gone from memory, so this needs no more than training did
+                "reload_gap": difference(
+                    trained, likeness(holder.read_back(self.student, draft.folder, "float32"))
+                ),
+            }
             if self.probes:
-                update["probe"] = {probe_key(as_arrays(self.probes)): self._probe(trained)}
+                exported = holder.read_back(self.student, draft.folder, self.student.dtype)
+                known = reference_logprobs(exported, as_arrays(self.probes)).tolist()
+                update["probe"] = {probe_key(as_arrays(self.probes)): known}
             return facts.model_copy(update=update).dump()
 
         return (Made(*store.ensure("checkpoint", self.inputs(), make)),)
@@ -118,15 +126,13 @@ class TrainWork:
         moved = drift(model, data, self.settings)
         return model, totals.facts(self.rates[-1], moved)
 
-    def _probe(self, trained: LanguageModel) -> list[float]:
-        """Return the log-probs of the probes by the student as it was exported.
-
-        Its state is saved, so the weights can be rounded where they are: an export is read in the
-        type of rollouts.
-        """
-        trained.model.to(getattr(torch, self.settings.export_dtype))
-        trained.model.to(getattr(torch, self.student.dtype))
-        return reference_logprobs(trained, as_arrays(self.probes)).tolist()
+    def _export(
+        self, holder: Holder, store: Store, draft: Draft, tick: Tick
+    ) -> tuple[CheckpointFacts, Likeness, ModelCard]:
+        """Train and export; of the student nothing stays in memory but what it is known by."""
+        trained, facts = self.train(holder, store, tick)
+        export(trained, draft, self.settings.export_dtype)
+        return facts, likeness(trained), trained.card
 
 
 @dataclass(frozen=True)

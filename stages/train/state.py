@@ -6,11 +6,8 @@ renamed: a reader sees the old state or the new one. Beside the tensors stand th
 is read as it was written or not at all.
 """
 
-import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from torch import Tensor, nn
 from ...storage.errors import StoreError
 from ...storage.files import replacing
 from ...storage.keys import canonical, key_of
-from ..models.tensors import write_tensors
+from ..models.tensors import tensor_hashes, write_tensors
 
 FILE = "state.safetensors"
 
@@ -39,7 +36,7 @@ def save_state(
             tensors[f"{moment}.{name}"] = value.detach().contiguous()
     try:
         with replacing(path / FILE) as beside:
-            write_tensors(beside, tensors, _sealed(about, _hashes(tensors)))
+            write_tensors(beside, tensors, _sealed(about, tensor_hashes(tensors)))
     except OSError as error:
         raise StoreError(
             f"{path}: the training state cannot be written ({error.strerror or error}); free some "
@@ -93,7 +90,7 @@ def check_state(path: Path) -> dict[str, Any]:
             sealed = file.metadata().get("sealed")
             if sealed is not None:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                if json.loads(sealed)["hashes"] != _hashes(tensors):
+                if json.loads(sealed)["hashes"] != tensor_hashes(tensors):
                     raise _unusable(path, "its numbers are not those that were written")
     except (SafetensorError, OSError) as error:
         raise _unusable(path, str(error).splitlines()[0]) from error
@@ -120,19 +117,6 @@ def _sealed(about: dict[str, Any], hashes: dict[str, str]) -> dict[str, str]:
 
 def _is_sealed(texts: dict[str, str]) -> bool:
     return texts.get("seal") == key_of(texts["sealed"])
-
-
-def _hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the sha256 of name, type, shape and numbers of each tensor."""
-
-    def of(name: str) -> str:
-        value = tensors[name].detach().cpu().contiguous()
-        digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
-
-    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock alone
-        return dict(zip(tensors, pool.map(of, tensors), strict=True))
 
 
 def _unusable(path: Path, reason: str) -> StoreError:

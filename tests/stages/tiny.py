@@ -43,6 +43,18 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {},  # positions are absolute: a wrong one shows, unlike with rotary embeddings
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 30.0},
     "cohere": {"logit_scale": 0.5},
+    "apertus": {},  # its activation has buffers
+    "glm4_moe": {  # and so has its router
+        "head_dim": 8,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8,
+        "first_k_dense_replace": 1,
+        "n_group": 1,
+        "topk_group": 1,
+    },
+    "mixtral": {"num_local_experts": 2, "num_experts_per_tok": 1},  # files name each expert
+    "gpt_neox": {},
     "falcon": {},  # chooses its attention by classes of its own
 }
 
