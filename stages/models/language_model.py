@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .card import ModelCard
-from .head import Head
+from .head import Head, logit_map
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class LanguageModel:
     def head(self) -> Head:
         """Return the LM head (shared with the embedding where the model ties them)."""
         module = self.model.get_output_embeddings()
-        return Head(module.weight, module.bias)
+        return Head(module.weight, module.bias, logit_map(self.model.config))
 
     @property
     def vocabulary(self) -> int:

@@ -43,6 +43,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {},  # positions are absolute: a wrong one shows, unlike with rotary embeddings
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 30.0},
     "cohere": {"logit_scale": 0.5},
+    "granite": {"logits_scaling": 8.0},
+    "opt": {"ffn_dim": 24, "word_embed_proj_dim": 16},  # its body is inside of its body
+    "bloom": {},  # no sdpa
     "apertus": {},  # its activation has buffers
     "glm4_moe": {  # and so has its router
         "head_dim": 8,
