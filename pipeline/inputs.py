@@ -77,11 +77,14 @@ class Inputs:
     def prompts(self) -> list[Prompt]:
         """Return all distinct prompts of the source, rendered."""
         config = self._config
-        room = self.student_card.context - config.rollout.max_tokens
+        who, context = "student", self.student_card.context
+        if config.teacher.format is None and self.teacher_card.context < context:
+            who, context = "teacher", self.teacher_card.context
+        room = context - config.rollout.max_tokens
         if room < 1:
             raise ConfigError(
                 f"rollout.max_tokens = {config.rollout.max_tokens} leaves no room for a prompt in "
-                f"the student's context of {self.student_card.context} tokens: lower it"
+                f"the {who}'s context of {context} tokens: lower it"
             )
         longest = min(room, config.prompts.max_tokens or room)
         return self._render(config.prompts, None, longest, config.prompts.too_long)

@@ -8,6 +8,7 @@ from typing import Any
 from ...storage.errors import ModelError
 from ..boundary import one_line
 from .code import refuse_own_code
+from .config import context_of, is_count, load_config
 from .fingerprint import model_fingerprint
 from .folder import model_folder, read_json
 from .quiet import quiet
@@ -64,18 +65,15 @@ def card_of(
     declared: what stands for weights that are not there. look: hash nothing.
     """
     config = read_json(folder / "config.json")
-    if not _is_count(config.get("vocab_size")):
-        raise ModelError(
-            f"{folder / 'config.json'}: no vocab_size; expected the config of a language model "
-            "that reads text alone"
-        )
-    context = config.get("max_position_embeddings")
-    if context is not None and not _is_count(context):
-        raise ModelError(
-            f"{folder / 'config.json'}: max_position_embeddings = {context!r}; expected a count"
-        )
     code = settings.trust_remote_code
     refuse_own_code(folder, config, trusted=code)
+    own = config.get("text_config")  # a class has defaults for sizes, of a model of billions
+    rows = (own if isinstance(own, dict) else config).get("vocab_size")
+    if not is_count(rows):
+        raise ModelError(
+            f"{folder / 'config.json'}: no vocab_size; expected the config of a language model"
+        )
+    known = load_config(folder, code)
     tokenizer = load_tokenizer(folder, code)
     stop_ids = _stop_ids(folder, tokenizer, config)
     with one_line(lambda reason: _no_tokenizer(folder, reason)):
@@ -85,8 +83,8 @@ def card_of(
         model_fingerprint(folder, vocabulary, declared, code=code, look=look),
         stop_ids,
         tuple(sorted({*special, *stop_ids})),
-        config["vocab_size"],
-        context or 1 << 31,
+        rows,
+        context_of(known, folder / "config.json"),
         folder,
         code,
     )
@@ -103,10 +101,6 @@ def load_tokenizer(folder: Path, code: bool) -> Any:
 
 def _no_tokenizer(folder: Path, reason: str) -> ModelError:
     return ModelError(f"{folder}: no usable tokenizer ({reason})")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _stop_ids(folder: Path, tokenizer: Any, config: dict[str, Any]) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from safetensors import SafetensorError, safe_open
 
 from ...storage.errors import ModelError
 from .card import ModelCard
+from .config import is_count, load_config
 from .fingerprint import weight_files
-from .folder import read_json
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,15 @@ class Shape:
 
 def shape_of(card: ModelCard) -> Shape:
     """Return a model in numbers; of its weights no more than headers are read."""
-    config = read_json(card.folder / "config.json")
-    heads = config.get("num_key_value_heads") or config.get("num_attention_heads") or 1
-    width = config.get("hidden_size") or 1
-    head = config.get("head_dim") or width // (config.get("num_attention_heads") or 1)
-    layers = config.get("num_hidden_layers") or 1
+    config = load_config(card.folder, card.code)
+
+    def number(name: str, otherwise: int) -> int:
+        value = getattr(config, name, None)
+        return value if is_count(value) else otherwise
+
+    width, heads = number("hidden_size", 1), number("num_attention_heads", 1)
+    layers, head = number("num_hidden_layers", 1), number("head_dim", width // heads)
+    heads = number("num_key_value_heads", heads)
     return Shape(parameters_of(card), 2 * layers * heads * head, card.head_rows, width, layers)
 
 

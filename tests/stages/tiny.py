@@ -46,6 +46,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "granite": {"logits_scaling": 8.0},
     "opt": {"ffn_dim": 24, "word_embed_proj_dim": 16},  # its body is inside of its body
     "bloom": {},  # no sdpa
+    "mpt": {"n_layers": 2, "d_model": 16, "n_heads": 2},
     "apertus": {},  # its activation has buffers
     "glm4_moe": {  # and so has its router
         "head_dim": 8,
