@@ -24,6 +24,7 @@ from ..arrays.noise import mix
 from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
 from ..stopping import whole
+from .checkpointing import checkpoint_activations, refuse_noise
 from .data import TrainingData
 from .drift import Drift
 from .settings import TrainSettings
@@ -143,6 +144,9 @@ def train(
         if start is not None:
             world.load(start, model, optimizer)
     plan = _plan(data.rollouts, settings, seed)
+    if totals.step < len(plan):
+        first = plan[totals.step][0]
+        refuse_noise(student, np.concatenate([data.prompts.row(first), data.responses.row(first)]))
     saved = time.monotonic()
     tick(totals.step)
     while totals.step < len(plan):
@@ -176,13 +180,7 @@ def _trainable(student: LanguageModel, settings: TrainSettings) -> nn.Module:
     model: nn.Module = student.model
     model.requires_grad_(True)
     if settings.activation_checkpointing:
-        student.model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.train()  # transformers checkpoints in training mode only
-        for module in student.model.modules():
-            if hasattr(module, "attention_dropout"):
-                module.attention_dropout = 0.0
-            if isinstance(module, nn.Dropout):
-                module.eval()
+        checkpoint_activations(student)
     return model
 
 
