@@ -28,6 +28,29 @@ def test_the_context_is_found_under_the_familys_own_name(
     assert look_at_card(ModelSettings(model=str(folder))).context == context
 
 
+def rope(kind: str, **more: Any) -> dict[str, Any]:
+    return {"rope_type": kind, "rope_theta": 1e4, "original_max_position_embeddings": 24} | more
+
+
+FACTORS = {"short_factor": [1.0] * 4, "long_factor": [4.0, 8.0, 16.0, 32.0]}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rope_parameters", "context"),
+    [
+        ("phi3", rope("longrope", **FACTORS), 24),
+        ("llama", rope("dynamic", factor=4.0), 24),
+        ("llama", rope("yarn", factor=4.0), 128),  # the same at every length
+    ],
+)
+def test_a_context_ends_where_a_sequence_would_change_with_the_longest_beside_it(
+    tmp_path: Path, architecture: str, rope_parameters: dict[str, Any], context: int
+) -> None:
+    border = {"original_max_position_embeddings": 24} if architecture == "phi3" else {}
+    folder = write_model(tmp_path, architecture, rope_parameters=rope_parameters, **border)
+    assert look_at_card(ModelSettings(model=str(folder))).context == context
+
+
 def test_a_context_that_is_no_count_is_refused(folder: Path) -> None:
     change_config(folder, max_position_embeddings=0)
     assert "a context of 0 tokens" in refusal(folder)
