@@ -15,6 +15,7 @@ from ...storage.errors import ModelError
 from ..boundary import one_line
 from .card import ModelCard
 from .code import own_class
+from .config import load_config
 from .cpu.attention import NAME as BY_PRODUCTS
 from .cpu.attention import use_products_in_attention
 from .fingerprint import weight_files
@@ -29,7 +30,7 @@ def load_model(
     """Load a model in evaluation mode and show on known tokens that head(body(x)) = model(x).
 
     attention: name of transformers' implementation, as `cpu/process.py` gives it: `sdpa`, or eager
-    where a model has none. Nothing of the process is changed.
+    where a model has none or sdpa leaves something out. Nothing of the process is changed.
 
     Raises `ModelError` for a folder without safetensors, weights that are missing, of another shape
     than the config says or unknown to the architecture, an architecture that needs its own code, or
@@ -44,6 +45,8 @@ def load_model(
     def unusable(reason: str) -> ModelError:
         return ModelError(f"{card.folder}: the model does not load ({reason})")
 
+    if getattr(load_config(card.folder, card.code), "attn_logit_softcapping", None):
+        given["attn_implementation"] = "eager"  # sdpa leaves the cap out, without a word
     with one_line(unusable), quiet():
         if card.code and (own := own_class(card.folder)) is not None:
             given["config"] = AutoConfig.from_pretrained(card.folder, trust_remote_code=True)
@@ -62,7 +65,7 @@ def load_model(
     model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         _own_memory(model)
-    if attention == BY_PRODUCTS:
+    if attention == BY_PRODUCTS and "attn_implementation" not in given:
         with quiet():
             use_products_in_attention(model)
     loaded = LanguageModel(model, card, device, dtype)

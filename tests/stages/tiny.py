@@ -59,6 +59,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "mixtral": {"num_local_experts": 2, "num_experts_per_tok": 1},  # files name each expert
     "gpt_neox": {},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3},  # rows cannot leave
     "phi3": {"pad_token_id": 0},
     "starcoder2": {},
     "falcon": {},  # chooses its attention by classes of its own

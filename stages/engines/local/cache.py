@@ -64,6 +64,14 @@ def new_cache(model: Any) -> Cache:
     return usual
 
 
+def drops_rows(cache: Cache) -> bool:
+    """Tell whether rows can leave a cache: those of convolutions and linear attention keep theirs.
+
+    Known once it has been used.
+    """
+    return all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
+
+
 def keep_rows(cache: Cache, rows: Tensor) -> None:
     """Drop all other rows of the batch."""
     cache.batch_select_indices(rows)

@@ -85,7 +85,7 @@ class LocalEngine:
         ids, mask = _left_padded(requests, device)
         noise = _noise(requests, sampling, device)
         stop_ids = torch.tensor(sampling.stop_ids, dtype=torch.long, device=device)
-        from .cache import keep_rows, new_cache  # transformers is heavy
+        from .cache import drops_rows, keep_rows, new_cache  # transformers is heavy
 
         cache, steps = new_cache(self.model.model), _Steps()
         alive = torch.arange(len(requests), device=device)  # which request each row belongs to
@@ -101,7 +101,7 @@ class LocalEngine:
                 break
             ids = tokens[:, None]
             mask = None if mask is None else torch.nn.functional.pad(mask, (0, 1), value=1)
-            if (~going).sum() * _DROP_SHARE >= len(going):
+            if (~going).sum() * _DROP_SHARE >= len(going) and drops_rows(cache):
                 kept = going.nonzero().squeeze(1)
                 keep_rows(cache, kept)
                 ids, alive, going = ids[kept], alive[kept], going[kept]
