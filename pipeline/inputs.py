@@ -11,6 +11,7 @@ from typing import Any
 from ..stages.evaluate.settings import EvaluateSettings
 from ..stages.models.card import ModelCard, look_at_card, read_card
 from ..stages.models.device import resolve_device, resolve_dtype
+from ..stages.models.quantised import check_quantised_teacher, refuse_quantised_student
 from ..stages.models.served import read_served_card
 from ..stages.models.vocabulary import check_compatible
 from ..stages.models.weights import Weights
@@ -110,8 +111,11 @@ class Inputs:
         return [*self.prompts, *(self.problems if self._config.evaluate else [])]
 
     def check(self) -> None:
-        """Meet a user's mistakes before any work: in vocabularies, prompts and problems."""
-        _ = self.teacher_card
+        """Meet a user's mistakes before any work: in models, vocabularies, prompts and problems."""
+        refuse_quantised_student(self.student_card)
+        teacher = self.teacher_card
+        if self._config.score.engine == "transformers":
+            check_quantised_teacher(teacher)
         if self._config.evaluate is not None:
             _ = self.problems
         if self._config.rollout.replay is None:
