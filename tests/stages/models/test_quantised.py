@@ -1,4 +1,4 @@
-"""Quantised weights are met before any work: a student always, a teacher where its library lacks."""
+"""Quantised weights are met before any work: a student always, a teacher without its library."""
 
 from pathlib import Path
 from typing import Any
