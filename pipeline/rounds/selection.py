@@ -2,7 +2,7 @@
 
 from ...storage.facts import SelectionFacts
 from ...storage.store.store import Artifact
-from ..metrics import SelectMetrics, by_round
+from ..metrics import ByRound, SelectMetrics, by_round
 from ..progress import Stopwatch
 from ..session import Session
 from ..stability import warning
@@ -35,6 +35,14 @@ def ensure_selection(
         SelectMetrics.model_validate(numbers),
     )
     session.run.point(number, selection=made.artifact.key)
-    if told := warning(by_round(session.run.metrics()), number, config):
+    if told := warning(_of_warning(session, number), number, config):
         session.reporter.say(f"round {number:<3} warning   {told}")
     return made.artifact
+
+
+def _of_warning(session: Session, number: int) -> ByRound:
+    """Return the metrics that a warning rests on: all of them grow round by round."""
+    lines = session.run.metrics()
+    selected = [m for m in lines if m.get("stage") == "select"]
+    near = (selected[0]["round"], number - 1)
+    return by_round(m for m in lines if m.get("stage") == "select" or m.get("round") in near)
