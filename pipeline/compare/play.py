@@ -7,7 +7,7 @@ student). Runs are ordinary runs: they resume, and what exists is not played aga
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ...stages.engines.protocols import Tick
 from ...storage.runs import RunFolder
 from ..config.run import RunConfig
 from ..executors.finder import LackingError
-from ..executors.own_process import in_own_process
+from ..executors.own_process import in_own_process, tell_all_to_end
 from ..inputs import Inputs
 from ..metrics import by_round, costs
 from ..progress import Reporter
@@ -25,6 +25,8 @@ from ..session import Session, look_at, open_session
 from ..stability import rounds_that_lost_ground
 from .checks import Job
 from .rows import Row
+
+_GLANCE = 0.5  # seconds between two looks at whether all runs have ended
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,13 @@ def _each(
             for done in as_completed(waiting):
                 results[waiting[done]] = done.result()
                 tick(1)
-        except BaseException:
+        except Exception:
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except BaseException:  # this program is to end: whatever plays is told, and waited for
+            pool.shutdown(wait=False, cancel_futures=True)
+            while wait(waiting, _GLANCE).not_done:
+                tell_all_to_end()  # again: a thread may have been about to start one
             raise
     return results
 
