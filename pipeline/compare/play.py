@@ -6,8 +6,9 @@ controls: all tokens, random tokens at each budget, and no refresh (every rollou
 student). Runs are ordinary runs: they resume, and what exists is not played again.
 """
 
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,8 +104,9 @@ def _each(
             raise
         except BaseException:  # this program is to end: whatever plays is told, and waited for
             pool.shutdown(wait=False, cancel_futures=True)
-            while wait(waiting, _GLANCE).not_done:
+            while not all(run.done() for run in waiting):
                 tell_all_to_end()  # again: a thread may have been about to start one
+                time.sleep(_GLANCE)
             raise
     return results
 
