@@ -9,6 +9,8 @@ from ..stability import warning
 from ..works.selection import SelectWork
 from .report import report
 
+_LOST = "unselected_reverse_kl"
+
 
 def ensure_selection(
     session: Session, number: int, rollouts: list[Artifact], tokens: list[Artifact]
@@ -41,8 +43,13 @@ def ensure_selection(
 
 
 def _of_warning(session: Session, number: int) -> ByRound:
-    """Return the metrics that a warning rests on: all of them grow round by round."""
-    lines = session.run.metrics()
-    selected = [m for m in lines if m.get("stage") == "select"]
-    near = (selected[0]["round"], number - 1)
-    return by_round(m for m in lines if m.get("stage") == "select" or m.get("round") in near)
+    """Return what a warning of this round rests on: the first, the best and the last rounds.
+
+    To read what all rounds said would take each round a bit longer than the one before.
+    """
+    lines = [m for m in session.run.metrics() if m.get("round", number) <= number]
+    values = {m["round"]: m.get(_LOST) for m in lines if m.get("stage") == "select"}
+    known = sorted(n for n, value in values.items() if isinstance(value, float))
+    best = min(known, key=lambda n: values[n], default=number)
+    near = {*known[:1], best, number - 1, number}
+    return by_round(m for m in lines if m.get("round") in near)
