@@ -48,8 +48,8 @@ def _of_warning(session: Session, number: int) -> ByRound:
     To read what all rounds said would take each round a bit longer than the one before.
     """
     lines = [m for m in session.run.metrics() if m.get("round", number) <= number]
-    values = {m["round"]: m.get(_LOST) for m in lines if m.get("stage") == "select"}
-    known = sorted(n for n, value in values.items() if isinstance(value, float))
-    best = min(known, key=lambda n: values[n], default=number)
-    near = {*known[:1], best, number - 1, number}
+    said = {m["round"]: m.get(_LOST) for m in lines if m.get("stage") == "select"}
+    known = {n: value for n, value in sorted(said.items()) if isinstance(value, float)}
+    best = min(known, key=lambda n: known[n], default=number)
+    near = {*list(known)[:1], best, number - 1, number}
     return by_round(m for m in lines if m.get("round") in near)

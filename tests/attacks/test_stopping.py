@@ -30,7 +30,7 @@ problems, config, shared, one_thread = (
 )
 
 SECONDS = 300  # a limit of patience with a busy machine
-STAGES = ("rollout", "score", "select", "train", "evaluate")
+SLOW = (pytest.param(stage, marks=pytest.mark.soak) for stage in ("score", "evaluate"))
 TOLD = 128 + signal.SIGTERM
 
 
@@ -79,7 +79,7 @@ class Telling(Reporter):
         yield tick
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["rollout", "select", "train", *SLOW])
 def test_a_run_that_is_told_to_end_continues_to_the_same_bits(
     config: MakeConfig,
     small: dict[str, Any],
