@@ -132,3 +132,6 @@ def _obeying(function: Callable[[Given], Got], given: Given) -> Got:
         return function(given)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os.kill(os.getpid(), signal.SIGTERM)  # nobody is left to take the answer
