@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
 from types import FrameType
@@ -201,15 +201,20 @@ def one_expression(sql: str, name: str) -> str:
 
 def _refuse_unsteady(select: str, name: str) -> None:
     """Raise `InputError` for chance, clocks and the like: another answer under the same key."""
-    with duckdb.connect(":memory:") as connection:
-        (text,) = connection.execute("SELECT json_serialize_sql(?)", [select]).fetchall()[0]
-    found = sorted({*_names_in(text)} & (_unsteady() | {_SAMPLE}))
-    if found:
+    if found := _unsteady_in(select):
         raise InputError(
             f"{name}: `{found[0]}` gives another answer each time, and what is selected is stored "
             "under a key that says how: use the columns of the tables, and a rule that draws "
             "(`tip rules`) where chance is wanted"
         )
+
+
+@lru_cache(maxsize=256)  # a round reads its rule several times, and each question takes 20 ms
+def _unsteady_in(select: str) -> list[str]:
+    """Return what of a SELECT gives another answer each time, in order."""
+    with duckdb.connect(":memory:") as connection:
+        (text,) = connection.execute("SELECT json_serialize_sql(?)", [select]).fetchall()[0]
+    return sorted({*_names_in(text)} & (_unsteady() | {_SAMPLE}))
 
 
 def _names_in(query: str) -> Iterator[str]:

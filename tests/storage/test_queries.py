@@ -336,3 +336,12 @@ def test_an_interrupt_of_a_question_is_one(part: Path, time: int) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         ask_for_ever()
+
+
+def test_a_select_that_was_once_found_steady_is_not_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sql = "SELECT max(reverse_kl) - 7 FROM tokens"
+    assert one_select(sql, steady=True) == sql
+    monkeypatch.setattr(duckdb, "connect", None)
+    assert one_select(sql, steady=True) == sql
