@@ -65,9 +65,9 @@ class Home:
             "student": {"model": str(PAIR / "student")},
             "teacher": {"model": str(PAIR / "teacher")},
             "prompts": {"source": str(problems / "train.jsonl"), "template": "raw"},
-            "rollout": {"prompts": 40, "max_tokens": 16},
+            "rollout": {"prompts": 34, "max_tokens": 8},
             "select": {"rule": "soft_or", "keep": 0.2},
-            "train": {"lr": 3e-4, "rollouts_per_step": 8},
+            "train": {"lr": 3e-4, "rollouts_per_step": 12},
         }
         for key, value in changes.items():
             values[key] = values.get(key, {}) | value if isinstance(value, dict) else value

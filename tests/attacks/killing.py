@@ -176,9 +176,10 @@ class Calls:
             if amid is not None and self._point == Point(number, "amid"):
                 amid(*arguments, **named)
                 self._act()
-            result = function(*arguments, **named)
-            self._reach(number, "after")
-            return result
+            try:
+                return function(*arguments, **named)
+            finally:  # a folder may be there already
+                self._reach(number, "after")
 
         return call
 

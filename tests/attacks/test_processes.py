@@ -23,7 +23,6 @@ from .homes import (
 )
 from .killing import Order
 
-SHORT = {"rounds": 1, "rollout": {"prompts": 33, "max_tokens": 8}}
 RULES = ("soft_or", "random", "entropy_top", "divergence")
 
 
@@ -55,12 +54,14 @@ class Alone:
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory, problems: Path) -> Alone:
-    return Alone(tmp_path_factory.mktemp("short"), problems, SHORT)
+    return Alone(tmp_path_factory.mktemp("short"), problems, {"rounds": 1})
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, problems: Path, asked: Any) -> Alone:
-    return Alone(tmp_path_factory.mktemp("whole"), problems, {"evaluate": asked})
+    # snapshots and states come and go while others verify them
+    train = {"snapshot_seconds": 0, "keep_states": 1}
+    return Alone(tmp_path_factory.mktemp("whole"), problems, {"evaluate": asked, "train": train})
 
 
 def together(home: Home, each: Sequence[tuple[str, ...]]) -> list[Child]:
