@@ -59,8 +59,8 @@ def short(tmp_path_factory: pytest.TempPathFactory, problems: Path) -> Alone:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, problems: Path, asked: Any) -> Alone:
-    # snapshots and states come and go while others verify them
-    train = {"snapshot_seconds": 0, "keep_states": 1}
+    # snapshots come and go while they are verified
+    train = {"snapshot_seconds": 0}
     return Alone(tmp_path_factory.mktemp("whole"), problems, {"evaluate": asked, "train": train})
 
 
