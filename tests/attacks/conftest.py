@@ -1,5 +1,7 @@
 """Problems for miniature runs in processes of their own."""
 
+import multiprocessing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +27,12 @@ def asked(problems: Path) -> dict[str, Any]:
         "verifier": "exact",
         "every": 1,
     }
+
+
+@pytest.fixture(autouse=True)
+def nobody_stays() -> Iterator[None]:
+    """End what a failed test has left asleep: this process would wait for it for ever."""
+    yield
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
