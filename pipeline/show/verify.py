@@ -2,6 +2,7 @@
 
 from ...stages.train.state import check_state
 from ...storage.errors import StoreError
+from ...storage.files import is_finished
 from ...storage.runs import RunFolder, run_names
 from ...storage.store.lineage import descendants
 from ..progress import Reporter
@@ -26,7 +27,8 @@ def verify_store(root: str, runs: str) -> None:
         try:
             check_state(state)
         except StoreError as error:
-            words.append(str(error))
+            if is_finished(state):  # else its run has dropped it meanwhile
+                words.append(str(error))
     for artifact in descendants(artifacts, damaged):
         words.append(f"made from what is damaged: {artifact.kind} {artifact.key}")
     refuse_damage(root, words)

@@ -119,7 +119,7 @@ def _remembered(folder: Path) -> str | None:
         return _hashed[memo.name]
     with contextlib.suppress(OSError):
         remembered = memo.read_text()
-        if len(remembered) == _DIGEST_LENGTH:  # a machine that lost power may leave it empty
+        if len(remembered) == _DIGEST_LENGTH:  # a kill or a lost power may leave it empty
             return remembered
     return None
 
@@ -137,9 +137,7 @@ def _weights(folder: Path, *, remember: bool) -> str:
     _hashed[memo.name] = digest
     with contextlib.suppress(OSError):  # a memory aid: a read-only home costs time, nothing else
         memo.parent.mkdir(parents=True, exist_ok=True)
-        beside = memo.with_suffix(f".{os.getpid()}")
-        beside.write_text(digest)
-        beside.replace(memo)
+        memo.write_text(digest)
     return digest
 
 

@@ -4,6 +4,7 @@
     <root>/<kind>/<key[:2]>/<key>/<draft>/<file>    parts; the draft's name is unique
     <root>/<kind>/<key[:2]>/<key>/claim-<n>         saves work, decides nothing
     <root>/.drafts/                                 what is being written (local stores)
+    <root>/.probes/                                 written to learn of a place, and removed
 
 A place knows names below its root and bytes, nothing of artifacts. Its one strong operation is
 `create`: exactly one of several writers succeeds, and nobody ever sees half of what it wrote.
@@ -24,6 +25,7 @@ from ..errors import StoreError
 from ..keys import KEY_LENGTH
 
 MANIFEST = "manifest.json"
+PROBES = ".probes"
 
 _KIND = re.compile(r"[a-z_]+")
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
@@ -207,21 +209,28 @@ class LocalPlace:
 
     def create(self, name: str, data: bytes) -> bool:
         """Write beside, make durable, then link: the name appears with all its bytes."""
-        path, beside = self.root / name, self.drafts / f"{unique()}.tmp"
+        path = self.root / name
         with reported("write", path):
             try:
-                _make_folders(path.parent)
-                beside.write_bytes(data)
-                beside.chmod(0o444)
-                _sync(beside)
-                # A link, unlike a rename, fails if the name is taken.
-                os.link(beside, path)
-                _sync(path.parent)
-            except FileExistsError:
-                # NFS may repeat a link that succeeded and report that it exists.
-                return self.read(name) == data
-            finally:
-                beside.unlink(missing_ok=True)
+                return self._create(path, data)
+            except FileNotFoundError:  # swept away from this process, which has slept meanwhile
+                return self._create(path, data)
+
+    def _create(self, path: Path, data: bytes) -> bool:
+        beside = self.drafts / f"{unique()}.tmp"
+        try:
+            _make_folders(path.parent)
+            beside.write_bytes(data)
+            beside.chmod(0o444)
+            _sync(beside)
+            # A link, unlike a rename, fails if the name is taken.
+            os.link(beside, path)
+            _sync(path.parent)
+        except FileExistsError:
+            # NFS may repeat a link that succeeded and report that it exists.
+            return path.read_bytes() == data
+        finally:
+            beside.unlink(missing_ok=True)
         return True
 
     def read(self, name: str) -> bytes | None:

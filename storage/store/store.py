@@ -20,6 +20,7 @@ from .drafts import Draft, drafted
 from .objects import RemotePlace
 from .places import (
     MANIFEST,
+    PROBES,
     LocalPlace,
     Place,
     check_kind,
@@ -280,6 +281,7 @@ class Pending:
     ) -> None:
         self._store, self._claim = store, claim
         self._of = (kind, key, inputs)
+        self.key = key
         claim.start()
 
     def __enter__(self) -> "Pending":
@@ -314,7 +316,7 @@ def _place(root: str, cache: Path | None, *, write: bool) -> Place:
 
 def _probe(place: Place) -> None:
     """Refuse a place that lets a second writer overwrite what a first one created."""
-    name = f".probes/{unique()}"
+    name = f"{PROBES}/{unique()}"
     first, second = place.create(name, b"first"), place.create(name, b"second")
     place.remove(name)
     if not first or second:

@@ -1,10 +1,12 @@
 """What is damaged is named, with all that was made from it."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from tip.pipeline.session import Session
+from tip.pipeline.show import verify
 from tip.pipeline.show.verify import verify_store
 from tip.storage.errors import StoreError
 
@@ -62,6 +64,20 @@ def test_a_damaged_checkpoint_is_not_rolled_out_from(ran: Session, config: MakeC
     with pytest.raises(StoreError, match=r"model\.safetensors is damaged"):
         played(session.config)
     assert not any(session.store.find("rollouts", key) for key in second.of("rollouts"))
+
+
+def test_a_state_that_its_run_drops_meanwhile_is_not_damaged(
+    ran: Session, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, check = copied(ran, config()), verify.check_state
+
+    def late(state: Path) -> None:
+        shutil.rmtree(state)
+        check(state)
+
+    monkeypatch.setattr(verify, "check_state", late)
+    verify_store(session.config.store, session.config.runs)
+    assert session.run.kept_states() == []
 
 
 @pytest.mark.parametrize("kind", ["tokens", "selection", "teacher", "rollouts"])

@@ -228,3 +228,24 @@ def test_a_folder_without_safetensors_is_refused_with_what_was_found(folder: Pat
     os.rename(folder / "model.safetensors", folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"found pytorch_model\.bin.*convert them first"):
         fingerprint(folder)
+
+
+def test_a_kill_while_a_digest_is_remembered_leaves_no_file_for_ever(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def half(path: Path, text: str) -> None:
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise Killed
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half)
+        with pytest.raises(Killed):
+            fingerprint(folder)
+    monkeypatch.setattr("tip.stages.models.fingerprint._hashed", {})
+    assert fingerprint(folder) == fingerprint(folder)
+    (memo,) = (tmp_path / "cache" / "tip" / "fingerprints").iterdir()
+    assert len(memo.read_text()) == 64
