@@ -335,9 +335,8 @@ class RunView(RunFolder):
 
 def run_names(runs: str | Path) -> list[str]:
     """Return the names of all runs under a folder, of those that have lost their record too."""
-    found = (
-        p for name in ("config.json", "rounds") for p in Path(runs).expanduser().glob(f"*/{name}")
-    )
+    folder = Path(runs).expanduser()
+    found = [*folder.glob("*/config.json"), *folder.glob("*/rounds")]
     return sorted({path.parent.name for path in found})
 
 
