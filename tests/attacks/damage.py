@@ -614,7 +614,9 @@ def mend(scene: Scene, path: Path, told: str) -> None:
         shutil.rmtree(path.parent)
     elif path.parent.name == "rounds":
         path.unlink()
-    elif line := re.search(r"line (\d+)", told):
+    elif path.name == "metrics.jsonl":
+        line = re.search(r"line (\d+)", told)
+        assert line is not None, told
         lines = path.read_bytes().split(b"\n")
         del lines[int(line[1]) - 1]
         path.write_bytes(b"\n".join(lines))
