@@ -100,7 +100,7 @@ def refuse_damage(root: str, damaged: Sequence[str]) -> None:
     if damaged:
         raise StoreError(
             f"{root}: {len(damaged)} damaged, or made from what is, listed above; remove their "
-            "folders and run again: they are made anew"
+            "folders in the store and run again: they are made anew"
         )
 
 

@@ -25,7 +25,6 @@ _IGNORED_CONFIG = frozenset(
 )
 _hashed: dict[str, str] = {}  # what this process hashed, also where no file can be written
 INDEX, _SUFFIX = "model.safetensors.index.json", ".safetensors"
-_DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 
 
 def model_fingerprint(
@@ -118,9 +117,9 @@ def _remembered(folder: Path) -> str | None:
     if memo.name in _hashed:
         return _hashed[memo.name]
     with contextlib.suppress(OSError):
-        remembered = memo.read_text()
-        if len(remembered) == _DIGEST_LENGTH:  # a kill or a lost power may leave it empty
-            return remembered
+        digest, _, seal = memo.read_text("ascii", "replace").partition(" ")
+        if seal == key_of([memo.name, digest]):  # another digest would be another model
+            return digest
     return None
 
 
@@ -137,7 +136,7 @@ def _weights(folder: Path, *, remember: bool) -> str:
     _hashed[memo.name] = digest
     with contextlib.suppress(OSError):  # a memory aid: a read-only home costs time, nothing else
         memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.write_text(digest)
+        memo.write_text(f"{digest} {key_of([memo.name, digest])}")  # cut by a kill, it is not read
     return digest
 
 

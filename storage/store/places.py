@@ -168,14 +168,17 @@ def reported(doing: str, where: object) -> Iterator[None]:
 
 def missing(where: object) -> str:
     """Return what to say of a committed part that is not there."""
-    return f"{where} is missing; `tip cache verify` lists what is damaged"
+    return (
+        f"{where} is missing; `tip cache verify` lists what is damaged. Remove its artifact's "
+        "folder: it is made again"
+    )
 
 
 def damaged(where: object, wrong: str) -> str:
     """Return what to say of a committed part that is not what was committed."""
     return (
         f"{where} is damaged: {wrong}; `tip cache verify` lists all that is, and what was made "
-        "from it. Remove its folder: it is made again"
+        "from it. Remove its artifact's folder: it is made again"
     )
 
 

@@ -174,12 +174,16 @@ def test_weights_already_hashed_are_not_read_again(
     assert fingerprint(folder) == first
 
 
-def test_a_memo_that_a_crash_left_empty_is_not_believed(
-    folder: Path, fingerprint_memo: Path
+@pytest.mark.parametrize("damage", ["empty", "changed", "without a seal"])
+def test_a_damaged_memo_is_not_believed(
+    folder: Path, fingerprint_memo: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     first = fingerprint(folder)
     for memo in (fingerprint_memo / "tip" / "fingerprints").iterdir():
-        memo.write_text("")
+        other = "0" * 64
+        texts = {"empty": "", "changed": other + memo.read_text()[64:], "without a seal": other}
+        memo.write_text(texts[damage])
+    monkeypatch.setattr("tip.stages.models.fingerprint._hashed", {})
     assert fingerprint(folder) == first
 
 
