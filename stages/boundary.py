@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ..storage.errors import TipError
+from ..storage.errors import TipError, is_panic
 
 
 @contextmanager
@@ -18,7 +18,9 @@ def one_line(error: Callable[[str], TipError]) -> Iterator[None]:
         yield
     except TipError:
         raise
-    except Exception as raised:
+    except BaseException as raised:
+        if not isinstance(raised, Exception) and not is_panic(raised):
+            raise
         reason = " ".join(str(raised).split()) or type(raised).__name__
         raise error(reason if len(reason) <= 300 else f"{reason[:300]} ...") from raised
 

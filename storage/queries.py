@@ -30,8 +30,18 @@ from .scratch import scratch
 Parts = Sequence[Path] | Mapping[int, Sequence[Path]]
 
 _BATCH_ROWS = 1 << 17
-_SAMPLE = "TABLESAMPLE"
+_SAMPLE, _CATALOG = "TABLESAMPLE", "a catalog"
 _TEXT = r'"(?:[^"\\]|\\.)*"'  # in JSON
+# Table functions that depend on their arguments alone. Others tell of this process and its session,
+# or run SQL that is hidden in a text.
+_TABLE_FUNCTIONS = frozenset(
+    {"generate_series", "histogram_values", "json_each", "json_tree", "range", "repeat", "unnest"}
+)
+_CATALOGS = re.compile(
+    r'"schema_name":"(?:information_schema|pg_catalog)"'
+    r'|"table_name":"(?:duckdb|pragma|pg|sqlite)_[^"]*"',
+    re.IGNORECASE,
+)
 # Words that DuckDB reads as a clock where no column has the name, and functions of today.
 _CLOCKS = frozenset(
     {"age", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
@@ -173,6 +183,7 @@ def one_select(sql: str, name: str = "SQL", *, steady: bool = False) -> str:
     steady: refuse what does not depend on the tables alone. Raises `InputError` that says what was
     found instead. Passing it does not make SQL harmless: run it with `ask`, or inside a view.
     """
+    _refuse_half_characters(sql, name)
     try:
         statements = duckdb.extract_statements(sql)
     except duckdb.Error as error:
@@ -191,6 +202,7 @@ def one_expression(sql: str, name: str) -> str:
 
     Raises `InputError` otherwise.
     """
+    _refuse_half_characters(sql, name)
     try:
         duckdb.SQLExpression(sql)
     except duckdb.Error as error:
@@ -199,11 +211,19 @@ def one_expression(sql: str, name: str) -> str:
     return sql
 
 
+def _refuse_half_characters(sql: str, name: str) -> None:
+    """Raise `InputError` for a lone surrogate, as Python makes it of bytes that are not UTF-8."""
+    try:
+        sql.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name}: character {error.start + 1} is none; write UTF-8") from error
+
+
 def _refuse_unsteady(select: str, name: str) -> None:
     """Raise `InputError` for chance, clocks and the like: another answer under the same key."""
     with duckdb.connect(":memory:") as connection:
         (text,) = connection.execute("SELECT json_serialize_sql(?)", [select]).fetchall()[0]
-    found = sorted({*_names_in(text)} & (_unsteady() | {_SAMPLE}))
+    found = sorted({*_names_in(text)} & _unsteady())
     if found:
         raise InputError(
             f"{name}: `{found[0]}` gives another answer each time, and what is selected is stored "
@@ -213,7 +233,7 @@ def _refuse_unsteady(select: str, name: str) -> None:
 
 
 def _names_in(query: str) -> Iterator[str]:
-    """Give the names of all functions in a query as JSON, and `_SAMPLE` where it samples.
+    """Give the names of all functions in a query as JSON, and what else makes it unsteady.
 
     A pattern, because a parser of JSON ends in its recursion where an expression is deep. Quotes
     inside of a text are escaped, so no text can pass for one of these fields.
@@ -224,6 +244,8 @@ def _names_in(query: str) -> Iterator[str]:
         yield from {name.lower() for name in json.loads(names)} & _CLOCKS
     if '"sample":{' in query:
         yield _SAMPLE
+    if _CATALOGS.search(query):
+        yield _CATALOG
 
 
 @cache
@@ -234,11 +256,13 @@ def _unsteady() -> frozenset[str]:
     """
     with duckdb.connect(":memory:") as connection:
         rows = connection.execute("""
-            SELECT DISTINCT lower(function_name) FROM duckdb_functions()
-            WHERE stability = 'VOLATILE'
-                OR stability = 'CONSISTENT_WITHIN_QUERY' AND len(parameters) = 0
+            SELECT lower(function_name) FROM duckdb_functions() GROUP BY ALL
+            HAVING bool_or(stability = 'VOLATILE')
+                OR bool_or(stability = 'CONSISTENT_WITHIN_QUERY' AND len(parameters) = 0)
+                OR bool_and(function_type IN ('table', 'table_macro', 'pragma'))
         """).fetchall()
-    return frozenset(name for (name,) in rows) | _CLOCKS
+    names = frozenset(name for (name,) in rows) - _TABLE_FUNCTIONS
+    return names | _CLOCKS | {"current_setting", _SAMPLE, _CATALOG}
 
 
 def ask(sql: str, tokens: Parts, rollouts: Parts = (), *, name: str = "SQL") -> pa.Table:
