@@ -127,13 +127,20 @@ def _limited(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> It
     if seconds is None:
         yield
         return
-    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), connection.interrupt)
-    timer.daemon = True
+    done = threading.Event()
+
+    def interrupt() -> None:
+        late = not done.wait(min(seconds, threading.TIMEOUT_MAX))
+        while late:  # again and again: between two questions an interrupt is lost
+            connection.interrupt()
+            late = not done.wait(0.05)
+
+    timer = threading.Thread(target=interrupt, daemon=True)
     timer.start()
     try:
         yield
     finally:
-        timer.cancel()
+        done.set()
         timer.join()
 
 
@@ -188,13 +195,20 @@ def one_select(sql: str, name: str = "SQL", *, steady: bool = False) -> str:
         statements = duckdb.extract_statements(sql)
     except duckdb.Error as error:
         raise InputError(f"{name}: {first_line(error)}") from error
-    kinds = [str(statement.type).rsplit(".", 1)[-1] for statement in statements]
+    kinds = [_kind(statement) for statement in statements]
     if kinds != ["SELECT"]:
         found = " and ".join(kinds) if kinds else "nothing"
         raise InputError(f"{name}: expected exactly one SELECT, found {found}")
     if steady:
         _refuse_unsteady(sql, name)
     return statements[0].query.strip().rstrip("; \n")
+
+
+def _kind(statement: duckdb.Statement) -> str:
+    try:
+        return str(statement.type).rsplit(".", 1)[-1]
+    except ValueError:  # one that DuckDB's own Python has no name for, such as UPDATE EXTENSIONS
+        return "another statement"
 
 
 def one_expression(sql: str, name: str) -> str:

@@ -67,7 +67,10 @@ def select(
     inputs = _inputs(rule, settings)
     paths = [*tokens, *rollouts]
     memory, seconds = settings.memory_gb, settings.timeout_seconds
-    with locked_connection(paths, threads=threads, memory_gb=memory, seconds=seconds) as connection:
+    with (
+        locked_connection(paths, threads=threads, memory_gb=memory, seconds=seconds) as connection,
+        users_sql(connection, f"rule {rule.name}"),  # the limits may end our own SQL as well
+    ):
         add_view(connection, "token_table", tokens)
         add_rollouts_view(connection, "rollout_table", rollouts)
         cuts = _bind(connection, inputs, seed=seed, vocabulary=vocabulary)
