@@ -176,7 +176,7 @@ def _ended(child: int, error: Path) -> dict[str, Any]:
             break
         time.sleep(0.002)
     text = error.read_text(errors="replace") if error.exists() else ""
-    return {"code": code, "error": text[-4000:], "kilobytes": used.ru_maxrss, "seconds": seconds}
+    return {"code": code, "error": text[:4000], "kilobytes": used.ru_maxrss, "seconds": seconds}
 
 
 def serve(folder: Path) -> None:
