@@ -349,7 +349,7 @@ def test_a_statement_without_a_name_and_half_a_character_are_refused() -> None:
     with pytest.raises(InputError, match="found another statement"):
         one_select("UPDATE EXTENSIONS")
     for refuse in (one_select, one_expression):
-        with pytest.raises(InputError, match="x: character 8 is none"):
+        with pytest.raises(InputError, match="x: character 9 is none"):
             refuse("SELECT '\udcff'", "x")
 
 

@@ -228,3 +228,18 @@ def test_a_folder_without_safetensors_is_refused_with_what_was_found(folder: Pat
     os.rename(folder / "model.safetensors", folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"found pytorch_model\.bin.*convert them first"):
         fingerprint(folder)
+
+
+@pytest.mark.parametrize("about", ["NaN", "[" * 20_000, '{"data_offsets": [0.0, 1.5]}', "9" * 5000])
+def test_a_header_that_no_writer_writes_is_refused(folder: Path, about: str) -> None:
+    header = f'{{"a": {about}}}'.encode()
+    data = len(header).to_bytes(8, "little") + header + bytes(9)
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        model_fingerprint(folder, {})
+
+
+def test_a_config_with_nan_has_no_fingerprint(folder: Path) -> None:
+    change_config(folder, rope_theta=float("nan"))
+    with pytest.raises(ModelError, match="holds NaN or infinity"):
+        model_fingerprint(folder, {})
