@@ -136,8 +136,18 @@ def _many(like: list[RoundPlan], number: int, rounds: int) -> RoundPlan:
     def total(name: str) -> int:
         return round(rounds * sum(getattr(line, name) for line in like) / len(like))
 
-    names = ("shards", "rollouts", "tokens", "teacher_tokens", "bytes")
-    return RoundPlan(number, *map(total, names), None, None, trained=False, rounds=rounds)
+    return RoundPlan(
+        number,
+        total("shards"),
+        total("rollouts"),
+        total("tokens"),
+        total("teacher_tokens"),
+        total("bytes"),
+        None,
+        None,
+        trained=False,
+        rounds=rounds,
+    )
 
 
 def _replay_plan(session: Session, number: int) -> RoundPlan:

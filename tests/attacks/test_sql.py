@@ -174,7 +174,7 @@ def aggregate(tables: Tables, text: str) -> object:
     return tables.rule(f"{head}SELECT *, 1 AS importance FROM tokens")
 
 
-@pytest.mark.parametrize("sql", some(STATEMENTS, 12))
+@pytest.mark.parametrize("sql", some(STATEMENTS, 20))
 def test_a_statement_is_refused_wherever_it_stands(sql: str, tables: Tables) -> None:
     tables.refuses(tables.question, sql)
     tables.refuses(tables.rule, sql)
@@ -185,7 +185,7 @@ def test_a_statement_is_refused_wherever_it_stands(sql: str, tables: Tables) -> 
     tables.refuses(partial(weight, tables), sql or "1; 1")
 
 
-@pytest.mark.parametrize("source", some(READS, 12))
+@pytest.mark.parametrize("source", some(READS, 24))
 def test_nothing_but_the_tables_is_read(source: str, tables: Tables) -> None:
     tables.refuses(tables.question, f"SELECT * FROM {source}")
     tables.refuses(tables.question, f"SELECT * FROM tokens, {source}")
@@ -195,7 +195,7 @@ def test_nothing_but_the_tables_is_read(source: str, tables: Tables) -> None:
     tables.refuses(partial(where, tables), f"(SELECT count(*) FROM {source}) > 0")
 
 
-@pytest.mark.parametrize("source", some(READS[::5], 9))
+@pytest.mark.parametrize("source", some(READS[::5], 20))
 def test_nothing_but_the_tables_is_read_by_weights_and_numbers_of_the_round(
     source: str, tables: Tables
 ) -> None:
@@ -203,13 +203,13 @@ def test_nothing_but_the_tables_is_read_by_weights_and_numbers_of_the_round(
     tables.refuses(partial(aggregate, tables), f"(SELECT count(*) FROM {source})")
 
 
-@pytest.mark.parametrize("text", some(EXPRESSIONS, 6))
+@pytest.mark.parametrize("text", some(EXPRESSIONS, 12))
 def test_a_condition_does_not_leave_its_brackets(text: str, tables: Tables) -> None:
     tables.refuses(partial(where, tables), text)
     tables.refuses(partial(weight, tables), text)
 
 
-@pytest.mark.parametrize("text", some(UNSTEADY, 8))
+@pytest.mark.parametrize("text", some(UNSTEADY, 16))
 def test_what_answers_otherwise_each_time_selects_nothing(text: str, tables: Tables) -> None:
     for place in (where, weight, aggregate):
         said = tables.refuses(partial(place, tables), text)
