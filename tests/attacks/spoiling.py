@@ -52,7 +52,7 @@ def edited(document: Any, edits: list[tuple[int, Any]]) -> Any:
     for where, value in edits:
         paths = list(places(document))
         if not paths:
-            return value
+            return copy.deepcopy(value)
         *steps, last = paths[where % len(paths)]
         parent = document
         for step in steps:
@@ -60,7 +60,7 @@ def edited(document: Any, edits: list[tuple[int, Any]]) -> Any:
         if value == GONE:
             del parent[last]
         else:
-            parent[last] = value
+            parent[last] = copy.deepcopy(value)
     return document
 
 
