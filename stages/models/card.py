@@ -79,8 +79,8 @@ def card_of(
     code = settings.trust_remote_code
     refuse_own_code(folder, config, trusted=code)
     tokenizer = load_tokenizer(folder, code)
-    stop_ids = _stop_ids(folder, tokenizer, config)
     with one_line(lambda reason: _no_tokenizer(folder, reason)):
+        stop_ids = _stop_ids(folder, tokenizer, config)
         special, vocabulary = tokenizer.all_special_ids, tokenizer.get_vocab()
     return ModelCard(
         folder,

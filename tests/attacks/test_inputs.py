@@ -391,6 +391,7 @@ WRONG_FIELDS = {
     ("config.json", "hidden_act"): (math.nan, DEEP),
     ("config.json", "head_dim"): ("a", [1], 1.5),
     ("tokenizer.json", "model"): ({}, 5),
+    ("tokenizer_config.json", "eos_token"): ("",),
 }
 BAD_MODELS = [
     (name, seed_of(STUDENT[name], (field,), value))
