@@ -82,6 +82,8 @@ def card_of(
     with one_line(lambda reason: _no_tokenizer(folder, reason)):
         stop_ids = _stop_ids(folder, tokenizer, config)
         special, vocabulary = tokenizer.all_special_ids, tokenizer.get_vocab()
+        if None in special:
+            raise ModelError(f"{folder}: a special token of its tokenizer is not in the vocabulary")
     return ModelCard(
         folder,
         model_fingerprint(folder, vocabulary, declared, code=code, look=look),
