@@ -325,7 +325,7 @@ def cache_sweep(
 def _load(config: Path, changes: list[str], name: str | None) -> "RunConfig":
     from .pipeline.config.toml import load_config
 
-    return load_config(config, [*changes, *([f'name="{name}"'] if name else [])])
+    return load_config(config, changes, name)
 
 
 def _session(config: Path, changes: list[str], name: str | None) -> "Session":

@@ -23,12 +23,13 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import ConfigError, StoreError
-from .files import is_finished, remove_unfinished, replacing, share
+from .files import is_finished, remove_unfinished, replacing, share, user_path
 from .keys import key_of
 from .lines import JsonLines
 from .locks import HeldError, held
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NUMBER = re.compile(r"[0-9]+")
 
 
 class _Stored(BaseModel):
@@ -128,7 +129,7 @@ class RunFolder:
                 "letter or digit, at most 100 characters"
             )
         self.name = name
-        self.path = Path(runs).expanduser() / name
+        self.path = user_path(runs) / name
         self._metrics = JsonLines(self.metrics_path)
         self._held = False
 
@@ -237,7 +238,7 @@ class RunFolder:
         """Yield (number, pointers) of all rounds that have begun, in order."""
         for path in sorted((self.path / "rounds").glob("[0-9]*.json")):
             pointers = RoundPointers.read(path)
-            if pointers is not None:
+            if pointers is not None and _NUMBER.fullmatch(path.stem):
                 yield int(path.stem), pointers
 
     def point(self, number: int, **pointers: Any) -> None:
@@ -335,7 +336,7 @@ class RunView(RunFolder):
 
 def run_names(runs: str | Path) -> list[str]:
     """Return the names of all runs under a folder, of those that have lost their record too."""
-    folder = Path(runs).expanduser()
+    folder = user_path(runs)
     found = [*folder.glob("*/config.json"), *folder.glob("*/rounds")]
     return sorted({path.parent.name for path in found})
 

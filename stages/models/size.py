@@ -27,11 +27,21 @@ class Shape:
 
 def shape_of(card: ModelCard) -> Shape:
     """Return a model in numbers; of its weights no more than headers are read."""
-    config = read_json(card.folder / "config.json")
-    heads = config.get("num_key_value_heads") or config.get("num_attention_heads") or 1
-    width = config.get("hidden_size") or 1
-    head = config.get("head_dim") or width // (config.get("num_attention_heads") or 1)
-    layers = config.get("num_hidden_layers") or 1
+    path = card.folder / "config.json"
+    config = read_json(path)
+
+    def count(name: str) -> int | None:
+        value = config.get(name)
+        if not value:
+            return None
+        if type(value) is not int or value < 0:
+            raise ModelError(f"{path}: {name} = {value!r}; expected a count")
+        return value
+
+    heads = count("num_key_value_heads") or count("num_attention_heads") or 1
+    width = count("hidden_size") or 1
+    head = count("head_dim") or width // (count("num_attention_heads") or 1)
+    layers = count("num_hidden_layers") or 1
     return Shape(parameters_of(card), 2 * layers * heads * head, card.head_rows, width, layers)
 
 
