@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import ConfigError
@@ -18,7 +18,8 @@ def user_path(text: str | Path) -> Path:
     """
     try:
         path = Path(text).expanduser()
-        path.exists()
+        with suppress(PermissionError):  # told by who needs what lies there
+            path.exists()
     except (RuntimeError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{text}: no usable path ({reason})") from error

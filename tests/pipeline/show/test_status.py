@@ -72,7 +72,7 @@ def test_where_there_is_nothing_to_show_the_way_out_is_said(tmp_path: Path) -> N
 @pytest.mark.parametrize("config", [{"select": 5}, {"rounds": "a"}, {"select": {"keep": "a"}}])
 def test_a_record_of_other_types_is_damage(run: RunFolder, config: dict[str, object]) -> None:
     run.save(RunRecord(config=config))
-    with pytest.raises(StoreError, match="1 runs are damaged"):
+    with pytest.raises(StoreError, match="damaged: mine; see above"):
         print_runs(str(run.path.parent), Console(file=io.StringIO()))
 
 
