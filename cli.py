@@ -6,9 +6,10 @@ Nothing heavy is imported before a command needs it, so `tip --help` answers at 
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from .stages.stopping import Terminated, obey_sigterm
 from .storage.errors import TipError
@@ -18,8 +19,28 @@ if TYPE_CHECKING:
     from .pipeline.config.run import RunConfig
     from .pipeline.session import Session
 
+
+class _Commands(TyperGroup):
+    """Ends with a line where it is stopped: typer would end without a word, and always with 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except Terminated:
+            _end("told to end (SIGTERM)", 128 + signal.SIGTERM)
+        except KeyboardInterrupt:
+            _end("stopped", 128 + signal.SIGINT)
+
+
+def _end(why: str, code: int) -> NoReturn:
+    typer.secho(f"{why}; the same command continues", fg="yellow", err=True)
+    sys.exit(code)
+
+
 app = typer.Typer(
     name="tip",
+    cls=_Commands,
     help="Distil a teacher language model into a student on its own rollouts, on the tokens that "
     "matter.\n\nA round is rollout, score, select, train. Teacher scores are stored and shared: "
     "another rule, another loss or another run costs no generation and no teacher pass. "
@@ -54,12 +75,6 @@ def main() -> None:
     except TipError as error:
         typer.secho(f"error: {visible(' '.join(str(error).split()))}", fg="red", err=True)
         sys.exit(2)
-    except Terminated:
-        typer.secho("told to end (SIGTERM); the same command continues", fg="yellow", err=True)
-        sys.exit(128 + signal.SIGTERM)
-    except KeyboardInterrupt:
-        typer.secho("stopped; the same command continues", fg="yellow", err=True)
-        sys.exit(130)
 
 
 @app.command()
@@ -310,7 +325,7 @@ def cache_sweep(
 def _load(config: Path, changes: list[str], name: str | None) -> "RunConfig":
     from .pipeline.config.toml import load_config
 
-    return load_config(config, [*changes, *([f'name="{name}"'] if name else [])])
+    return load_config(config, changes, name)
 
 
 def _session(config: Path, changes: list[str], name: str | None) -> "Session":

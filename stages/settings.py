@@ -16,11 +16,12 @@ Every field decides one of three things, and a mark says which:
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+_INT64 = (1 << 63) - 1
+Count = Annotated[int, Field(ge=1, le=_INT64)]
+Natural = Annotated[int, Field(ge=0, le=_INT64)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
@@ -44,6 +45,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*")
+    @classmethod
+    def _no_nul(cls, value: Any) -> Any:
+        if isinstance(value, str) and "\0" in value:  # no path and no SQL can hold one
+            raise ValueError("holds the character NUL")
+        return value
 
     def key(self) -> dict[str, Any]:
         """Return what a stage's key holds of these settings by themselves, as JSON has it."""

@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
 from types import FrameType
@@ -30,8 +30,18 @@ from .scratch import scratch
 Parts = Sequence[Path] | Mapping[int, Sequence[Path]]
 
 _BATCH_ROWS = 1 << 17
-_SAMPLE = "TABLESAMPLE"
+_SAMPLE, _CATALOG = "TABLESAMPLE", "a catalog"
 _TEXT = r'"(?:[^"\\]|\\.)*"'  # in JSON
+# Table functions that depend on their arguments alone. Others tell of this process and its session,
+# or run SQL that is hidden in a text.
+_TABLE_FUNCTIONS = frozenset(
+    {"generate_series", "histogram_values", "json_each", "json_tree", "range", "repeat", "unnest"}
+)
+_CATALOGS = re.compile(
+    r'"schema_name":"(?:information_schema|pg_catalog)"'
+    r'|"table_name":"(?:duckdb|pragma|pg|sqlite)_[^"]*"',
+    re.IGNORECASE,
+)
 # Words that DuckDB reads as a clock where no column has the name, and functions of today.
 _CLOCKS = frozenset(
     {"age", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
@@ -117,13 +127,20 @@ def _limited(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> It
     if seconds is None:
         yield
         return
-    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), connection.interrupt)
-    timer.daemon = True
+    done = threading.Event()
+
+    def interrupt() -> None:
+        late = not done.wait(min(seconds, threading.TIMEOUT_MAX))
+        while late:  # again and again: between two questions an interrupt is lost
+            connection.interrupt()
+            late = not done.wait(0.05)
+
+    timer = threading.Thread(target=interrupt, daemon=True)
     timer.start()
     try:
         yield
     finally:
-        timer.cancel()
+        done.set()
         timer.join()
 
 
@@ -173,11 +190,12 @@ def one_select(sql: str, name: str = "SQL", *, steady: bool = False) -> str:
     steady: refuse what does not depend on the tables alone. Raises `InputError` that says what was
     found instead. Passing it does not make SQL harmless: run it with `ask`, or inside a view.
     """
+    _refuse_half_characters(sql, name)
     try:
         statements = duckdb.extract_statements(sql)
     except duckdb.Error as error:
         raise InputError(f"{name}: {first_line(error)}") from error
-    kinds = [str(statement.type).rsplit(".", 1)[-1] for statement in statements]
+    kinds = [_kind(statement) for statement in statements]
     if kinds != ["SELECT"]:
         found = " and ".join(kinds) if kinds else "nothing"
         raise InputError(f"{name}: expected exactly one SELECT, found {found}")
@@ -186,11 +204,19 @@ def one_select(sql: str, name: str = "SQL", *, steady: bool = False) -> str:
     return statements[0].query.strip().rstrip("; \n")
 
 
+def _kind(statement: duckdb.Statement) -> str:
+    try:
+        return str(statement.type).rsplit(".", 1)[-1]
+    except ValueError:  # one that DuckDB's own Python has no name for, such as UPDATE EXTENSIONS
+        return "another statement"
+
+
 def one_expression(sql: str, name: str) -> str:
     """Return `sql`, which must be a single SQL expression that depends on the tables alone.
 
     Raises `InputError` otherwise.
     """
+    _refuse_half_characters(sql, name)
     try:
         duckdb.SQLExpression(sql)
     except duckdb.Error as error:
@@ -199,12 +225,17 @@ def one_expression(sql: str, name: str) -> str:
     return sql
 
 
+def _refuse_half_characters(sql: str, name: str) -> None:
+    """Raise `InputError` for a lone surrogate, as Python makes it of bytes that are not UTF-8."""
+    try:
+        sql.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name}: character {error.start + 1} is none; write UTF-8") from error
+
+
 def _refuse_unsteady(select: str, name: str) -> None:
     """Raise `InputError` for chance, clocks and the like: another answer under the same key."""
-    with duckdb.connect(":memory:") as connection:
-        (text,) = connection.execute("SELECT json_serialize_sql(?)", [select]).fetchall()[0]
-    found = sorted({*_names_in(text)} & (_unsteady() | {_SAMPLE}))
-    if found:
+    if found := _unsteady_in(select):
         raise InputError(
             f"{name}: `{found[0]}` gives another answer each time, and what is selected is stored "
             "under a key that says how: use the columns of the tables, and a rule that draws "
@@ -212,8 +243,16 @@ def _refuse_unsteady(select: str, name: str) -> None:
         )
 
 
+@lru_cache(maxsize=256)  # a round reads its rule several times, and each question takes 20 ms
+def _unsteady_in(select: str) -> list[str]:
+    """Return what of a SELECT gives another answer each time, in order."""
+    with duckdb.connect(":memory:") as connection:
+        (text,) = connection.execute("SELECT json_serialize_sql(?)", [select]).fetchall()[0]
+    return sorted({*_names_in(text)} & _unsteady())
+
+
 def _names_in(query: str) -> Iterator[str]:
-    """Give the names of all functions in a query as JSON, and `_SAMPLE` where it samples.
+    """Give the names of all functions in a query as JSON, and what else makes it unsteady.
 
     A pattern, because a parser of JSON ends in its recursion where an expression is deep. Quotes
     inside of a text are escaped, so no text can pass for one of these fields.
@@ -224,6 +263,8 @@ def _names_in(query: str) -> Iterator[str]:
         yield from {name.lower() for name in json.loads(names)} & _CLOCKS
     if '"sample":{' in query:
         yield _SAMPLE
+    if _CATALOGS.search(query):
+        yield _CATALOG
 
 
 @cache
@@ -234,11 +275,13 @@ def _unsteady() -> frozenset[str]:
     """
     with duckdb.connect(":memory:") as connection:
         rows = connection.execute("""
-            SELECT DISTINCT lower(function_name) FROM duckdb_functions()
-            WHERE stability = 'VOLATILE'
-                OR stability = 'CONSISTENT_WITHIN_QUERY' AND len(parameters) = 0
+            SELECT lower(function_name) FROM duckdb_functions() GROUP BY ALL
+            HAVING bool_or(stability = 'VOLATILE')
+                OR bool_or(stability = 'CONSISTENT_WITHIN_QUERY' AND len(parameters) = 0)
+                OR bool_and(function_type IN ('table', 'table_macro', 'pragma'))
         """).fetchall()
-    return frozenset(name for (name,) in rows) | _CLOCKS
+    names = frozenset(name for (name,) in rows) - _TABLE_FUNCTIONS
+    return names | _CLOCKS | {"current_setting", _SAMPLE, _CATALOG}
 
 
 def ask(sql: str, tokens: Parts, rollouts: Parts = (), *, name: str = "SQL") -> pa.Table:

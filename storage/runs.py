@@ -23,15 +23,20 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import ConfigError, StoreError
-from .files import is_finished, remove_unfinished, replacing, share
+from .files import is_finished, remove_unfinished, replacing, share, user_path
+from .keys import key_of
 from .lines import JsonLines
 from .locks import HeldError, held
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NUMBER = re.compile(r"[0-9]+")
 
 
 class _Stored(BaseModel):
-    """What lies in a JSON file; fields that this version does not know are kept."""
+    """What lies in a JSON file; fields that this version does not know are kept.
+
+    A seal goes with them, over the file's name and all that it says; older versions wrote none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
@@ -39,7 +44,16 @@ class _Stored(BaseModel):
     def read(cls, path: Path) -> Self | None:
         """Return what a file says, None where there is none."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            data = path.read_bytes()
+            stored = cls.model_validate_json(data)
+            if "seal" not in (stored.model_extra or {}):
+                return stored
+            values = json.loads(data)
+            if values.pop("seal") != _seal(path, values):
+                raise _unreadable(path, "its seal does not fit what it says")
+            return cls.model_validate(values)
+        except StoreError:
+            raise
         except FileNotFoundError:
             return None
         except ValidationError as error:
@@ -53,8 +67,10 @@ class _Stored(BaseModel):
     def write(self, path: Path) -> None:
         """Write a file, whole or not at all."""
         try:
+            values = self.dump()
+            text = json.dumps(values | {"seal": _seal(path, values)}, indent=2)
             with replacing(path) as beside:
-                beside.write_text(json.dumps(self.dump(), indent=2), encoding="utf-8")
+                beside.write_text(text, encoding="utf-8")
         except OSError as error:
             raise _unwritable(path, error) from error
 
@@ -113,7 +129,7 @@ class RunFolder:
                 "letter or digit, at most 100 characters"
             )
         self.name = name
-        self.path = Path(runs).expanduser() / name
+        self.path = user_path(runs) / name
         self._metrics = JsonLines(self.metrics_path)
         self._held = False
 
@@ -179,8 +195,18 @@ class RunFolder:
             raise _unwritable(target, error) from error
 
     def about(self) -> RunRecord | None:
-        """Return what the run is, or None before the first start."""
-        return RunRecord.read(self.config_path)
+        """Return what the run is, or None before the first start.
+
+        Raises `StoreError` where that was written and is gone.
+        """
+        record = RunRecord.read(self.config_path)
+        begun = 0 if record is not None else len(list((self.path / "rounds").glob("[0-9]*.json")))
+        if begun:
+            raise StoreError(
+                f"{self.config_path} is gone, but {begun} rounds of the run are here: bring it "
+                "back, or delete the folder to begin anew (what is in the store is found)"
+            )
+        return record
 
     @property
     def id(self) -> str | None:
@@ -212,7 +238,7 @@ class RunFolder:
         """Yield (number, pointers) of all rounds that have begun, in order."""
         for path in sorted((self.path / "rounds").glob("[0-9]*.json")):
             pointers = RoundPointers.read(path)
-            if pointers is not None:
+            if pointers is not None and _NUMBER.fullmatch(path.stem):
                 yield int(path.stem), pointers
 
     def point(self, number: int, **pointers: Any) -> None:
@@ -309,8 +335,14 @@ class RunView(RunFolder):
 
 
 def run_names(runs: str | Path) -> list[str]:
-    """Return the names of all runs under a folder."""
-    return sorted(p.parent.name for p in Path(runs).expanduser().glob("*/config.json"))
+    """Return the names of all runs under a folder, of those that have lost their record too."""
+    folder = user_path(runs)
+    found = [*folder.glob("*/config.json"), *folder.glob("*/rounds")]
+    return sorted({path.parent.name for path in found})
+
+
+def _seal(path: Path, values: dict[str, Any]) -> str:
+    return key_of([path.name, values])
 
 
 def _unreadable(path: Path, reason: str) -> StoreError:

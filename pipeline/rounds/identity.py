@@ -9,7 +9,7 @@ from typing import Any
 
 from ...stages.select.check import check_selection
 from ...stages.select.rulebook import load_rule
-from ...storage.errors import ConfigError, StoreError
+from ...storage.errors import ConfigError
 from ...storage.keys import key_of
 from ...storage.runs import RunFolder, RunRecord
 from ..config.run import RunConfig
@@ -44,11 +44,6 @@ def check(session: Session) -> dict[str, str]:
     before = session.run.about()
     _refuse_half_a_branch(session.run, before)
     rounds, _ = list(session.run.rounds()), session.run.metrics()  # a damaged line is met here
-    if before is None and rounds:
-        raise StoreError(
-            f"{session.run.config_path} is gone, but {len(rounds)} rounds of the run are here: "
-            "bring it back, or delete the folder to begin anew (what is in the store is found)"
-        )
     if before is None or not rounds:
         return named
     run, runs = session.run.name, session.config.runs

@@ -17,6 +17,8 @@ from ...storage.visible import visible
 
 def count(value: float | None) -> str:
     """Return a count of whole things: `12,345`."""
+    if isinstance(value, int):
+        return f"{value:,}"  # as a float it may be too large
     return "" if value is None else f"{value:,.0f}"
 
 

@@ -17,7 +17,8 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
     """Print what a run would do."""
     width = None if sys.stdout.isatty() else _WIDTH
     console = console or Console(highlight=False, width=width)
-    rounds = table(_ROUND, f"run {config.name}: {len(plan.rounds)} rounds", left=("in the store",))
+    number = count(sum(line.rounds for line in plan.rounds))
+    rounds = table(_ROUND, f"run {config.name}: {number} rounds", left=("in the store",))
     for line in plan.rounds:
         rounds.add_row(*_round(line))
     console.print(rounds)
@@ -45,8 +46,9 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
 
 
 def _round(line: RoundPlan) -> list[str]:
+    last = "" if line.rounds == 1 else f"-{count(line.number + line.rounds - 1)}"
     return [
-        count(line.number),
+        f"{count(line.number)}{last}",
         count(line.shards),
         count(line.rollouts),
         count(line.tokens),

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ...storage.errors import TipError
 from ...storage.runs import RunFolder, run_names
@@ -50,6 +50,18 @@ class RunLine:
     damage: str | None = None
 
 
+class _Select(BaseModel):
+    rule: str | None = None
+    keep: float | None = None
+
+
+class _Config(BaseModel):
+    """What a line says of a run's config, whatever version wrote it."""
+
+    rounds: int | None = None
+    select: _Select = _Select()
+
+
 def round_lines(rounds: ByRound) -> list[RoundLine]:
     """Return a line a round, of metrics as `metrics.by_round` gives them."""
     return [_round_line(number, of_round) for number, of_round in rounds.items()]
@@ -86,16 +98,16 @@ def _round_line(number: int, of_round: RoundMetrics) -> RoundLine:
 
 def _run_line(run: RunFolder) -> RunLine:
     about = run.about()
-    config = {} if about is None else about.config
-    select, rounds = config.get("select", {}), config.get("rounds")
+    config = _Config.model_validate({} if about is None else about.config)
+    select, rounds = config.select, config.rounds
     trained = sum(pointers.checkpoint is not None for _, pointers in run.rounds())
     lines = round_lines(by_round(run.metrics()))
     accuracies = [line.accuracy for line in lines if line.accuracy is not None]
     divergences = [line.reverse_kl for line in lines if line.reverse_kl is not None]
     return RunLine(
         run=run.name,
-        rule=select.get("rule"),
-        keep=select.get("keep"),
+        rule=select.rule,
+        keep=select.keep,
         trained=trained if rounds is None else min(trained, rounds),
         rounds=rounds,
         accuracy=accuracies[-1] if accuracies else None,

@@ -14,6 +14,8 @@ from .folder import model_folder, read_json
 from .quiet import quiet
 from .settings import ModelSettings
 
+_MOST_IDS = 1 << 31  # ids are stored as int32
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -75,9 +77,11 @@ def card_of(
         )
     known = load_config(folder, code)
     tokenizer = load_tokenizer(folder, code)
-    stop_ids = _stop_ids(folder, tokenizer, config)
     with one_line(lambda reason: _no_tokenizer(folder, reason)):
+        stop_ids = _stop_ids(folder, tokenizer, config)
         special, vocabulary = tokenizer.all_special_ids, tokenizer.get_vocab()
+        if None in special:
+            raise ModelError(f"{folder}: a special token of its tokenizer is not in the vocabulary")
     return ModelCard(
         folder,
         model_fingerprint(folder, vocabulary, declared, code=code, look=look),
@@ -105,12 +109,12 @@ def _no_tokenizer(folder: Path, reason: str) -> ModelError:
 
 def _stop_ids(folder: Path, tokenizer: Any, config: dict[str, Any]) -> tuple[int, ...]:
     """Return the ids that end a response: of the generation config, the config, the tokenizer."""
-    found: set[int] = set()
+    found: list[Any] = []
     path = folder / "generation_config.json"
     sources = [read_json(path).get("eos_token_id")] if path.is_file() else []
     sources += [config.get("eos_token_id"), tokenizer.eos_token_id]
     for ids in sources:
-        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
-    if wrong := [i for i in found if not isinstance(i, int) or isinstance(i, bool) or i < 0]:
+        found += ids if isinstance(ids, list) else [] if ids is None else [ids]
+    if wrong := [i for i in found if type(i) is not int or not 0 <= i < _MOST_IDS]:
         raise ModelError(f"{folder}: eos_token_id {wrong[0]!r} is no token id; expected numbers")
-    return tuple(sorted(found))
+    return tuple(sorted({*found}))

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import mmap
+import operator
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ _IGNORED_CONFIG = frozenset(
 )
 _hashed: dict[str, str] = {}  # what this process hashed, also where no file can be written
 INDEX, _SUFFIX = "model.safetensors.index.json", ".safetensors"
-_DIGEST_LENGTH = hashlib.sha256().digest_size * 2
+_LONGEST_HEADER = 100_000_000  # bytes, as the format has it
 
 
 def model_fingerprint(
@@ -57,7 +58,12 @@ def model_fingerprint(
     }
     if code and (hashes := code_hashes(folder)):
         parts["code"] = hashes
-    return key_of(parts)
+    try:
+        return key_of(parts)
+    except ValueError as error:
+        raise ModelError(
+            f"{folder / 'config.json'}: holds NaN or infinity; expected finite numbers"
+        ) from error
 
 
 def _matters(field: str) -> bool:
@@ -91,14 +97,15 @@ def _indexed(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         wrong = next((n for n in names if Path(n).name != n or not n.endswith(_SUFFIX)), None)
+        files = [index.parent / name for name in names]
+        gone = [path.name for path in files if not path.is_file()]
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"{index}: not an index of weights; copy the folder again") from error
     if wrong is not None or not names:
         raise ModelError(
             f"{index}: names {wrong!r}; expected *{_SUFFIX} files of this folder alone"
         )
-    files = [index.parent / name for name in names]
-    if gone := [path.name for path in files if not path.is_file()]:
+    if gone:
         raise ModelError(f"{index}: names {gone[0]}, which is not there; copy the folder again")
     return files
 
@@ -118,9 +125,9 @@ def _remembered(folder: Path) -> str | None:
     if memo.name in _hashed:
         return _hashed[memo.name]
     with contextlib.suppress(OSError):
-        remembered = memo.read_text()
-        if len(remembered) == _DIGEST_LENGTH:  # a machine that lost power may leave it empty
-            return remembered
+        digest, _, seal = memo.read_text("ascii", "replace").partition(" ")
+        if seal == key_of([memo.name, digest]):  # another digest would be another model
+            return digest
     return None
 
 
@@ -137,9 +144,7 @@ def _weights(folder: Path, *, remember: bool) -> str:
     _hashed[memo.name] = digest
     with contextlib.suppress(OSError):  # a memory aid: a read-only home costs time, nothing else
         memo.parent.mkdir(parents=True, exist_ok=True)
-        beside = memo.with_suffix(f".{os.getpid()}")
-        beside.write_text(digest)
-        beside.replace(memo)
+        memo.write_text(f"{digest} {key_of([memo.name, digest])}")  # cut by a kill, it is not read
     return digest
 
 
@@ -167,15 +172,17 @@ def _tensor_hashes(path: Path) -> Iterator[tuple[str, str, list[int], str]]:
 def _header(path: Path, file: BinaryIO, size: int) -> list[tuple[str, str, list[int], int, int]]:
     """Return name, dtype, shape and the borders in the file of each tensor."""
     body = 8 + int.from_bytes(file.read(8), "little")
-    if not 8 < body <= size:
+    if not 8 < body <= min(size, 8 + _LONGEST_HEADER):
         raise ModelError(f"{path}: not a whole safetensors file (no full header); copy it again")
     tensors = []
     try:
         for name, about in json.loads(file.read(body - 8)).items():
             if name != "__metadata__":
-                start, stop = about["data_offsets"]
-                tensors.append((name, about["dtype"], about["shape"], body + start, body + stop))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                start, stop = map(operator.index, about["data_offsets"])
+                dtype, shape = about["dtype"], about["shape"]
+                canonical([dtype, shape])
+                tensors.append((name, dtype, shape, body + start, body + stop))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: not a safetensors file (unreadable header)") from error
     if not tensors:
         raise ModelError(f"{path}: holds no tensor; expected the weights of a model")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...storage.errors import ModelError
+from ...storage.files import user_path
 from ..boundary import one_line
 from .fingerprint import weight_files
 from .settings import ModelSettings
@@ -20,7 +21,7 @@ def model_folder(settings: ModelSettings, *, weights: bool = True) -> Path:
     weights: whether they are needed; else of a hub name only the small files are fetched, and code
     where it may be run.
     """
-    folder = Path(settings.model).expanduser()
+    folder = user_path(settings.model)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder}: no config.json; expected a Hugging Face model folder")

@@ -27,15 +27,17 @@ class Shape:
 
 def shape_of(card: ModelCard) -> Shape:
     """Return a model in numbers; of its weights no more than headers are read."""
-    config = load_config(card.folder, card.code)
+    path, config = card.folder / "config.json", load_config(card.folder, card.code)
 
-    def number(name: str, otherwise: int) -> int:
+    def count(name: str) -> int | None:
         value = getattr(config, name, None)
-        return value if is_count(value) else otherwise
+        if value and not is_count(value):
+            raise ModelError(f"{path}: {name} = {value!r}; expected a count")
+        return value or None
 
-    width, heads = number("hidden_size", 1), number("num_attention_heads", 1)
-    layers, head = number("num_hidden_layers", 1), number("head_dim", width // heads)
-    heads = number("num_key_value_heads", heads)
+    width, heads = count("hidden_size") or 1, count("num_attention_heads") or 1
+    layers, head = count("num_hidden_layers") or 1, count("head_dim") or width // heads
+    heads = count("num_key_value_heads") or heads
     return Shape(parameters_of(card), 2 * layers * heads * head, card.head_rows, width, layers)
 
 

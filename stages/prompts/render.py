@@ -24,6 +24,7 @@ _PLACEHOLDER = re.compile(r"\{([^\W\d]\w*)\}")
 
 
 _TEMPLATE_SECONDS = 20.0  # of one prompt; a template takes milliseconds
+_LONGEST_TEXT = 10_000_000  # characters, far beyond any context
 _FIXED_KWARGS = ("add_generation_prompt", "tokenize", "return_dict")
 
 
@@ -123,11 +124,13 @@ def _render(
     filled = fill(text, row.fields)
     if not filled.strip():
         raise InputError(f"{row.place}: the prompt is blank; expected text in {text!r}")
-    if settings.template == "raw":
-        with one_line(lambda reason: _unreadable(row, reason)):
-            ids = tokenizer(filled, add_special_tokens=True, verbose=False)["input_ids"]
-    else:
-        ids = _chat(row, filled, settings, tokenizer)
+    raw = settings.template == "raw"
+    shown = filled if raw else _chat(row, filled, settings, tokenizer)
+    if len(shown) > _LONGEST_TEXT:
+        raise InputError(f"{row.place}: the prompt has {len(shown)} characters; shorten it")
+    with one_line(lambda reason: _unreadable(row, reason)):
+        # a template writes the special tokens itself
+        ids = tokenizer(shown, add_special_tokens=raw, verbose=False)["input_ids"]
     if not ids:
         raise InputError(f"{row.place}: the prompt has no token: {filled[:40]!r}")
     return tuple(cast("list[int]", ids))
@@ -139,9 +142,8 @@ def _unreadable(row: Row, reason: str) -> InputError:
     )
 
 
-def _chat(
-    row: Row, text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase"
-) -> list[int]:
+def _chat(row: Row, text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return what the chat template makes of a text."""
     if not tokenizer.chat_template:
         raise ConfigError(
             f"template = 'chat', but the tokenizer of {tokenizer.name_or_path!r} has no chat "
@@ -162,14 +164,10 @@ def _chat(
         )
 
     with one_line(refused), within(_TEMPLATE_SECONDS):
-        ids = tokenizer.apply_chat_template(
-            messages,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,  # True, transformers' default, returns a BatchEncoding
-            **settings.chat_kwargs,
+        shown = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False, **settings.chat_kwargs
         )
-    return cast("list[int]", ids)
+    return cast("str", shown)
 
 
 def fill(text: str, fields: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """How rows of a file become prompts."""
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..settings import BY_CONTENT, Count, Settings
 
@@ -26,6 +27,15 @@ class TextSettings(Settings):
     """Further arguments of the chat template, such as `enable_thinking = false`."""
     limit: Annotated[Count | None, BY_CONTENT] = None
     """Use only the first rows of the source. None: all."""
+
+    @field_validator("chat_kwargs")
+    @classmethod
+    def _finite(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(value, allow_nan=False)  # as the run's record must
+        except ValueError as error:
+            raise ValueError("holds inf or nan; expected finite numbers") from error
+        return value
 
     @model_validator(mode="after")
     def _raw_text_has_no_messages(self) -> "TextSettings":

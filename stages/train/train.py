@@ -172,7 +172,8 @@ def train(
     optimizer.zero_grad(set_to_none=True)
     model.eval()
     if finished is None:
-        world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
+        with whole():  # cut in two, it would cost all steps since the last snapshot
+            world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
     return totals
 
 

@@ -7,7 +7,6 @@ can tell a dead writer's draft from a slow one's.
 
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,10 +17,10 @@ from ..columns import Column
 from ..content import content_hash
 from ..errors import StoreError
 from ..tables import write_table
-from .artifacts import Part, file_hash
+from .artifacts import Part, contents_hash, file_hash
 from .places import check_name, remove_tree, reported, unique
 
-_GRACE_SECONDS = 60.0  # a small file is written, linked and gone in far less
+GRACE_SECONDS = 60.0  # a small file is written, linked and gone in far less
 
 
 class Draft:
@@ -66,6 +65,10 @@ class Draft:
                 raise StoreError(f"two parts have the name {part.name!r}")
             parts[part.name] = part
         return parts
+
+    def content(self) -> str:
+        """Return the content hash of an artifact of what has been written. Raises as `parts`."""
+        return contents_hash(self.parts())
 
     def _part(self, file: str, path: Path) -> Part:
         if path.is_symlink() or not path.is_file():
@@ -127,10 +130,11 @@ def sweep_drafts(drafts: Path, older_than_seconds: float) -> list[str]:
     removed = []
     with reported("list", drafts):
         paths = sorted(drafts.iterdir()) if drafts.exists() else []
+        now = _now(drafts) if paths else 0.0
     for path in paths:
-        age = _age(path)
+        age = _age(path, now)
         if path.suffix == ".tmp":
-            if age >= max(older_than_seconds, _GRACE_SECONDS):
+            if age >= max(older_than_seconds, GRACE_SECONDS):
                 path.unlink(missing_ok=True)
                 removed.append(path.name)
         elif age >= older_than_seconds:
@@ -146,9 +150,19 @@ def _lock_of(drafts: Path, name: str) -> Path:
     return drafts / f"{name}.lock"
 
 
-def _age(path: Path) -> float:
+def _now(folder: Path) -> float:
+    """Return the time by the clock that dates a folder's files: a server's, not this host's."""
+    path = folder / f"{unique()}.tmp"
     try:
-        return time.time() - path.stat().st_mtime
+        path.touch()
+        return path.stat().st_mtime
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _age(path: Path, now: float) -> float:
+    try:
+        return now - path.stat().st_mtime
     except FileNotFoundError:
         return -1.0
 

@@ -1,5 +1,6 @@
 """What was made from what: each artifact names in its inputs those that it was made from."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,15 +12,18 @@ def descendants(artifacts: Iterable[Artifact], origins: Iterable[Artifact]) -> l
 
     An artifact is named by its key, a trained student also by the fingerprint of its weights.
     """
-    left = {(a.kind, a.key): a for a in artifacts}
-    names, found = set[str](), list[Artifact]()
-    for artifact in origins:
-        names |= _names(artifact)
-        left.pop((artifact.kind, artifact.key), None)
-    while new := [a for a in left.values() if not names.isdisjoint(_texts(a.inputs))]:
-        for artifact in new:
-            names |= _names(artifact)
-            del left[artifact.kind, artifact.key]
+    new = list(origins)
+    if not new:
+        return []
+    made_from: dict[str, list[Artifact]] = defaultdict(list)
+    for artifact in artifacts:
+        for text in set(_texts(artifact.inputs)):
+            made_from[text].append(artifact)
+    seen, found = {(a.kind, a.key) for a in new}, list[Artifact]()
+    while new:  # one remove after the other
+        children = [a for of in new for name in _names(of) for a in made_from.get(name, ())]
+        new = list({(a.kind, a.key): a for a in children if (a.kind, a.key) not in seen}.values())
+        seen.update((a.kind, a.key) for a in new)
         found += new
     return found
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
+from ..files import user_path
 from .artifacts import Artifact, Part, artifact_key, contents_hash, damage, manifest, read_manifest
 from .claims import Claim, Patience, acquire
 from .drafts import Draft, drafted
 from .objects import RemotePlace
 from .places import (
     MANIFEST,
+    PROBES,
     LocalPlace,
     Place,
     check_kind,
@@ -81,9 +83,12 @@ class Store:
     def find(self, kind: str, key: str) -> Artifact | None:
         """Return a committed artifact, None if there is none.
 
-        Raises `StoreError` if its manifest is damaged.
+        Raises `StoreError` if its manifest is damaged, or for a key that is none.
         """
-        name = manifest_name(kind, key)
+        try:
+            name = manifest_name(kind, key)
+        except ValueError as error:
+            raise StoreError(f"{error}; what points to it is damaged") from error
         data = self.place.read(name)
         if data is None:
             return None
@@ -280,6 +285,7 @@ class Pending:
     ) -> None:
         self._store, self._claim = store, claim
         self._of = (kind, key, inputs)
+        self.key = key
         claim.start()
 
     def __enter__(self) -> "Pending":
@@ -309,12 +315,12 @@ def _home(artifact: Artifact, part: Part) -> str:
 def _place(root: str, cache: Path | None, *, write: bool) -> Place:
     if "://" in root and not root.startswith("file://"):
         return RemotePlace(root, cache, write=write)
-    return LocalPlace(Path(root.removeprefix("file://")).expanduser(), write=write)
+    return LocalPlace(user_path(root.removeprefix("file://")), write=write)
 
 
 def _probe(place: Place) -> None:
     """Refuse a place that lets a second writer overwrite what a first one created."""
-    name = f".probes/{unique()}"
+    name = f"{PROBES}/{unique()}"
     first, second = place.create(name, b"first"), place.create(name, b"second")
     place.remove(name)
     if not first or second:

@@ -1,5 +1,6 @@
 """Whatever a library raises is one line, and what never ends is ended."""
 
+import resource
 import signal
 import threading
 import time
@@ -69,3 +70,20 @@ def test_another_thread_and_a_program_with_an_alarm_of_its_own_are_left_alone() 
     finally:
         signal.signal(signal.SIGALRM, before)
     assert done == [True, True]
+
+
+def test_what_takes_more_memory_than_it_may_is_ended_and_the_bound_goes() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(MemoryError), within(20, 1 << 26):
+        bytearray(1 << 28)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert len(bytearray(1 << 28)) == 1 << 28
+
+
+def test_a_panic_of_a_library_in_rust_is_one_line() -> None:
+    panic = type("PanicException", (BaseException,), {})
+    with (
+        pytest.raises(ModelError, match=r"^the file: index out of range$"),
+        one_line(lambda reason: ModelError(f"the file: {reason}")),
+    ):
+        raise panic("index out of range")

@@ -336,3 +336,46 @@ def test_an_interrupt_of_a_question_is_one(part: Path, time: int) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         ask_for_ever()
+
+
+def test_a_select_that_was_once_found_steady_is_not_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sql = "SELECT max(reverse_kl) - 7 FROM tokens"
+    assert one_select(sql, steady=True) == sql
+    monkeypatch.setattr(duckdb, "connect", None)
+    assert one_select(sql, steady=True) == sql
+
+
+def test_an_interrupt_between_two_questions_is_not_lost(part: Path) -> None:
+    with locked_connection([part], seconds=0.05) as connection, users_sql(connection, "late"):
+        time.sleep(0.3)
+        with pytest.raises(duckdb.InterruptException):
+            connection.execute(ENDLESS).fetchall()
+
+
+def test_a_statement_without_a_name_and_half_a_character_are_refused() -> None:
+    with pytest.raises(InputError, match="found another statement"):
+        one_select("UPDATE EXTENSIONS")
+    for refuse in (one_select, one_expression):
+        with pytest.raises(InputError, match="x: character 9 is none"):
+            refuse("SELECT '\udcff'", "x")
+
+
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("FROM query('SELECT random()')", "query"),
+        ("FROM duckdb_memory()", "duckdb_memory"),
+        ("FROM duckdb_settings", "a catalog"),
+        ("FROM information_schema.tables", "a catalog"),
+        ("SELECT current_setting('threads')", "current_setting"),
+    ],
+)
+def test_what_tells_of_the_session_is_refused_by_name(sql: str, what: str) -> None:
+    with pytest.raises(InputError, match=f"`{what}` gives another answer each time"):
+        one_select(sql, steady=True)
+
+
+def test_functions_of_tables_that_depend_on_their_arguments_are_let_in() -> None:
+    assert one_select("FROM range(3), unnest([1])", steady=True)

@@ -15,7 +15,7 @@ from tip.pipeline.show.listing import (
 )
 from tip.pipeline.show.verify import verify_store
 from tip.stages.select.rulebook import builtin_rules
-from tip.storage.errors import ConfigError, StoreError
+from tip.storage.errors import ConfigError, InputError, StoreError
 from tip.storage.store.store import Store
 
 from ..conftest import MakeConfig
@@ -80,3 +80,30 @@ def test_a_damaged_manifest_is_told_after_all_that_is_whole(
         assert shown.index("probe") < told
     if "made from" in shown:
         assert shown.index(whole.key[:8]) < told
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("'infinity'::DATE AS a", "column 'a' holds a date outside of the years"),
+        ("INTERVAL 1 DAY AS a", "cast such columns to VARCHAR"),
+        ("[1] AS a", "CSV format does not support nested data"),
+    ],
+)
+def test_an_answer_that_cannot_be_written_is_refused(
+    shared: MakeConfig, tmp_path: Path, answer: str, said: str
+) -> None:
+    session = open_session(shared(rounds=1, rollout={"prompts": 8}))
+    play(session)
+    with pytest.raises(InputError, match=said):
+        print_query(f"SELECT {answer}", "run", None, session.config.runs, tmp_path / "a.csv")
+
+
+def test_a_kind_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="kind 'Tokens!'"):
+        print_artifacts(str(tmp_path), "Tokens!")
+
+
+def test_a_key_that_is_none_is_damage_of_what_points_to_it(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="what points to it is damaged"):
+        Store(tmp_path).find("tokens", "../x")

@@ -67,3 +67,15 @@ def test_where_there_is_nothing_to_show_the_way_out_is_said(tmp_path: Path) -> N
         print_runs(str(tmp_path))
     with pytest.raises(ConfigError, match="no run nobody with finished stages"):
         print_run(RunFolder(tmp_path, "nobody"))
+
+
+@pytest.mark.parametrize("config", [{"select": 5}, {"rounds": "a"}, {"select": {"keep": "a"}}])
+def test_a_record_of_other_types_is_damage(run: RunFolder, config: dict[str, object]) -> None:
+    run.save(RunRecord(config=config))
+    with pytest.raises(StoreError, match="damaged: mine; see above"):
+        print_runs(str(run.path.parent), Console(file=io.StringIO()))
+
+
+def test_a_count_of_any_size_is_shown(run: RunFolder) -> None:
+    run.append({"stage": "train", "round": 0, "trained_tokens": 10**400})
+    print_run(run, Console(file=io.StringIO()))

@@ -1,10 +1,12 @@
 """What is damaged is named, with all that was made from it."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from tip.pipeline.session import Session
+from tip.pipeline.show import verify
 from tip.pipeline.show.verify import verify_store
 from tip.storage.errors import StoreError
 
@@ -64,6 +66,20 @@ def test_a_damaged_checkpoint_is_not_rolled_out_from(ran: Session, config: MakeC
     assert not any(session.store.find("rollouts", key) for key in second.of("rollouts"))
 
 
+def test_a_state_that_its_run_drops_meanwhile_is_not_damaged(
+    ran: Session, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, check = copied(ran, config()), verify.check_state
+
+    def late(state: Path) -> None:
+        shutil.rmtree(state)
+        check(state)
+
+    monkeypatch.setattr(verify, "check_state", late)
+    verify_store(session.config.store, session.config.runs)
+    assert session.run.kept_states() == []
+
+
 @pytest.mark.parametrize("kind", ["tokens", "selection", "teacher", "rollouts"])
 def test_a_damaged_table_is_named_before_anything_is_made_from_it(
     ran: Session, config: MakeConfig, kind: str
@@ -78,3 +94,27 @@ def test_a_damaged_table_is_named_before_anything_is_made_from_it(
         session.store.remove("selection", str(pointers.selection))
     with pytest.raises(StoreError, match=rf"{kind}\.parquet is damaged"):
         played(session.config)
+
+
+def test_what_lies_in_a_run_folder_is_read_too(
+    ran: Session, config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = copied(ran, config())
+    run = session.run
+    keys = [str(pointers.checkpoint) for _, pointers in run.rounds()]
+    rounds, text = run.path / "rounds", run.metrics_path.read_text()
+    (rounds / "0001.json").write_bytes((rounds / "0000.json").read_bytes())
+    run.metrics_path.write_text(text.replace('"round": 0', '"round": 1', 1))
+    run.config_path.unlink()
+    (state,) = run.state_path(keys[1]).iterdir()
+    state.write_bytes(next(run.state_path(keys[0]).iterdir()).read_bytes())
+    with pytest.raises(StoreError, match="4 damaged"):
+        verify_store(session.config.store, session.config.runs)
+    told = capsys.readouterr().out
+    for words in (
+        "config.json is gone",
+        "0001.json: unreadable (its seal",
+        "metrics.jsonl, line 1: damaged (its seal",
+        f"{state.parent}: the training state of {keys[0]}",
+    ):
+        assert words in told

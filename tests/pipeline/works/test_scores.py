@@ -1,6 +1,7 @@
 """Scores of a shard: one key for a teacher's signals, whichever way and by whomever."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tip.pipeline.rounds.scores import score_works, teacher_works
 from tip.pipeline.session import Session, open_session
 from tip.stages.arrays.ragged import from_lists
 from tip.storage.errors import ModelError
+from tip.storage.store.store import Artifact, Store
 from tip.storage.tables import read_table
 
 from ..conftest import PAIR, Listening, MakeConfig, artifacts, copied, numbers, played, serving
@@ -140,3 +142,28 @@ def test_a_server_that_dies_costs_one_line_and_no_shard(config: MakeConfig, serv
         play(open_session(fresh, Dying()))
     served.faults = []
     assert numbers(played(fresh), "score", "tokens")[0] > 0
+
+
+def test_a_token_table_is_claimed_before_its_signals_can_be_seen(
+    joint: Session, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has waited for the signals would score the shard again."""
+    ran = copied(joint, config(rounds=1))
+    (work, *_) = score_works(ran, ran.student(0), artifacts(ran, "rollouts"))
+    found = [made.artifact for made in work.found(ran.store) or ()]
+    for artifact in found:
+        ran.store.remove(artifact.kind, artifact.key)
+    commit, begun = Store._commit, []
+
+    def committed(store: Store, draft: Any, artifact: Artifact) -> Any:
+        made = commit(store, draft, artifact)
+        if artifact.kind == "teacher":
+            inputs = work.tokens_inputs(artifact.key, artifact.content)
+            begun.append(Store(str(store)).begin("tokens", inputs, wait=False))
+        return made
+
+    monkeypatch.setattr(Store, "_commit", committed)
+    (made,) = ran.executor.map([work], "score")
+    assert begun == [None]
+    assert [each.artifact.content for each in made] == [a.content for a in found]
+    assert not list(Path(str(ran.store)).rglob("claim-*"))

@@ -74,6 +74,8 @@ def test_stop_ids_come_from_generation_config_config_and_tokenizer(folder: Path)
         ("generation_config.json", "{", "not JSON"),
         ("model.safetensors", None, r"no *.safetensors weights"),
         ("model.safetensors", "not weights", "safetensors file"),
+        ("generation_config.json", '{"eos_token_id": [[1]]}', "is no token id"),
+        ("generation_config.json", '{"eos_token_id": 1e30}', "is no token id"),
         ("tokenizer.json", "{", "no usable tokenizer"),
         ("tokenizer.json", "{}", "no usable tokenizer"),
     ],

@@ -4,7 +4,8 @@ import copy
 import itertools
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,18 @@ def test_a_killed_training_goes_on_from_its_snapshot_bit_for_bit(
     assert asdict(again.totals) == asdict(whole.totals)
 
 
+@contextmanager
+def obeying() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated` while the block runs."""
+    before = signal.getsignal(signal.SIGTERM)
+    obey_sigterm()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        stopping._asked.clear()
+
+
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_training_that_is_told_to_end_loses_no_step(
     made: Round, tmp_path: Path, after: int
@@ -252,18 +265,30 @@ def test_a_training_that_is_told_to_end_loses_no_step(
             os.kill(os.getpid(), signal.SIGTERM)
 
     told: list[int] = []
-    before = signal.getsignal(signal.SIGTERM)
-    obey_sigterm()
-    try:
-        with pytest.raises(Terminated):
-            run(made, tmp_path, tick=tell)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        stopping._asked.clear()
+    with obeying(), pytest.raises(Terminated):
+        run(made, tmp_path, tick=tell)
     done: list[int] = []
     again = run(made, tmp_path, tick=done.append)
     assert done == [after] + [1] * (3 - after)
     assert same_bits(weights(again.student), weights(expected.student))
+
+
+def test_a_training_that_is_told_to_end_while_its_state_is_written_writes_it(
+    untied: Round, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[Path] = []
+
+    def telling(world: Alone, path: Path, *state: Any) -> None:
+        states.append(path)
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(world, path, *state)
+
+    save = Alone.save
+    monkeypatch.setattr(Alone, "save", telling)
+    with obeying(), pytest.raises(Terminated):
+        run(untied, tmp_path)
+    (state,) = states
+    assert (state_about(state) or {})["totals"]["step"] == 3
 
 
 def test_a_finished_training_is_read_and_not_done_again(made: Round, tmp_path: Path) -> None:
