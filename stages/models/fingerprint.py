@@ -24,7 +24,7 @@ _IGNORED_CONFIG = frozenset(
     {"transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"}
 )
 _hashed: dict[str, str] = {}  # what this process hashed, also where no file can be written
-INDEX, _SUFFIX = "model.safetensors.index.json", ".safetensors"
+WHOLE, INDEX, _SUFFIX = "model.safetensors", "model.safetensors.index.json", ".safetensors"
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 
 
@@ -70,7 +70,7 @@ def weight_files(folder: Path) -> list[Path]:
     As transformers has it: `model.safetensors`, else those that the index beside it names. Raises
     `ModelError` saying how to get some, and for an index that names other kinds or other folders.
     """
-    one, index = folder / "model.safetensors", folder / INDEX
+    one, index = folder / WHOLE, folder / INDEX
     if one.is_file():
         return [one]
     if index.is_file():
@@ -87,7 +87,15 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed(index: Path) -> list[Path]:
-    """Return the files that an index names; it is read as something a stranger wrote."""
+    """Return the files that an index names. Raises `ModelError` where one is not there."""
+    files = [index.parent / name for name in indexed_names(index)]
+    if gone := [path.name for path in files if not path.is_file()]:
+        raise ModelError(f"{index}: names {gone[0]}, which is not there; copy the folder again")
+    return files
+
+
+def indexed_names(index: Path) -> list[str]:
+    """Return the names that an index gives; it is read as something a stranger wrote."""
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         wrong = next((n for n in names if Path(n).name != n or not n.endswith(_SUFFIX)), None)
@@ -97,10 +105,7 @@ def _indexed(index: Path) -> list[Path]:
         raise ModelError(
             f"{index}: names {wrong!r}; expected *{_SUFFIX} files of this folder alone"
         )
-    files = [index.parent / name for name in names]
-    if gone := [path.name for path in files if not path.is_file()]:
-        raise ModelError(f"{index}: names {gone[0]}, which is not there; copy the folder again")
-    return files
+    return names
 
 
 def _memo(files: list[Path]) -> Path:

@@ -43,8 +43,8 @@ class TextSettings(Settings):
             )
         if self.template == "chat" and not self.add_special_tokens:
             raise ValueError(
-                "add_special_tokens belongs to template = 'raw', but template = 'chat': drop it, or "
-                "set template = 'raw'"
+                "add_special_tokens belongs to template = 'raw', but template = 'chat': drop it, "
+                "or set template = 'raw'"
             )
         return self
 
