@@ -13,7 +13,7 @@ from .settings import ModelSettings
 
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 _CODE = ("*.py",)
-_FOLDERS = ("*/*",)  # other formats (onnx/, original/): nothing in them is read
+_FOLDERS = "*/*"  # other formats (onnx/, original/): nothing in them is read
 
 
 def model_folder(settings: ModelSettings, *, weights: bool = True) -> Path:
@@ -63,9 +63,10 @@ def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
     """Fetch files of a hub name that are not in the hub's cache yet, and return their folder."""
     from huggingface_hub import snapshot_download  # heavy, rarely needed
 
-    ignored = list(_FOLDERS)
     return Path(
-        snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=ignored)
+        snapshot_download(
+            name, revision=revision, allow_patterns=patterns, ignore_patterns=_FOLDERS
+        )
     )
 
 
