@@ -15,6 +15,8 @@ from ..stages.models.quantised import check_quantised_teacher, refuse_quantised_
 from ..stages.models.served import read_served_card
 from ..stages.models.vocabulary import check_compatible
 from ..stages.models.weights import Weights
+from ..stages.prompts.dates import date_arguments
+from ..stages.prompts.notes import notes_on
 from ..stages.prompts.order import all_rounds, shards
 from ..stages.prompts.render import Prompt, needed_columns, render_prompts
 from ..stages.prompts.settings import TextSettings
@@ -188,13 +190,34 @@ class Inputs:
             longest=longest,
             teacher_longest=self._teacher_room() if teacher_format else None,
             too_long=too_long,
+            rows_of_heads=self._rows_of_heads(settings),
         )
         if facts.duplicates or facts.too_long:
             self._reporter.say(
                 f"note: {settings.source}: {facts.rows} rows, {facts.duplicates} duplicates and "
                 f"{facts.too_long} too long left out"
             )
+        self._say_what_is_odd(settings, prompts, own=teacher_format is not None)
         return prompts
+
+    def _rows_of_heads(self, settings: TextSettings) -> tuple[int, int]:
+        """Return the ids of the models that read a prompt, and of the teacher that has its own."""
+        student = self.student_card.head_rows
+        if isinstance(settings, EvaluateSettings) and not settings.reverse_kl:
+            return student, student  # no teacher reads it, and none needs to be there
+        teacher = self.teacher_card.head_rows
+        own = not isinstance(settings, EvaluateSettings) and self._config.teacher.format is not None
+        return student if own else min(student, teacher), teacher
+
+    def _say_what_is_odd(self, settings: TextSettings, prompts: list[Prompt], *, own: bool) -> None:
+        card, source = self.student_card, settings.source
+        shown = [p.ids for p in prompts] + [p.teacher_ids for p in prompts if own]
+        notes = notes_on(shown, card.special_ids, card.stop_ids, settings.template)
+        template = card.tokenizer.chat_template
+        if settings.template == "chat" and date_arguments(template, settings.date):
+            notes.append(f"the chat template writes the date, which is {settings.date} in all runs")
+        for note in notes:
+            self._reporter.say(f"note: {source}: {note}")
 
     def _teacher_room(self) -> int:
         return self.teacher_card.context - self._config.rollout.max_tokens

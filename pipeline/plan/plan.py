@@ -59,7 +59,8 @@ class Plan:
     """What a run would do.
 
     response_tokens, basis: expected tokens of a response, and what that rests on. unhashed: roles
-    whose weights were never hashed here, so that what is stored of them is not known.
+    whose weights were never hashed here, so that what is stored of them is not known. prompt: ids
+    and tokens of the first prompt; none in a replay.
     """
 
     rounds: list[RoundPlan]
@@ -67,6 +68,7 @@ class Plan:
     basis: str
     memory: list[Need]
     unhashed: tuple[str, ...]
+    prompt: tuple[tuple[int, str], ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -104,7 +106,14 @@ def plan_of(session: Session, origin: str | None = None) -> Plan:
         rounds.append(_many(rounds[-_SINGLE_ROUNDS:], single, end - single))
     cards = {"student": session.inputs.student_card, "teacher": session.inputs.teacher_card}
     unhashed = tuple(role for role, card in cards.items() if not card.fingerprint)
-    return Plan(rounds, length, basis, memory_of(session), unhashed)
+    return Plan(rounds, length, basis, memory_of(session), unhashed, _first_prompt(session))
+
+
+def _first_prompt(session: Session) -> tuple[tuple[int, str], ...]:
+    if session.config.rollout.replay:
+        return ()
+    tokenizer = session.inputs.student_card.tokenizer
+    return tuple((i, tokenizer.decode([i])) for i in session.inputs.prompts[0].ids)
 
 
 def _round_plan(session: Session, number: int, length: float, entry_bytes: float) -> RoundPlan:

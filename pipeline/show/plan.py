@@ -10,6 +10,7 @@ from ..plan.plan import Plan, RoundPlan
 from .cells import count, size, table
 
 _WIDTH = 120  # columns of what goes to a file or a pipe
+_ENDS = 24  # tokens shown of either end of a prompt
 _ROUND = ("round", "shards", "rollouts", "tokens", "teacher tokens", "disk", "in the store")
 
 
@@ -37,12 +38,23 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
     for need in plan.memory:
         memory.add_row(need.stage, size(need.bytes) or "not known", need.what)
     console.print(memory)
+    if plan.prompt:
+        console.print(_prompt(plan.prompt), markup=False, soft_wrap=True)
     if plan.unhashed:
         console.print(
             f"What the store holds is not known: the weights of {' and '.join(plan.unhashed)} were "
             "never hashed here, and a plan reads no weights. The first run hashes them.",
             soft_wrap=True,
         )
+
+
+def _prompt(prompt: tuple[tuple[int, str], ...]) -> str:
+    """Return a prompt token by token: where it is long, its beginning and its end."""
+    tokens = [f"{i} {text!r}" for i, text in prompt]
+    if len(tokens) > 2 * _ENDS:
+        left_out = len(tokens) - 2 * _ENDS
+        tokens = [*tokens[:_ENDS], f"({left_out} more)", *tokens[-_ENDS:]]
+    return f"first prompt, {len(prompt)} tokens: {', '.join(tokens)}"
 
 
 def _round(line: RoundPlan) -> list[str]:

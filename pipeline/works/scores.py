@@ -70,8 +70,7 @@ class ScoreWork:
 
     def tokens_inputs(self, key: str, content: str) -> dict[str, Any]:
         """Return what makes the token table over signals. key, content: theirs."""
-        origin = (key, content)
-        return tokens_inputs(self.student.fingerprint, self.student.compute(), origin, "exact")
+        return _tokens_inputs(self.student, (key, content), "exact")
 
     def found(self, store: Store) -> tuple[Made, ...] | None:
         """Return both where both are there."""
@@ -212,7 +211,7 @@ class TokensWork:
     def inputs(self) -> dict[str, Any]:
         """Return what makes the token table."""
         origin = (self.teacher.key, self.teacher.content)
-        return tokens_inputs(self.student.fingerprint, self.student.compute(), origin, "support")
+        return _tokens_inputs(self.student, origin, "support")
 
     def found(self, store: Store) -> tuple[Made, ...] | None:
         """Return the table where it is there."""
@@ -255,3 +254,8 @@ def _refuse_other_model(scorer: ServerScorer, teacher: Weights, store: Store) ->
             f"for teacher {teacher.card.folder} (log-probs of known tokens differ by {gap:.3g} "
             "nats): serve that one, or give the new one a name of its own with teacher.revision"
         )
+
+
+def _tokens_inputs(student: Weights, teacher: tuple[str, str], mode: str) -> dict[str, Any]:
+    flagged = student.card.flagged_ids
+    return tokens_inputs(student.fingerprint, student.compute(), teacher, mode, flagged)

@@ -25,6 +25,7 @@ class ModelCard:
     looking found weights that were never hashed here. stop_ids: token ids that end a response.
     special_ids: those, and the special tokens of the tokenizer. context: the longest sequence in
     tokens. vocabulary_folder: where its tokenizer lies. code: whether its own Python code is run.
+    flagged_ids: the special ids that have no role, such as that of BOS, only the tokenizer's flag.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class ModelCard:
     context: int
     vocabulary_folder: Path
     code: bool = False
+    flagged_ids: tuple[int, ...] = ()
 
     @property
     def tokenizer(self) -> Any:
@@ -79,18 +81,20 @@ def card_of(
     tokenizer = load_tokenizer(folder, code)
     with one_line(lambda reason: _no_tokenizer(folder, reason)):
         stop_ids = _stop_ids(folder, tokenizer, config)
-        special, vocabulary = tokenizer.all_special_ids, tokenizer.get_vocab()
+        special, vocabulary = {*tokenizer.all_special_ids, *stop_ids}, tokenizer.get_vocab()
         if None in special:
             raise ModelError(f"{folder}: a special token of its tokenizer is not in the vocabulary")
+        flagged = flagged_ids(tokenizer) - special
     return ModelCard(
         folder,
         model_fingerprint(folder, vocabulary, declared, code=code, look=look),
         stop_ids,
-        tuple(sorted({*special, *stop_ids})),
+        tuple(sorted(special | flagged)),
         rows,
         context_of(known, folder / "config.json"),
         folder,
         code,
+        tuple(sorted(flagged)),
     )
 
 
@@ -101,6 +105,15 @@ def load_tokenizer(folder: Path, code: bool) -> Any:
 
     with one_line(lambda reason: _no_tokenizer(folder, reason)), quiet():
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=code)
+
+
+def flagged_ids(tokenizer: Any) -> set[int]:
+    """Return the added tokens that a tokenizer flags as special, such as `<|start_header_id|>`.
+
+    `all_special_ids` holds those with a role alone: 3 of the 17 of SmolLM2.
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {})  # tokenizers of their own code lack it
+    return {int(i) for i, token in added.items() if getattr(token, "special", False)}
 
 
 def _no_tokenizer(folder: Path, reason: str) -> ModelError:

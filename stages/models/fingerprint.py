@@ -25,7 +25,7 @@ _IGNORED_CONFIG = frozenset(
     {"transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"}
 )
 _hashed: dict[str, str] = {}  # what this process hashed, also where no file can be written
-INDEX, _SUFFIX = "model.safetensors.index.json", ".safetensors"
+WHOLE, INDEX, _SUFFIX = "model.safetensors", "model.safetensors.index.json", ".safetensors"
 _LONGEST_HEADER = 100_000_000  # bytes, as the format has it
 
 
@@ -76,7 +76,7 @@ def weight_files(folder: Path) -> list[Path]:
     As transformers has it: `model.safetensors`, else those that the index beside it names. Raises
     `ModelError` saying how to get some, and for an index that names other kinds or other folders.
     """
-    one, index = folder / "model.safetensors", folder / INDEX
+    one, index = folder / WHOLE, folder / INDEX
     if one.is_file():
         return [one]
     if index.is_file():
@@ -93,21 +93,26 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed(index: Path) -> list[Path]:
-    """Return the files that an index names; it is read as something a stranger wrote."""
+    """Return the files that an index names. Raises `ModelError` where one is not there."""
+    files = [index.parent / name for name in indexed_names(index)]
+    if gone := [path.name for path in files if not path.is_file()]:
+        raise ModelError(f"{index}: names {gone[0]}, which is not there; copy the folder again")
+    return files
+
+
+def indexed_names(index: Path) -> list[str]:
+    """Return the names that an index gives; it is read as something a stranger wrote."""
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         wrong = next((n for n in names if Path(n).name != n or not n.endswith(_SUFFIX)), None)
-        files = [index.parent / name for name in names]
-        gone = [path.name for path in files if not path.is_file()]
+        _ = [(index.parent / name).is_file() for name in names]  # one may be too long for a file
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"{index}: not an index of weights; copy the folder again") from error
     if wrong is not None or not names:
         raise ModelError(
             f"{index}: names {wrong!r}; expected *{_SUFFIX} files of this folder alone"
         )
-    if gone:
-        raise ModelError(f"{index}: names {gone[0]}, which is not there; copy the folder again")
-    return files
+    return names
 
 
 def _memo(files: list[Path]) -> Path:

@@ -13,6 +13,7 @@ from ...storage.errors import ConfigError, InputError
 from ...storage.keys import ids_hash
 from ...storage.sources.rows import Row
 from ..boundary import one_line, within
+from .dates import date_arguments
 from .settings import TextSettings
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _PLACEHOLDER = re.compile(r"\{([^\W\d]\w*)\}")
 
 _TEMPLATE_SECONDS = 20.0  # of one prompt; a template takes milliseconds
 _LONGEST_TEXT = 10_000_000  # characters, far beyond any context
-_FIXED_KWARGS = ("add_generation_prompt", "tokenize", "return_dict")
+_FIXED_KWARGS = ("add_generation_prompt", "tokenize", "return_dict", "strftime_now")
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,17 @@ def render_prompts(
     longest: int | None = None,
     teacher_longest: int | None = None,
     too_long: Literal["refuse", "skip"] = "refuse",
+    rows_of_heads: tuple[int, int] | None = None,
 ) -> tuple[list[Prompt], RenderFacts]:
     """Return the distinct prompts of the rows, in their order, and what was left out.
 
     Without `teacher_format` the teacher is shown the student's own ids. With it, the teacher's
     prompt is that text under the same template, tokenized by `teacher_tokenizer` (default: the
-    student's). `longest` and `teacher_longest` are in tokens; None: no limit.
+    student's). `longest` and `teacher_longest` are in tokens; None: no limit. rows_of_heads: how
+    many ids the models that read the prompt have, and the one that reads the teacher's own.
     Raises `InputError` with the row's place for a blank prompt, a blank answer, or a prompt that
-    is too long; `ConfigError` if the settings do not suit the rows or the tokenizer.
+    is too long or holds an id that a model does not have; `ConfigError` if the settings do not
+    suit the rows or the tokenizer.
     """
     prompts: dict[tuple[int, ...], Prompt] = {}
     seen = duplicates = skipped = 0
@@ -95,6 +99,11 @@ def render_prompts(
         teacher_ids = ids
         if teacher_format is not None:
             teacher_ids = _render(row, teacher_format, settings, teacher_tokenizer or tokenizer)
+        if rows_of_heads is not None:
+            _refuse_unknown(row, "prompt", ids, rows_of_heads[0], tokenizer)
+            if teacher_format is not None:
+                own = teacher_tokenizer or tokenizer
+                _refuse_unknown(row, "teacher's prompt", teacher_ids, rows_of_heads[1], own)
         excess = _excess("prompt", ids, longest)
         if teacher_format is not None:
             excess = excess or _excess("teacher's prompt", teacher_ids, teacher_longest)
@@ -129,11 +138,23 @@ def _render(
     if len(shown) > _LONGEST_TEXT:
         raise InputError(f"{row.place}: the prompt has {len(shown)} characters; shorten it")
     with one_line(lambda reason: _unreadable(row, reason)):
-        # a template writes the special tokens itself
-        ids = tokenizer(shown, add_special_tokens=raw, verbose=False)["input_ids"]
+        added = raw and settings.add_special_tokens  # a template writes them itself
+        ids = tokenizer(shown, add_special_tokens=added, verbose=False)["input_ids"]
     if not ids:
         raise InputError(f"{row.place}: the prompt has no token: {filled[:40]!r}")
     return tuple(cast("list[int]", ids))
+
+
+def _refuse_unknown(
+    row: Row, name: str, ids: tuple[int, ...], rows: int, tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    if max(ids) >= rows:  # a tokenizer may have been given tokens that no embedding was made for
+        worst = max(ids)
+        raise InputError(
+            f"{row.place}: the {name} holds token {worst} "
+            f"({tokenizer.convert_ids_to_tokens(worst)!r}), but a model that reads it has an "
+            f"embedding of {rows} tokens; drop it from the text, `format` or the chat template"
+        )
 
 
 def _unreadable(row: Row, reason: str) -> InputError:
@@ -165,7 +186,10 @@ def _chat(row: Row, text: str, settings: TextSettings, tokenizer: "PreTrainedTok
 
     with one_line(refused), within(_TEMPLATE_SECONDS):
         shown = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, **settings.chat_kwargs
+            messages,
+            add_generation_prompt=True,
+            tokenize=False,
+            **date_arguments(tokenizer.chat_template, settings.date) | settings.chat_kwargs,
         )
     return cast("str", shown)
 

@@ -10,6 +10,7 @@ from served import Served
 from tip.pipeline.rounds.play import play
 from tip.pipeline.rounds.scores import score_works, teacher_works
 from tip.pipeline.session import Session, open_session
+from tip.pipeline.works.scores import TokensWork
 from tip.stages.arrays.ragged import from_lists
 from tip.storage.errors import ModelError
 from tip.storage.store.store import Artifact, Store
@@ -64,6 +65,16 @@ def test_a_selection_from_support_numbers_is_nearly_that_from_exact_ones(
     losses = [numbers(s, "train", "loss")[0] for s in (joint, alone)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
     assert numbers(alone, "score", "lost_mass") == [0]
+
+
+def test_special_tokens_that_a_flag_tells_are_in_the_tables_key_either_way(joint: Session) -> None:
+    student, signals = joint.student(0), artifacts(joint, "teacher")[0]
+    flagged = replace(student, card=replace(student.card, flagged_ids=(3,)))
+    (work, *_) = score_works(joint, student, artifacts(joint, "rollouts"))
+    usual = work.tokens_inputs(signals)
+    assert replace(work, student=flagged).tokens_inputs(signals) == usual | {"flagged": [3]}
+    alone = TokensWork(flagged, work.source, signals, work.settings)
+    assert alone.inputs() == usual | {"flagged": [3], "mode": "support"}
 
 
 def test_a_table_that_alone_is_missing_costs_a_teachers_pass_and_says_so(
