@@ -26,6 +26,12 @@ class LanguageModel:
         return Head(module.weight, module.bias, logit_map(self.model.config))
 
     @property
+    def body(self) -> Any:
+        """Return what turns ids into hidden states; Llama 4 does not name its own as others do."""
+        body = self.model.base_model
+        return getattr(self.model, "model", body) if body is self.model else body
+
+    @property
     def vocabulary(self) -> int:
         """Return the number of ids the head knows."""
         return self.model.get_output_embeddings().weight.shape[0]
@@ -33,4 +39,4 @@ class LanguageModel:
     def hidden(self, ids: Tensor, **kwargs: Any) -> Tensor:
         """Return hidden states [B, T, D] of ids [B, T]; extra arguments go to the body."""
         kwargs.setdefault("use_cache", False)
-        return self.model.base_model(input_ids=ids, **kwargs).last_hidden_state
+        return self.body(input_ids=ids, **kwargs).last_hidden_state

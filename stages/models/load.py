@@ -13,6 +13,7 @@ import torch
 
 from ...storage.errors import ModelError
 from ..boundary import one_line
+from .alone_check import check_alone
 from .card import ModelCard
 from .code import own_class
 from .config import load_config
@@ -22,6 +23,10 @@ from .fingerprint import weight_files
 from .head_check import check_head
 from .language_model import LanguageModel
 from .quiet import quiet
+
+# What transformers' sdpa leaves out without a word: Gemma's cap; Falcon's biases where no row is
+# padded.
+_LEFT_OUT_BY_SDPA = ("attn_logit_softcapping", "alibi")
 
 
 def load_model(
@@ -34,7 +39,7 @@ def load_model(
 
     Raises `ModelError` for a folder without safetensors, weights that are missing, of another shape
     than the config says or unknown to the architecture, an architecture that needs its own code, or
-    logits that are not those of its head.
+    logits that are not those of its head, or that change with what follows.
     """
     from transformers import AutoConfig, AutoModelForCausalLM  # heavy
 
@@ -45,8 +50,9 @@ def load_model(
     def unusable(reason: str) -> ModelError:
         return ModelError(f"{card.folder}: the model does not load ({reason})")
 
-    if getattr(load_config(card.folder, card.code), "attn_logit_softcapping", None):
-        given["attn_implementation"] = "eager"  # sdpa leaves the cap out, without a word
+    config = load_config(card.folder, card.code)
+    if any(getattr(config, name, None) for name in _LEFT_OUT_BY_SDPA):
+        given["attn_implementation"] = "eager"
     with one_line(unusable), quiet():
         if card.code and (own := own_class(card.folder)) is not None:
             given["config"] = AutoConfig.from_pretrained(card.folder, trust_remote_code=True)
@@ -69,7 +75,9 @@ def load_model(
         with quiet():
             use_products_in_attention(model)
     loaded = LanguageModel(model, card, device, dtype)
-    check_head(loaded)
+    with one_line(unusable):  # a class may want other inputs than ids
+        check_head(loaded)
+        check_alone(loaded)
     return loaded
 
 
