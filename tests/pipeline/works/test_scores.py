@@ -71,8 +71,9 @@ def test_special_tokens_that_a_flag_tells_are_in_the_tables_key_either_way(joint
     student, signals = joint.student(0), artifacts(joint, "teacher")[0]
     flagged = replace(student, card=replace(student.card, flagged_ids=(3,)))
     (work, *_) = score_works(joint, student, artifacts(joint, "rollouts"))
-    usual = work.tokens_inputs(signals)
-    assert replace(work, student=flagged).tokens_inputs(signals) == usual | {"flagged": [3]}
+    of = signals.key, signals.content
+    usual = work.tokens_inputs(*of)
+    assert replace(work, student=flagged).tokens_inputs(*of) == usual | {"flagged": [3]}
     alone = TokensWork(flagged, work.source, signals, work.settings)
     assert alone.inputs() == usual | {"flagged": [3], "mode": "support"}
 
