@@ -1,7 +1,7 @@
 """A model's config as transformers reads it: sizes and limits have other names in each family."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...storage.errors import ModelError
 from ..boundary import one_line
@@ -53,6 +53,6 @@ def _borders(config: Any) -> list[Any]:
     ]
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Any) -> TypeGuard[int]:
     """Tell whether a value is a whole number above 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -30,7 +30,7 @@ def check_quantised_teacher(card: ModelCard) -> None:
             f"them here: {reason}"
         )
 
-    from transformers.quantizers import AutoHfQuantizer  # heavy
+    from transformers.quantizers.auto import AutoHfQuantizer  # heavy
 
     about = read_json(card.folder / "config.json")["quantization_config"]
     with one_line(refused), quiet():
