@@ -99,5 +99,6 @@ def test_a_branch_whose_origin_is_trained_again_holds_one_model(
     monkeypatch.setattr(module, "load_model", load)
     again = played(settings)
     assert numbers(again, "train", "fresh") == [True, True]
-    # rounds 1 and 2 roll out, score and train; before the first training the origin trains round 0
-    assert [count for _, count in most] == [1, 2, 1, 1, 1, 2, 1]
+    # rounds 1 and 2 roll out, score, train and read the export back; before the first training the
+    # origin trains round 0
+    assert [count for _, count in most] == [1, 2, 1, 1, 1, 1, 2, 1, 1]
