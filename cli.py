@@ -3,20 +3,44 @@
 Nothing heavy is imported before a command needs it, so `tip --help` answers at once.
 """
 
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
+from .stages.stopping import Terminated, obey_sigterm
 from .storage.errors import TipError
+from .storage.visible import visible
 
 if TYPE_CHECKING:
     from .pipeline.config.run import RunConfig
     from .pipeline.session import Session
 
+
+class _Commands(TyperGroup):
+    """Ends with a line where it is stopped: typer would end without a word, and always with 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except Terminated:
+            _end("told to end (SIGTERM)", 128 + signal.SIGTERM)
+        except KeyboardInterrupt:
+            _end("stopped", 128 + signal.SIGINT)
+
+
+def _end(why: str, code: int) -> NoReturn:
+    typer.secho(f"{why}; the same command continues", fg="yellow", err=True)
+    sys.exit(code)
+
+
 app = typer.Typer(
     name="tip",
+    cls=_Commands,
     help="Distil a teacher language model into a student on its own rollouts, on the tokens that "
     "matter.\n\nA round is rollout, score, select, train. Teacher scores are stored and shared: "
     "another rule, another loss or another run costs no generation and no teacher pass. "
@@ -45,14 +69,12 @@ StoreRoot = Annotated[str, typer.Option("--store", help="Folder or URL of the st
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
+    obey_sigterm()
     try:
         app()
     except TipError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(f"error: {visible(' '.join(str(error).split()))}", fg="red", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.secho("stopped; the same command continues", fg="yellow", err=True)
-        sys.exit(130)
 
 
 @app.command()
@@ -278,11 +300,15 @@ def cache_du(store: StoreRoot = "store") -> None:
 
 
 @cache_app.command("verify")
-def cache_verify(store: StoreRoot = "store") -> None:
-    """Read every part and compare it with its manifest; exit code 2 when one is damaged."""
-    from .pipeline.show.listing import verify_store
+def cache_verify(store: StoreRoot = "store", runs: Runs = "runs") -> None:
+    """Read everything and compare it with what was written; exit code 2 for what is damaged.
 
-    verify_store(store)
+    All parts of all artifacts, and the training states of the runs. What was made from something
+    damaged is listed, too: it may have been made after the damage.
+    """
+    from .pipeline.show.verify import verify_store
+
+    verify_store(store, runs)
 
 
 @cache_app.command("sweep")
@@ -299,7 +325,7 @@ def cache_sweep(
 def _load(config: Path, changes: list[str], name: str | None) -> "RunConfig":
     from .pipeline.config.toml import load_config
 
-    return load_config(config, [*changes, *([f'name="{name}"'] if name else [])])
+    return load_config(config, changes, name)
 
 
 def _session(config: Path, changes: list[str], name: str | None) -> "Session":

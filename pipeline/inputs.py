@@ -4,16 +4,20 @@ Everything is made once, when first asked for. Looking (`look`) hashes and downl
 card then says nothing of weights that were never hashed here.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
 from ..stages.evaluate.settings import EvaluateSettings
 from ..stages.models.card import ModelCard, look_at_card, read_card
 from ..stages.models.device import resolve_device, resolve_dtype
+from ..stages.models.quantised import check_quantised_teacher, refuse_quantised_student
 from ..stages.models.served import read_served_card
 from ..stages.models.vocabulary import check_compatible
 from ..stages.models.weights import Weights
-from ..stages.prompts.order import round_prompts, shards
+from ..stages.prompts.dates import date_arguments
+from ..stages.prompts.notes import notes_on
+from ..stages.prompts.order import all_rounds, shards
 from ..stages.prompts.render import Prompt, needed_columns, render_prompts
 from ..stages.prompts.settings import TextSettings
 from ..storage.errors import ConfigError
@@ -28,6 +32,7 @@ class Inputs:
 
     def __init__(self, config: RunConfig, reporter: Reporter, *, look: bool = False) -> None:
         self._config, self._reporter, self._look = config, reporter, look
+        self._cut: list[list[int]] = []  # the rounds cut so far, each a list of places of prompts
 
     def of(self, config: RunConfig) -> "Inputs":
         """Return what is known of another config, found as this is."""
@@ -75,11 +80,14 @@ class Inputs:
     def prompts(self) -> list[Prompt]:
         """Return all distinct prompts of the source, rendered."""
         config = self._config
-        room = self.student_card.context - config.rollout.max_tokens
+        who, context = "student", self.student_card.context
+        if config.teacher.format is None and self.teacher_card.context < context:
+            who, context = "teacher", self.teacher_card.context
+        room = context - config.rollout.max_tokens
         if room < 1:
             raise ConfigError(
                 f"rollout.max_tokens = {config.rollout.max_tokens} leaves no room for a prompt in "
-                f"the student's context of {self.student_card.context} tokens: lower it"
+                f"the {who}'s context of {context} tokens: lower it"
             )
         longest = min(room, config.prompts.max_tokens or room)
         return self._render(config.prompts, None, longest, config.prompts.too_long)
@@ -105,8 +113,11 @@ class Inputs:
         return [*self.prompts, *(self.problems if self._config.evaluate else [])]
 
     def check(self) -> None:
-        """Meet a user's mistakes before any work: in vocabularies, prompts and problems."""
-        _ = self.teacher_card
+        """Meet a user's mistakes before any work: in models, vocabularies, prompts and problems."""
+        refuse_quantised_student(self.student_card)
+        teacher = self.teacher_card
+        if self._config.score.engine == "transformers":
+            check_quantised_teacher(teacher)
         if self._config.evaluate is not None:
             _ = self.problems
         if self._config.rollout.replay is None:
@@ -114,10 +125,15 @@ class Inputs:
 
     def round(self, number: int) -> list[Prompt]:
         """Return the prompts of a round, in order."""
+        while len(self._cut) <= number:
+            self._cut.append(next(self._rounds))
+        return [self.prompts[i] for i in self._cut[number]]
+
+    @cached_property
+    def _rounds(self) -> Iterator[list[int]]:
         config = self._config
-        size = config.rollout.prompts
-        chosen = round_prompts([p.hash for p in self.prompts], size, number, config.data_seed)
-        return [self.prompts[i] for i in chosen]
+        hashes = [p.hash for p in self.prompts]
+        return all_rounds(hashes, config.rollout.prompts, config.data_seed)
 
     def round_shards(self, number: int) -> list[tuple[Prompt, ...]]:
         """Return the prompts of a round, cut into shards."""
@@ -174,13 +190,34 @@ class Inputs:
             longest=longest,
             teacher_longest=self._teacher_room() if teacher_format else None,
             too_long=too_long,
+            rows_of_heads=self._rows_of_heads(settings),
         )
         if facts.duplicates or facts.too_long:
             self._reporter.say(
                 f"note: {settings.source}: {facts.rows} rows, {facts.duplicates} duplicates and "
                 f"{facts.too_long} too long left out"
             )
+        self._say_what_is_odd(settings, prompts, own=teacher_format is not None)
         return prompts
+
+    def _rows_of_heads(self, settings: TextSettings) -> tuple[int, int]:
+        """Return the ids of the models that read a prompt, and of the teacher that has its own."""
+        student = self.student_card.head_rows
+        if isinstance(settings, EvaluateSettings) and not settings.reverse_kl:
+            return student, student  # no teacher reads it, and none needs to be there
+        teacher = self.teacher_card.head_rows
+        own = not isinstance(settings, EvaluateSettings) and self._config.teacher.format is not None
+        return student if own else min(student, teacher), teacher
+
+    def _say_what_is_odd(self, settings: TextSettings, prompts: list[Prompt], *, own: bool) -> None:
+        card, source = self.student_card, settings.source
+        shown = [p.ids for p in prompts] + [p.teacher_ids for p in prompts if own]
+        notes = notes_on(shown, card.special_ids, card.stop_ids, settings.template)
+        template = card.tokenizer.chat_template
+        if settings.template == "chat" and date_arguments(template, settings.date):
+            notes.append(f"the chat template writes the date, which is {settings.date} in all runs")
+        for note in notes:
+            self._reporter.say(f"note: {source}: {note}")
 
     def _teacher_room(self) -> int:
         return self.teacher_card.context - self._config.rollout.max_tokens

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..storage.errors import StoreError
 
 
 class Metrics(BaseModel):
@@ -188,27 +190,44 @@ def by_round(lines: Iterable[Mapping[str, Any]]) -> dict[int, RoundMetrics]:
 
     Evaluations with other problems or settings than the last round's are left out.
     """
-    lines = list(lines)
-    asked = _last_asked(lines)
+    read = [_read(line) for line in lines]
+    asked = _last_asked(read)
     out: dict[int, RoundMetrics] = defaultdict(RoundMetrics)
-    for line in lines:
-        stage = line["stage"]
-        if stage == "evaluate" and "asked" in line and line["asked"] != asked:
+    for line in read:
+        stage = line.stage
+        if _asked(line) not in (None, asked):
             continue
-        read = _KINDS.get(stage, Metrics).model_validate(line)
-        of_round = out[read.round]
-        if stage in RoundMetrics.__dataclass_fields__:
-            setattr(of_round, stage, read.over_all_starts(getattr(of_round, stage)))
+        of_round = out[line.round]
+        if stage in _KINDS and stage in RoundMetrics.__dataclass_fields__:
+            setattr(of_round, stage, line.over_all_starts(getattr(of_round, stage)))
         else:
-            of_round.other[stage] = read.over_all_starts(of_round.other.get(stage))
+            of_round.other[stage] = line.over_all_starts(of_round.other.get(stage))
     return dict(sorted(out.items()))
 
 
-def _last_asked(lines: list[Mapping[str, Any]]) -> str | None:
+def _read(line: Mapping[str, Any]) -> Metrics:
+    stage = str(line.get("stage"))
+    try:
+        return _KINDS.get(stage, Metrics).model_validate(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise StoreError(
+            f"metrics.jsonl: a line of stage {stage!r} has an unusable {where} "
+            f"({first['msg']}); remove that line: the stage is found and told again"
+        ) from error
+
+
+def _asked(line: Metrics) -> str | None:
+    """Return what a student was asked, None of other lines and where it is not known."""
+    return line.asked if isinstance(line, EvaluateMetrics) and line.stage == "evaluate" else None
+
+
+def _last_asked(lines: list[Metrics]) -> str | None:
     """Return what was asked in the evaluation of the highest round, the last one of it."""
-    found = [m for m in lines if m["stage"] == "evaluate" and "asked" in m]
-    last = max((m["round"] for m in found), default=None)
-    return next((m["asked"] for m in reversed(found) if m["round"] == last), None)
+    found = [line for line in lines if _asked(line) is not None]
+    last = max((line.round for line in found), default=None)
+    return next((_asked(line) for line in reversed(found) if line.round == last), None)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.text import Text
 
 from ..stages.engines.protocols import Tick
+from ..storage.visible import visible
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Write one line that stays."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(visible(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, total: int, unit: str) -> Iterator[Tick]:

@@ -6,6 +6,8 @@ teacher on the unselected tokens (of the `select` stage), and the student's drif
 `train` stage). The drift alone raises no alarm, since a student that learns fast moves as much.
 """
 
+from math import inf
+
 from .config.run import RunConfig
 from .metrics import ByRound
 
@@ -13,30 +15,35 @@ from .metrics import ByRound
 # built-in pair every run that collapsed went beyond it, and none that ended as well as all tokens
 # (docs/RESULTS.md): one round's mean fluctuates by up to a half of the first.
 GROWTH = 1.5
+FLOOR = 0.01  # nats a token: models that near to each other have nothing worth an alarm to lose
 
 
 def lost_ground(rounds: ByRound, number: int) -> tuple[int, float, float] | None:
     """Return (best round, its reverse KL, that of round `number`) on unselected tokens, or None.
 
-    None unless it has grown to more than `GROWTH` times that of the best round before, and of all
-    tokens in the first round. rounds: as `metrics.by_round` gives them; KL in nats a
-    token.
+    None unless it has grown beyond `FLOOR`, and to more than `GROWTH` times that of the best round
+    before and of all tokens in the first round. rounds: as `metrics.by_round` gives them; KL in
+    nats a token.
     """
-    known = {
-        n: of_round.select.unselected_reverse_kl
-        for n, of_round in rounds.items()
-        if of_round.select is not None and of_round.select.unselected_reverse_kl is not None
-    }
-    before = {n: value for n, value in known.items() if n < number}
-    if number not in known or not before:
-        return None
-    best, now = min(before, key=lambda n: before[n]), known[number]
-    first = rounds[min(before)].score
-    started = None if first is None else first.reverse_kl
-    started = before[min(before)] if started is None else started
-    if now <= GROWTH * max(before[best], started):
-        return None
-    return best, before[best], now
+    return _all_lost(rounds).get(number)
+
+
+def _all_lost(rounds: ByRound) -> dict[int, tuple[int, float, float]]:
+    """Return what `lost_ground` says of each round that lost any, in order."""
+    lost: dict[int, tuple[int, float, float]] = {}
+    best, low, started = 0, inf, -inf
+    for number, of_round in sorted(rounds.items()):
+        now = None if of_round.select is None else of_round.select.unselected_reverse_kl
+        if now is None:
+            continue
+        if low == inf:
+            first = None if of_round.score is None else of_round.score.reverse_kl
+            started = now if first is None else first
+        elif now > max(FLOOR, GROWTH * max(low, started)):
+            lost[number] = best, low, now
+        if now < low:
+            best, low = number, now
+    return lost
 
 
 def warning(rounds: ByRound, number: int, config: RunConfig) -> str | None:
@@ -58,4 +65,4 @@ def warning(rounds: ByRound, number: int, config: RunConfig) -> str | None:
 
 def rounds_that_lost_ground(rounds: ByRound) -> list[int]:
     """Return the rounds for which a warning is due."""
-    return [number for number in rounds if lost_ground(rounds, number)]
+    return list(_all_lost(rounds))

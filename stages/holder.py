@@ -139,6 +139,11 @@ class Holder:
         self.release()
         return self._load(weights, torch.float32)
 
+    def read_back(self, weights: Weights, folder: Path, dtype: str) -> LanguageModel:
+        """Return the model of a folder that was exported from weights; its user alone holds it."""
+        card = replace(weights.card, folder=folder)
+        return load_model(card, self.device, getattr(torch, dtype), attention=self._attention)
+
     def generator(self, wanted: Generator, reference: Reference) -> Held:
         """Return an engine that generates.
 

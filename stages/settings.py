@@ -1,7 +1,8 @@
 """What the settings of all stages have in common: frozen, strict, and marked for keys.
 
 Each stage's own settings stand in its `settings.py`, the one home of every default. An unknown name
-is refused. Units stand in the text below each field. No torch is imported: a config is read and
+is refused, and so is infinity; a file's values are read strictly (`make_config`): `true` is no
+number. Units stand in the text below each field. No torch is imported: a config is read and
 checked on any machine.
 
 Every field decides one of three things, and a mark says which:
@@ -15,11 +16,12 @@ Every field decides one of three things, and a mark says which:
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+_INT64 = (1 << 63) - 1
+Count = Annotated[int, Field(ge=1, le=_INT64)]
+Natural = Annotated[int, Field(ge=0, le=_INT64)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
@@ -40,7 +42,16 @@ BY_CONTENT = Mark("by content")
 class Settings(BaseModel):
     """Base of all sections."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _no_nul(cls, value: Any) -> Any:
+        if isinstance(value, str) and "\0" in value:  # no path and no SQL can hold one
+            raise ValueError("holds the character NUL")
+        return value
 
     def key(self) -> dict[str, Any]:
         """Return what a stage's key holds of these settings by themselves, as JSON has it."""

@@ -9,6 +9,11 @@ command line's, which makes it one line and an exit code.
 """
 
 
+def is_panic(error: BaseException) -> bool:
+    """Tell whether a library in Rust broke off: its exception is no `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
 class TipError(Exception):
     """Base of every error that a user can mend."""
 

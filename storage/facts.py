@@ -151,6 +151,8 @@ class CheckpointFacts(Facts):
     """Nats: KL(student before || after) on the round's tokens."""
     drift_selected: float | None = None
     drift_unselected: float | None = None
+    reload_gap: float | None = None
+    """Largest difference of logits between the student and its export, read back in float32."""
     probe: dict[str, list[float]] | None = None
     """Log-probs of known tokens by key of the sequences: what another engine is held against."""
 

@@ -3,10 +3,27 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .errors import ConfigError
+
 _BESIDE = ".part"  # suffix of what is being written
+
+
+def user_path(text: str | Path) -> Path:
+    """Return a path as a person writes it: `~` is a home.
+
+    Raises `ConfigError` for what can be no path here: an unknown home, a name too long.
+    """
+    try:
+        path = Path(text).expanduser()
+        with suppress(PermissionError):  # told by who needs what lies there
+            path.exists()
+    except (RuntimeError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{text}: no usable path ({reason})") from error
+    return path
 
 
 @contextmanager
@@ -25,6 +42,13 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes were writing below a folder that nobody else writes to."""
+    for pattern in (f"*.*{_BESIDE}", ".tmp??????"):  # ours, and safetensors' own below it
+        for path in folder.rglob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def is_finished(path: Path) -> bool:

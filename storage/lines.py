@@ -1,4 +1,8 @@
-"""A file of JSON lines that only grows: what was read before is not parsed again."""
+"""A file of JSON lines that only grows: what was read before is not parsed again.
+
+Each line carries a seal over what it says, so that a changed number is noticed. Lines of older
+versions have none.
+"""
 
 import json
 import os
@@ -6,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StoreError
+from .keys import key_of
 
 
 class JsonLines:
@@ -23,7 +28,7 @@ class JsonLines:
                 file.seek(-1, os.SEEK_END)
                 cut = file.read() != b"\n"
                 file.write(b"\n" * cut)
-            file.write(json.dumps(line).encode() + b"\n")
+            file.write(json.dumps(line | {"seal": _seal(line)}).encode() + b"\n")
 
     def read(self) -> list[dict[str, Any]]:
         """Return all lines but those that a kill has cut; none where there is no file.
@@ -60,8 +65,14 @@ class JsonLines:
 
     def _take(self, text: bytes) -> None:
         try:
-            self._lines.append(json.loads(text))
-        except ValueError as error:
+            line = json.loads(text)
+            if not isinstance(line, dict):
+                raise ValueError("expected an object")
+            seal = line.pop("seal", None)
+            if seal not in (None, _seal(line)):
+                raise ValueError("its seal does not fit what it says")
+            self._lines.append(line)
+        except (ValueError, RecursionError) as error:
             if not _is_cut(text, error):
                 raise StoreError(
                     f"{self.path}, line {self._count + 1}: damaged ({error}); remove that line: "
@@ -72,7 +83,11 @@ class JsonLines:
         self._count += 1
 
 
-def _is_cut(text: bytes, error: ValueError) -> bool:
+def _seal(line: dict[str, Any]) -> str:
+    return key_of(json.dumps(line, sort_keys=True))  # its text, for a metric may be infinite
+
+
+def _is_cut(text: bytes, error: Exception) -> bool:
     """Tell whether a line that does not parse only lacks its end, as a kill leaves it.
 
     A whole line begins and ends with a brace. A cut one may end with the brace of an inner object,

@@ -7,6 +7,7 @@ Layout, which only this module knows:
                   metrics.jsonl          a line a stage
                   states/<key>/          training states (private, the last rounds)
                   work/<key>/            snapshots inside a round
+                  lock                   held by the process that plays the run
 
 Deleting the folder loses no teacher score: those are in the store.
 """
@@ -15,20 +16,27 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import ConfigError, StoreError
-from .files import is_finished, replacing, share
+from .files import is_finished, remove_unfinished, replacing, share, user_path
+from .keys import key_of
 from .lines import JsonLines
+from .locks import HeldError, held
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NUMBER = re.compile(r"[0-9]+")
 
 
 class _Stored(BaseModel):
-    """What lies in a JSON file; fields that this version does not know are kept."""
+    """What lies in a JSON file; fields that this version does not know are kept.
+
+    A seal goes with them, over the file's name and all that it says; older versions wrote none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
@@ -36,7 +44,16 @@ class _Stored(BaseModel):
     def read(cls, path: Path) -> Self | None:
         """Return what a file says, None where there is none."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            data = path.read_bytes()
+            stored = cls.model_validate_json(data)
+            if "seal" not in (stored.model_extra or {}):
+                return stored
+            values = json.loads(data)
+            if values.pop("seal") != _seal(path, values):
+                raise _unreadable(path, "its seal does not fit what it says")
+            return cls.model_validate(values)
+        except StoreError:
+            raise
         except FileNotFoundError:
             return None
         except ValidationError as error:
@@ -50,8 +67,10 @@ class _Stored(BaseModel):
     def write(self, path: Path) -> None:
         """Write a file, whole or not at all."""
         try:
+            values = self.dump()
+            text = json.dumps(values | {"seal": _seal(path, values)}, indent=2)
             with replacing(path) as beside:
-                beside.write_text(json.dumps(self.dump(), indent=2), encoding="utf-8")
+                beside.write_text(text, encoding="utf-8")
         except OSError as error:
             raise _unwritable(path, error) from error
 
@@ -110,8 +129,33 @@ class RunFolder:
                 "letter or digit, at most 100 characters"
             )
         self.name = name
-        self.path = Path(runs).expanduser() / name
+        self.path = user_path(runs) / name
         self._metrics = JsonLines(self.metrics_path)
+        self._held = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process alone, as everything that writes to it must.
+
+        What killed processes left half-written is removed. May be nested. Raises `StoreError` where
+        another process is at work in it.
+        """
+        if self._held:
+            yield
+            return
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(self.path))
+            except HeldError as error:
+                raise StoreError(
+                    f"run {self.name} in {self.path.parent} is being played by {error.holder}: "
+                    "wait until it ends, or give this run another name (--name); what both need "
+                    "is made once, in the store"
+                ) from error
+            self._held = True
+            stack.callback(setattr, self, "_held", False)
+            remove_unfinished(self.path)
+            yield
 
     @property
     def config_path(self) -> Path:
@@ -137,6 +181,11 @@ class RunFolder:
         older = path.with_name(f"{key}.safetensors")  # a file, as older versions wrote it
         return next((p for p in (path, older) if is_finished(p)), None)
 
+    def kept_states(self) -> list[Path]:
+        """Return where all finished training states and snapshots lie."""
+        paths = [p for folder in ("states", "work") for p in (self.path / folder).glob("*")]
+        return sorted(path for path in paths if is_finished(path))
+
     def share_state(self, source: Path) -> None:
         """Have another run's training state as well."""
         target = self.path / "states" / source.name
@@ -146,8 +195,18 @@ class RunFolder:
             raise _unwritable(target, error) from error
 
     def about(self) -> RunRecord | None:
-        """Return what the run is, or None before the first start."""
-        return RunRecord.read(self.config_path)
+        """Return what the run is, or None before the first start.
+
+        Raises `StoreError` where that was written and is gone.
+        """
+        record = RunRecord.read(self.config_path)
+        begun = 0 if record is not None else len(list((self.path / "rounds").glob("[0-9]*.json")))
+        if begun:
+            raise StoreError(
+                f"{self.config_path} is gone, but {begun} rounds of the run are here: bring it "
+                "back, or delete the folder to begin anew (what is in the store is found)"
+            )
+        return record
 
     @property
     def id(self) -> str | None:
@@ -179,7 +238,7 @@ class RunFolder:
         """Yield (number, pointers) of all rounds that have begun, in order."""
         for path in sorted((self.path / "rounds").glob("[0-9]*.json")):
             pointers = RoundPointers.read(path)
-            if pointers is not None:
+            if pointers is not None and _NUMBER.fullmatch(path.stem):
                 yield int(path.stem), pointers
 
     def point(self, number: int, **pointers: Any) -> None:
@@ -231,6 +290,11 @@ class RunView(RunFolder):
         self._pointers: dict[int, RoundPointers] = {}
         self._added: list[dict[str, Any]] = []
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold nothing: nothing is written."""
+        yield
+
     def about(self) -> RunRecord | None:
         """Return what the run is, as it would be."""
         return self._record or super().about()
@@ -271,8 +335,14 @@ class RunView(RunFolder):
 
 
 def run_names(runs: str | Path) -> list[str]:
-    """Return the names of all runs under a folder."""
-    return sorted(p.parent.name for p in Path(runs).expanduser().glob("*/config.json"))
+    """Return the names of all runs under a folder, of those that have lost their record too."""
+    folder = user_path(runs)
+    found = [*folder.glob("*/config.json"), *folder.glob("*/rounds")]
+    return sorted({path.parent.name for path in found})
+
+
+def _seal(path: Path, values: dict[str, Any]) -> str:
+    return key_of([path.name, values])
 
 
 def _unreadable(path: Path, reason: str) -> StoreError:

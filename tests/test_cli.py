@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 from tip.cli import main
+from tip.pipeline.show import listing
+from tip.stages.stopping import Terminated
 
 PAIR = Path(str(files("tip.pipeline.demo") / "pair"))
 CONFIG = """
@@ -175,3 +177,17 @@ def test_an_unknown_run_is_named(tip: Tip) -> None:
     assert code == 2
     assert "nobody" in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "said"),
+    [(KeyboardInterrupt, 130, "stopped; "), (Terminated, 143, "told to end (SIGTERM); ")],
+)
+def test_a_command_that_is_stopped_says_how_to_go_on(
+    tip: Tip, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException], code: int, said: str
+) -> None:
+    def stopped(*_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(listing, "print_sizes", stopped)
+    assert tip("cache", "du") == (code, f"{said}the same command continues\n")

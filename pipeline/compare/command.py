@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...storage.errors import ConfigError
+from ...storage.files import user_path
 from ..config.run import RunConfig
 from ..progress import Reporter, Stopwatch
 from ..session import look_at
@@ -28,7 +29,7 @@ def compare_and_show(
 ) -> None:
     """Play a comparison; print its tables and write them beside the runs."""
     reporter, watch = Reporter(), Stopwatch()
-    folder = output or Path(config.runs).expanduser() / f"{config.name}-compare"
+    folder = output or user_path(config.runs) / f"{config.name}-compare"
     _check_folder(folder)
     rows = rows_of([rule.strip() for rule in rules], _shares(keeps), vary)
     jobs = jobs_of(config, rows, range(seeds), reporter)

@@ -4,8 +4,6 @@ The oracle takes a backward pass a token, so it is asked of a sample of the roun
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -17,6 +15,7 @@ from ...stages.settings import Divergence
 from ...stages.train.data import TrainingData, load_training_data
 from ...stages.train.oracle import oracle
 from ...storage.columns import SELECTION
+from ...storage.scratch import scratch
 from ...storage.tables import write_table
 from .overlap import spearman
 from .scored import ScoredRound
@@ -63,8 +62,8 @@ def to_oracle(
 def _everything(scored: ScoredRound) -> TrainingData:
     """Return the round with all its tokens selected."""
     table = scored.selection(SelectSettings(rule="all", keep=1.0))
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "selection.parquet"
+    with scratch() as folder:
+        path = folder / "selection.parquet"
         write_table(path, table, SELECTION)
         return load_training_data(scored.rollouts, scored.teacher, path)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ...stages.models.card import flagged_ids
 from .scored import ScoredRound
 
 
@@ -41,7 +42,7 @@ def placement(scored: ScoredRound, tokenizer: Any) -> pl.DataFrame:
 
 def token_classes(tokenizer: Any, ids: np.ndarray) -> list[str]:
     """Return each id's class: special, number, word, punctuation or space."""
-    special = set(tokenizer.all_special_ids)
+    special = {*tokenizer.all_special_ids, *flagged_ids(tokenizer)}
     known = {
         int(i): "special" if int(i) in special else _class(tokenizer.decode([int(i)]))
         for i in np.unique(ids)

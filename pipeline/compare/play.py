@@ -6,6 +6,7 @@ controls: all tokens, random tokens at each budget, and no refresh (every rollou
 student). Runs are ordinary runs: they resume, and what exists is not played again.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ...stages.engines.protocols import Tick
 from ...storage.runs import RunFolder
 from ..config.run import RunConfig
 from ..executors.finder import LackingError
-from ..executors.own_process import in_own_process
+from ..executors.own_process import in_own_process, tell_all_to_end
 from ..inputs import Inputs
 from ..metrics import by_round, costs
 from ..progress import Reporter
@@ -25,6 +26,8 @@ from ..session import Session, look_at, open_session
 from ..stability import rounds_that_lost_ground
 from .checks import Job
 from .rows import Row
+
+_GLANCE = 0.5  # seconds between two looks at whether all runs have ended
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,14 @@ def _each(
             for done in as_completed(waiting):
                 results[waiting[done]] = done.result()
                 tick(1)
-        except BaseException:
+        except Exception:
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except BaseException:  # this program is to end: whatever plays is told, and waited for
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(run.done() for run in waiting):
+                tell_all_to_end()  # again: a thread may have been about to start one
+                time.sleep(_GLANCE)
             raise
     return results
 

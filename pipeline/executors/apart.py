@@ -4,7 +4,6 @@ import multiprocessing
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,7 +14,7 @@ from ..progress import Reporter
 from ..works.work import Work
 from . import worker
 from .executor import Results
-from .own_process import named
+from .own_process import OwnProcess, named
 
 
 class Apart:
@@ -27,35 +26,31 @@ class Apart:
 
     def __init__(self, config: RunConfig, reporter: Reporter) -> None:
         self._config, self._reporter = config, reporter
-        self._pool: ProcessPoolExecutor | None = None
+        self._process: OwnProcess | None = None
         self._words: Any = None
 
     def map(self, works: Sequence[Work], title: str) -> Results:
         """Run works in order, in the other process."""
         total, unit = sum(work.size for work in works), works[0].unit if works else ""
-        pool = self._started()
+        process = self._started()
         with self._reporter.bar(title, total, unit) as tick, self._listening(tick), named("works"):
-            return [pool.submit(worker.run, work).result() for work in works]
+            return [process.run(worker.run, work) for work in works]
 
     def close(self) -> None:
         """End the process."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        process, self._process = self._process, None
+        if process is not None:
             try:
                 with suppress(BrokenProcessPool):  # its works have told so
-                    pool.submit(worker.end).result()
+                    process.run(worker.end, None)
             finally:
-                pool.shutdown()
+                process.close()
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # a forked CUDA does not work
-            self._words = context.Queue()
-            begin = (self._config.model_dump_json(), self._words)
-            self._pool = ProcessPoolExecutor(
-                1, mp_context=context, initializer=worker.begin, initargs=begin
-            )
-        return self._pool
+    def _started(self) -> OwnProcess:
+        if self._process is None:
+            self._words = multiprocessing.get_context("spawn").Queue()
+            self._process = OwnProcess(worker.begin, (self._config.model_dump_json(), self._words))
+        return self._process
 
     @contextmanager
     def _listening(self, tick: Tick) -> Iterator[None]:

@@ -40,7 +40,7 @@ def run(work: Work) -> tuple[Made, ...]:
     return _running["here"].run(work, words.put)
 
 
-def end() -> None:
+def end(_: None) -> None:
     """Let go of models and engines before the process ends."""
     if "here" in _running:
         _running["here"].close()

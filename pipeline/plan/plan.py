@@ -24,6 +24,7 @@ from .memory import Need, memory_of
 # Where the store says nothing: entries a token and bytes an entry, of the SmolLM2 pair; a row of
 # the narrow table; a token and its top ids in `rollouts`.
 _ENTRY_BYTES, _ENTRIES, _TOKEN_BYTES, _ROLLOUT_BYTES = 3.0, 110, 48, 200
+_SINGLE_ROUNDS = 100  # beyond the last that has begun
 _KNOWN_SHARDS = 64  # manifests read for lengths and sizes
 
 
@@ -43,6 +44,8 @@ class RoundPlan:
     cached_rollouts: int | None
     cached_scores: int | None
     trained: bool
+    rounds: int = 1
+    """Rounds that this line tells of together, from `number` on."""
 
     def missing(self, total: int, cached: int | None) -> int:
         """Return what of a total is still to be made, by the share of shards that are there."""
@@ -56,7 +59,8 @@ class Plan:
     """What a run would do.
 
     response_tokens, basis: expected tokens of a response, and what that rests on. unhashed: roles
-    whose weights were never hashed here, so that what is stored of them is not known.
+    whose weights were never hashed here, so that what is stored of them is not known. prompt: ids
+    and tokens of the first prompt; none in a replay.
     """
 
     rounds: list[RoundPlan]
@@ -64,6 +68,7 @@ class Plan:
     basis: str
     memory: list[Need]
     unhashed: tuple[str, ...]
+    prompt: tuple[tuple[int, str], ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -92,13 +97,23 @@ def plan_of(session: Session, origin: str | None = None) -> Plan:
     known = _known(session)
     length, basis = _response_tokens(session, known)
     entry_bytes = _bytes_a_token(known)
-    rounds = [
-        _round_plan(session, number, length, entry_bytes)
-        for number in range(session.run.first_round, session.config.rounds)
-    ]
+    first, end = session.run.first_round, session.config.rounds
+    begun = max((number for number, _ in session.run.rounds()), default=0)
+    single = min(end, max(first, begun) + _SINGLE_ROUNDS)
+    single = end if session.config.rollout.replay else single  # all that it replays is known
+    rounds = [_round_plan(session, n, length, entry_bytes) for n in range(first, single)]
+    if single < end:
+        rounds.append(_many(rounds[-_SINGLE_ROUNDS:], single, end - single))
     cards = {"student": session.inputs.student_card, "teacher": session.inputs.teacher_card}
     unhashed = tuple(role for role, card in cards.items() if not card.fingerprint)
-    return Plan(rounds, length, basis, memory_of(session), unhashed)
+    return Plan(rounds, length, basis, memory_of(session), unhashed, _first_prompt(session))
+
+
+def _first_prompt(session: Session) -> tuple[tuple[int, str], ...]:
+    if session.config.rollout.replay:
+        return ()
+    tokenizer = session.inputs.student_card.tokenizer
+    return tuple((i, tokenizer.decode([i])) for i in session.inputs.prompts[0].ids)
 
 
 def _round_plan(session: Session, number: int, length: float, entry_bytes: float) -> RoundPlan:
@@ -121,6 +136,26 @@ def _round_plan(session: Session, number: int, length: float, entry_bytes: float
         rollouts,
         scores,
         _is_trained(session, number),
+    )
+
+
+def _many(like: list[RoundPlan], number: int, rounds: int) -> RoundPlan:
+    """Return the line of rounds so far off that the mean of others is as good."""
+
+    def total(name: str) -> int:
+        return round(rounds * sum(getattr(line, name) for line in like) / len(like))
+
+    return RoundPlan(
+        number,
+        total("shards"),
+        total("rollouts"),
+        total("tokens"),
+        total("teacher_tokens"),
+        total("bytes"),
+        None,
+        None,
+        trained=False,
+        rounds=rounds,
     )
 
 

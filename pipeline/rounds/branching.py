@@ -8,6 +8,7 @@ import re
 import secrets
 from dataclasses import replace
 
+from ...stages.train.state import check_state
 from ...storage.errors import ConfigError
 from ...storage.runs import Branch, RoundPointers, RunFolder, RunRecord, RunView
 from ..config.run import RunConfig
@@ -21,6 +22,11 @@ def branch(session: Session, origin: str) -> None:
     Started again, it shows that the run is this very branch. Raises `ConfigError` where there is
     nothing to share, or the run began otherwise.
     """
+    with session.run.held():
+        _branch(session, origin)
+
+
+def _branch(session: Session, origin: str) -> None:
     config, run = session.config, session.run
     parent, shared = _origin(config, origin)
     if any(run.rounds()) and run.branch() != (parent.name, shared):
@@ -33,7 +39,9 @@ def branch(session: Session, origin: str) -> None:
     if run.round(shared - 1) is not None:
         return  # written last, so the branch is whole
     try:
-        state = ensure_state(session.of(parent), shared - 1)
+        pointers = parent.round(shared - 1) or RoundPointers()
+        state = ensure_state(session.of(parent), shared - 1, str(pointers.checkpoint))
+        check_state(state)  # a damaged one would be met when half of a round has been paid for
     finally:
         session.executor.close()
     run.save(

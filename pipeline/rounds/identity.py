@@ -43,7 +43,8 @@ def check(session: Session) -> dict[str, str]:
     named = content(session)
     before = session.run.about()
     _refuse_half_a_branch(session.run, before)
-    if before is None or not any(session.run.rounds()):
+    rounds, _ = list(session.run.rounds()), session.run.metrics()  # a damaged line is met here
+    if before is None or not rounds:
         return named
     run, runs = session.run.name, session.config.runs
     way_out = "give this run another name (--name), its stored signals are shared"

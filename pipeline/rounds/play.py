@@ -16,11 +16,12 @@ from .training import ensure_training
 
 def play(session: Session) -> None:
     """Play all rounds of a run, with evaluations before, between and after them."""
-    begin(session)
-    try:
-        _play(session)
-    finally:
-        session.executor.close()
+    with session.run.held():
+        begin(session)
+        try:
+            _play(session)
+        finally:
+            session.executor.close()
 
 
 def _play(session: Session) -> None:

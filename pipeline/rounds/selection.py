@@ -2,12 +2,14 @@
 
 from ...storage.facts import SelectionFacts
 from ...storage.store.store import Artifact
-from ..metrics import SelectMetrics, by_round
+from ..metrics import ByRound, SelectMetrics, by_round
 from ..progress import Stopwatch
 from ..session import Session
 from ..stability import warning
 from ..works.selection import SelectWork
 from .report import report
+
+_LOST = "unselected_reverse_kl"
 
 
 def ensure_selection(
@@ -35,6 +37,19 @@ def ensure_selection(
         SelectMetrics.model_validate(numbers),
     )
     session.run.point(number, selection=made.artifact.key)
-    if told := warning(by_round(session.run.metrics()), number, config):
+    if told := warning(_of_warning(session, number), number, config):
         session.reporter.say(f"round {number:<3} warning   {told}")
     return made.artifact
+
+
+def _of_warning(session: Session, number: int) -> ByRound:
+    """Return what a warning of this round rests on: the first, the best and the last rounds.
+
+    To read what all rounds said would take each round a bit longer than the one before.
+    """
+    lines = [m for m in session.run.metrics() if m.get("round", number) <= number]
+    said = {m["round"]: m.get(_LOST) for m in lines if m.get("stage") == "select"}
+    known = {n: value for n, value in sorted(said.items()) if isinstance(value, float)}
+    best = min(known, key=lambda n: known[n], default=number)
+    near = {*list(known)[:1], best, number - 1, number}
+    return by_round(m for m in lines if m.get("round") in near)

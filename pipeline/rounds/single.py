@@ -55,8 +55,8 @@ def train_round(session: Session, number: int) -> None:
 
 def evaluate_round(session: Session, number: int) -> EvaluateMetrics:
     """Evaluate the student as it is after `number` rounds."""
-    begin(session)
     with _working(session):
+        begin(session)
         return ensure_evaluation(session, number, session.student(number))
 
 
@@ -70,23 +70,24 @@ def evaluate_teacher(session: Session) -> EvaluateMetrics:
 @contextmanager
 def _own_round(session: Session, number: int) -> Iterator[None]:
     """Begin the run; refuse a round that it shares with its origin, for that one is not its own."""
-    begin(session)
-    began = session.run.branch()
-    if began is not None and number < began[1]:
-        raise ConfigError(
-            f"round {number} of run {session.run.name} is shared with {began[0]}, where it "
-            f"branched off: its own rounds begin at {began[1]}"
-        )
     with _working(session):
+        begin(session)
+        began = session.run.branch()
+        if began is not None and number < began[1]:
+            raise ConfigError(
+                f"round {number} of run {session.run.name} is shared with {began[0]}, where it "
+                f"branched off: its own rounds begin at {began[1]}"
+            )
         yield
 
 
 @contextmanager
 def _working(session: Session) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        session.executor.close()
+    with session.run.held():
+        try:
+            yield
+        finally:
+            session.executor.close()
 
 
 def _made(session: Session, number: int, kind: str, stage: str) -> list[Artifact]:

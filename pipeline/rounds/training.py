@@ -11,9 +11,10 @@ from pathlib import Path
 from ...stages.models.device import resolve_dtype
 from ...stages.models.weights import Weights
 from ...stages.train.schedule import learning_rates
+from ...stages.train.state import drop_state
 from ...stages.train.train import steps_of
-from ...storage.errors import StoreError
-from ...storage.facts import CheckpointFacts, RolloutFacts
+from ...storage.errors import InputError, StoreError
+from ...storage.facts import CheckpointFacts, RolloutFacts, SelectionFacts
 from ...storage.runs import RoundPointers, RunFolder
 from ...storage.store.store import Artifact
 from ..metrics import TrainMetrics
@@ -36,8 +37,10 @@ def ensure_training(
     """Return the checkpoint of a round's training."""
     watch = Stopwatch()
     work = train_work(session, number, student, rollouts, teacher, selection)
-    if number and work.found(session.store) is None:
-        work = replace(work, start=ensure_state(session, number - 1))
+    if work.found(session.store) is None:
+        _refuse_nothing(session, selection)
+        if number:
+            work = replace(work, start=ensure_state(session, number - 1, student.key))
     ((made,),) = session.executor.map([work], f"round {number} train")
     facts = CheckpointFacts.of(made.artifact)
     skipped = f", {facts.skipped} steps skipped (not finite)" if facts.skipped else ""
@@ -85,46 +88,63 @@ def train_work(
     return replace(work, state=run.state_path(work.key), snapshot=run.snapshot_path(work.key))
 
 
-def ensure_state(session: Session, number: int) -> Path:
+def ensure_state(session: Session, number: int, key: str) -> Path:
     """Return the training state after a round, training it again where the state is gone.
 
-    A round that a branch shares is trained by the run that it belongs to, in this very process:
-    what it holds in memory is dropped for it.
+    key: of the round's training, as the student that is trained further has it. Where earlier
+    states are gone as well, training begins after the last one that is there. A round that a branch
+    shares is trained by the run that it belongs to; who runs works decides in which process.
     """
-    pointers = session.run.round(number) or RoundPointers()
-    key = str(pointers.checkpoint)
-    path = session.run.find_state(key)
-    if path is not None:
-        return path
-    began = session.run.branch()
-    if began is not None and number < began[1]:
-        origin = RunFolder(session.config.runs, began[0])
-        if origin.about() is None:
+    missing: list[tuple[Session, int, TrainWork]] = []
+    while (state := session.run.find_state(key)) is None:
+        origin = _origin(session, number)
+        if origin is not None:
+            session = origin
+            continue
+        work = _past_training(session, number)
+        if work.key != key:
             raise StoreError(
-                f"run {session.run.name} branched off {began[0]}, which is gone from "
-                f"{session.config.runs}, and so is the training state it would start from: start a "
-                "run under another name"
+                f"round {number} of run {session.run.name} was trained with other settings, and "
+                "its training state is not here: start a run under another name"
             )
-        return ensure_state(session.of(origin), number)
-    work = _past_training(session, number, pointers)
-    if work.key != key:
-        raise StoreError(
-            f"round {number} of run {session.run.name} was trained with other settings, and "
-            "its training state is not here: start a run under another name"
+        missing.append((session, number, work))
+        if number == 0:
+            break
+        number, key = number - 1, work.student.key
+    for place, (owner, number, work) in enumerate(reversed(missing)):
+        owner.reporter.say(
+            f"round {number:<3} train     its training state is not here: trained again from "
+            "stored signals"
         )
-    session.reporter.say(
-        f"round {number:<3} train     its training state is not here: trained again from stored "
-        "signals"
-    )
-    start = ensure_state(session, number - 1) if number else None
-    restore = RestoreWork(replace(work, start=start))
-    session.executor.map([restore], f"round {number} train")
-    session.run.drop_snapshot(work.key)
-    return work.state
+        restore = RestoreWork(replace(work, start=state))
+        with owner.run.held():
+            owner.executor.map([restore], f"round {number} train")
+            owner.run.drop_snapshot(work.key)
+        if place and state is not None:
+            drop_state(state)  # made here on the way to a later one
+        state = work.state
+    assert state is not None  # where nothing was found, round 0 was trained
+    return state
 
 
-def _past_training(session: Session, number: int, pointers: RoundPointers) -> TrainWork:
+def _origin(session: Session, number: int) -> Session | None:
+    """Return the session of the run that a branch shares a round with, None for its own round."""
+    began = session.run.branch()
+    if began is None or number >= began[1]:
+        return None
+    origin = RunFolder(session.config.runs, began[0])
+    if origin.about() is None:
+        raise StoreError(
+            f"run {session.run.name} branched off {began[0]}, which is gone from "
+            f"{session.config.runs}, and so is the training state it would start from: start a run "
+            "under another name"
+        )
+    return session.of(origin)
+
+
+def _past_training(session: Session, number: int) -> TrainWork:
     """Return the training of a past round, from the run's pointers."""
+    pointers = session.run.round(number) or RoundPointers()
     (selection,) = stored(session, "selection", [str(pointers.selection)])
     return train_work(
         session,
@@ -141,6 +161,18 @@ def horizon(session: Session, steps: int) -> int:
     about = session.run.about()
     fixed = None if about is None else about.horizon_rounds
     return session.config.train.horizon or (fixed or session.config.rounds) * steps
+
+
+def _refuse_nothing(session: Session, selection: Artifact) -> None:
+    """Refuse a training on no token: every round after it would be the same again."""
+    facts, select = SelectionFacts.of(selection), session.config.select
+    if facts.kept or not facts.trainable:
+        return
+    who = "select.where" if select.where else f"rule {select.rule}"
+    raise InputError(
+        f"{who} keeps none of the round's {facts.trainable:,} trainable tokens, so there is "
+        "nothing to train on: `tip sql` shows what the tokens are like; loosen it"
+    )
 
 
 def _drop_old_states(session: Session, number: int) -> None:

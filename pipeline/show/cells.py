@@ -4,14 +4,21 @@ Every format of a number writes nothing for None: what was not measured is an em
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
+
+from ...storage.visible import visible
 
 
 def count(value: float | None) -> str:
     """Return a count of whole things: `12,345`."""
+    if isinstance(value, int):
+        return f"{value:,}"  # as a float it may be too large
     return "" if value is None else f"{value:,.0f}"
 
 
@@ -52,7 +59,22 @@ def table(
     left: headings of text, which keeps to the left. wrap: whether a cell may take several lines
     where the terminal is narrow.
     """
-    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = None if title is None else plain(title)
+    made = _Table(title=shown, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings:
-        made.add_column(heading, justify="left" if heading in left else "right", no_wrap=not wrap)
+        side = "left" if heading in left else "right"
+        made.add_column(plain(heading), justify=side, no_wrap=not wrap)
     return made
+
+
+def plain(text: str) -> Text:
+    """Return a text that is shown as it is: `[red]` is no colour in it, and `\\x1b` no command."""
+    return Text(visible(text))
+
+
+class _Table(Table):
+    """A table whose cells are plain."""
+
+    def add_row(self, *cells: RenderableType | None, **more: Any) -> None:
+        """Add a row."""
+        super().add_row(*(plain(c) if isinstance(c, str) else c for c in cells), **more)

@@ -1,19 +1,27 @@
 """What the store and the rules hold, printed for people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from ...stages.select.rulebook import builtin_rules
-from ...storage.errors import ConfigError, StoreError
+from ...storage.errors import ConfigError, InputError, StoreError, is_panic
+from ...storage.files import user_path
 from ...storage.queries import ask
 from ...storage.runs import RunFolder
+from ...storage.store.places import check_kind
 from ...storage.store.store import Artifact, Store
+from ...storage.visible import visible
 from .cells import count, number, table
 
+_FIRST_DAY, _LAST_DAY = ((d - date(1970, 1, 1)).days for d in (date.min, date.max))
 _WIDE_TEXT = 60  # characters of a cell before it is cut
 
 
@@ -41,7 +49,10 @@ def print_query(
     about = run.about()
     if about is None:
         raise ConfigError(f"no run {name} under {runs}; `tip status --runs {runs}` lists them")
-    store = existing_store(about.config["store"])
+    root = about.config.get("store")
+    if not isinstance(root, str):
+        raise StoreError(f"{run.config_path}: damaged (it names no store); restore or delete it")
+    store = existing_store(root)
     tokens, rollouts = {}, {}
     for place, pointers in run.rounds():
         if pointers.tokens and (numbers is None or place in numbers):
@@ -49,12 +60,15 @@ def print_query(
             rollouts[place] = _paths(store, "rollouts", pointers.of("rollouts"))
     if not tokens:
         raise ConfigError(f"run {name} has no scored round {numbers or ''}; play it first")
-    frame = pl.DataFrame(ask(query, tokens, rollouts))
-    if output is None:
-        with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True):
-            print(frame)
-    else:
-        _write(frame, output)
+    answer = ask(query, tokens, rollouts)
+    with _polars():
+        _refuse_dates(answer)
+        frame = pl.DataFrame(answer)
+        if output is None:
+            with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True):
+                print(visible(str(frame)))
+        else:
+            _write(frame, output)
 
 
 def _write(frame: pl.DataFrame, output: Path) -> None:
@@ -67,15 +81,47 @@ def _write(frame: pl.DataFrame, output: Path) -> None:
         raise ConfigError(f"--output {output}: cannot be written ({error})") from error
 
 
+@contextmanager
+def _polars() -> Iterator[None]:
+    """Turn what polars says of a type of DuckDB's that it cannot show or write into one line."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, pl.exceptions.PolarsError) and not is_panic(error):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"SQL: the answer cannot be shown or written ({reason}); cast such columns to VARCHAR"
+        ) from error
+
+
+def _refuse_dates(answer: pa.Table) -> None:
+    """Raise `InputError` for dates that polars cannot show: it would end in a panic."""
+    for field, column in zip(answer.schema, answer.columns, strict=True):
+        if not pa.types.is_date32(field.type) and not pa.types.is_timestamp(field.type):
+            continue
+        days = pc.call_function("min_max", [column.cast(pa.date32(), safe=False)])
+        ends = [end.value for end in days.values()]
+        if any(end is not None and not _FIRST_DAY <= end <= _LAST_DAY for end in ends):
+            raise InputError(
+                f"SQL: column {field.name!r} holds a date outside of the years 1 to 9999; cast it "
+                "to VARCHAR"
+            )
+
+
 def print_artifacts(root: str, kind: str | None) -> None:
     """Print a line an artifact; raise `StoreError` when a manifest is damaged."""
     store, damaged = existing_store(root), []
+    try:
+        check_kind(kind or "all")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     shown = table(("kind", "key", "bytes", "rows", "made from"), left=("kind", "key", "made from"))
     for artifact in store.list(kind, damaged):
         size, rows = count(artifact.bytes), count(artifact.rows)
         shown.add_row(artifact.kind, artifact.key, size, rows, _about(artifact))
     Console().print(shown)
-    _refuse_damage(root, damaged)
+    refuse_damage(root, damaged)
 
 
 def print_sizes(root: str) -> None:
@@ -89,28 +135,17 @@ def print_sizes(root: str) -> None:
     artifacts, total = (sum(getattr(s, n) for s in sizes.values()) for n in ("artifacts", "bytes"))
     shown.add_row("all", count(artifacts), count(total), "", "")
     Console().print(shown)
-    _refuse_damage(root, damaged)
+    refuse_damage(root, damaged)
 
 
-def verify_store(root: str) -> None:
-    """Read everything; raise `StoreError` when something is damaged."""
-    store, damaged, whole = existing_store(root), [], 0
-    for artifact in store.list(damaged=damaged):
-        wrong = store.verify(artifact)
-        damaged += wrong
-        whole += not wrong
-    _refuse_damage(root, damaged)
-    print(f"{whole} artifacts, all whole")
-
-
-def _refuse_damage(root: str, damaged: Sequence[str]) -> None:
+def refuse_damage(root: str, damaged: Sequence[str]) -> None:
     """Print what is damaged, and raise `StoreError` where anything is."""
     for text in damaged:
-        print(text)
+        print(visible(text))
     if damaged:
         raise StoreError(
-            f"{root}: {len(damaged)} damaged, listed above; remove their folders and run again: "
-            "they are made anew"
+            f"{root}: {len(damaged)} damaged, or made from what is, listed above; remove their "
+            "folders in the store and run again: they are made anew"
         )
 
 
@@ -122,7 +157,7 @@ def sweep_store(root: str, hours: float) -> None:
 
 def existing_store(root: str, *, write: bool = False) -> Store:
     """Open a store to look at it; one that is not there is named, not made."""
-    if "://" not in root and not Path(root).expanduser().is_dir():
+    if "://" not in root and not user_path(root).is_dir():
         raise StoreError(f"{root}: no such store; name one with --store (runs make theirs)")
     return Store(root, write=write)
 

@@ -10,6 +10,7 @@ from ..plan.plan import Plan, RoundPlan
 from .cells import count, size, table
 
 _WIDTH = 120  # columns of what goes to a file or a pipe
+_ENDS = 24  # tokens shown of either end of a prompt
 _ROUND = ("round", "shards", "rollouts", "tokens", "teacher tokens", "disk", "in the store")
 
 
@@ -17,7 +18,8 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
     """Print what a run would do."""
     width = None if sys.stdout.isatty() else _WIDTH
     console = console or Console(highlight=False, width=width)
-    rounds = table(_ROUND, f"run {config.name}: {len(plan.rounds)} rounds", left=("in the store",))
+    number = count(sum(line.rounds for line in plan.rounds))
+    rounds = table(_ROUND, f"run {config.name}: {number} rounds", left=("in the store",))
     for line in plan.rounds:
         rounds.add_row(*_round(line))
     console.print(rounds)
@@ -36,6 +38,8 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
     for need in plan.memory:
         memory.add_row(need.stage, size(need.bytes) or "not known", need.what)
     console.print(memory)
+    if plan.prompt:
+        console.print(_prompt(plan.prompt), markup=False, soft_wrap=True)
     if plan.unhashed:
         console.print(
             f"What the store holds is not known: the weights of {' and '.join(plan.unhashed)} were "
@@ -44,9 +48,19 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
         )
 
 
+def _prompt(prompt: tuple[tuple[int, str], ...]) -> str:
+    """Return a prompt token by token: where it is long, its beginning and its end."""
+    tokens = [f"{i} {text!r}" for i, text in prompt]
+    if len(tokens) > 2 * _ENDS:
+        left_out = len(tokens) - 2 * _ENDS
+        tokens = [*tokens[:_ENDS], f"({left_out} more)", *tokens[-_ENDS:]]
+    return f"first prompt, {len(prompt)} tokens: {', '.join(tokens)}"
+
+
 def _round(line: RoundPlan) -> list[str]:
+    last = "" if line.rounds == 1 else f"-{count(line.number + line.rounds - 1)}"
     return [
-        count(line.number),
+        f"{count(line.number)}{last}",
         count(line.shards),
         count(line.rollouts),
         count(line.tokens),

@@ -2,8 +2,9 @@
 
 from rich.console import Console
 
-from ...storage.errors import ConfigError
+from ...storage.errors import ConfigError, StoreError
 from ...storage.runs import RunFolder
+from ...storage.visible import visible
 from ..metrics import by_round
 from ..stability import rounds_that_lost_ground
 from .cells import count, number, percent, seconds, table
@@ -43,8 +44,16 @@ def print_runs(runs: str, console: Console | None = None) -> None:
         raise ConfigError(f"{runs}: no runs here; start one with `tip run CONFIG` or see --runs")
     shown = table(_RUN, left=("run", "rule"))
     for line in lines:
-        shown.add_row(*_run(line))
-    (console or Console()).print(shown)
+        if line.damage is None:
+            shown.add_row(*_run(line))
+    console = console or Console()
+    console.print(shown)
+    damaged = [line for line in lines if line.damage is not None]
+    for line in damaged:
+        console.print(visible(f"run {line.run}: {line.damage}"), soft_wrap=True, markup=False)
+    if damaged:
+        names = ", ".join(line.run for line in damaged)
+        raise StoreError(f"{runs}: damaged: {names}; see above")
 
 
 def _round(line: RoundLine) -> list[str]:

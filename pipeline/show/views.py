@@ -5,6 +5,9 @@
 
 from dataclasses import dataclass
 
+from pydantic import BaseModel, ValidationError
+
+from ...storage.errors import TipError
 from ...storage.runs import RunFolder, run_names
 from ..metrics import ByRound, RoundMetrics, by_round
 
@@ -33,7 +36,8 @@ class RoundLine:
 class RunLine:
     """A run: what it selects, how far it is, what it came to last.
 
-    trained, rounds: rounds that are trained, of all that the config asks for.
+    trained, rounds: rounds that are trained, of all that the config asks for. damage: what is wrong
+    with its folder; then nothing else is known.
     """
 
     run: str
@@ -43,6 +47,19 @@ class RunLine:
     rounds: int | None
     accuracy: float | None
     reverse_kl: float | None
+    damage: str | None = None
+
+
+class _Select(BaseModel):
+    rule: str | None = None
+    keep: float | None = None
+
+
+class _Config(BaseModel):
+    """What a line says of a run's config, whatever version wrote it."""
+
+    rounds: int | None = None
+    select: _Select = _Select()
 
 
 def round_lines(rounds: ByRound) -> list[RoundLine]:
@@ -52,7 +69,15 @@ def round_lines(rounds: ByRound) -> list[RoundLine]:
 
 def run_lines(runs: str) -> list[RunLine]:
     """Return a line a run under a folder of run folders, by name."""
-    return [_run_line(RunFolder(runs, name)) for name in run_names(runs)]
+    return [_line_or_damage(RunFolder(runs, name)) for name in run_names(runs)]
+
+
+def _line_or_damage(run: RunFolder) -> RunLine:
+    try:
+        return _run_line(run)
+    except (TipError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        return RunLine(run.name, None, None, 0, None, None, None, damage=reason)
 
 
 def _round_line(number: int, of_round: RoundMetrics) -> RoundLine:
@@ -73,16 +98,16 @@ def _round_line(number: int, of_round: RoundMetrics) -> RoundLine:
 
 def _run_line(run: RunFolder) -> RunLine:
     about = run.about()
-    config = {} if about is None else about.config
-    select, rounds = config.get("select", {}), config.get("rounds")
+    config = _Config.model_validate({} if about is None else about.config)
+    select, rounds = config.select, config.rounds
     trained = sum(pointers.checkpoint is not None for _, pointers in run.rounds())
     lines = round_lines(by_round(run.metrics()))
     accuracies = [line.accuracy for line in lines if line.accuracy is not None]
     divergences = [line.reverse_kl for line in lines if line.reverse_kl is not None]
     return RunLine(
         run=run.name,
-        rule=select.get("rule"),
-        keep=select.get("keep"),
+        rule=select.rule,
+        keep=select.keep,
         trained=trained if rounds is None else min(trained, rounds),
         rounds=rounds,
         accuracy=accuracies[-1] if accuracies else None,

@@ -6,6 +6,7 @@ both makes the two artifacts and all numbers are exact (`ScoreWork`). Else the t
 `support`. What the embedded engine makes of the teacher has one key on either way.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from ...storage.columns import TEACHER, TOKENS
 from ...storage.errors import ModelError
 from ...storage.facts import ProbeFacts, RolloutFacts, TeacherFacts, TokensFacts
 from ...storage.store.artifacts import artifact_key
-from ...storage.store.store import Artifact, Draft, Store
+from ...storage.store.store import Artifact, Draft, Pending, Store
 from ...storage.tables import read_table
 from .work import Made, all_found
 
@@ -67,22 +68,22 @@ class ScoreWork:
             self.settings,
         )
 
-    def tokens_inputs(self, teacher: Artifact) -> dict[str, Any]:
-        """Return what makes the token table over these signals."""
-        origin = (teacher.key, teacher.content)
-        return tokens_inputs(self.student.fingerprint, self.student.compute(), origin, "exact")
+    def tokens_inputs(self, key: str, content: str) -> dict[str, Any]:
+        """Return what makes the token table over signals. key, content: theirs."""
+        return _tokens_inputs(self.student, (key, content), "exact")
 
     def found(self, store: Store) -> tuple[Made, ...] | None:
         """Return both where both are there."""
         teacher = store.find("teacher", artifact_key("teacher", self.teacher_inputs()))
         if teacher is None:
             return None
-        key = artifact_key("tokens", self.tokens_inputs(teacher))
+        key = artifact_key("tokens", self.tokens_inputs(teacher.key, teacher.content))
         return all_found([teacher, store.find("tokens", key)])
 
     def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
         """Score what is missing. Signals that are there already are not written again."""
-        passed: list[_Pass] = []
+        key, passed = artifact_key("teacher", self.teacher_inputs()), list[_Pass]()
+        claimed: dict[str, Pending] = {}
 
         def score() -> _Pass:
             return score_joint(
@@ -98,6 +99,10 @@ class ScoreWork:
             passed.append(score())
             table, _, facts, _ = passed[0]
             draft.table("teacher", table, TEACHER)
+            # Before the signals can be seen: who has waited for them would score the shard again.
+            begun = store.begin("tokens", self.tokens_inputs(key, draft.content()), wait=False)
+            if isinstance(begun, Pending):
+                claimed[begun.key] = stack.enter_context(begun)
             return facts.model_copy(update={"made_by": self.made_by}).dump()
 
         def make_tokens(draft: Draft) -> dict[str, Any]:
@@ -110,9 +115,12 @@ class ScoreWork:
             draft.table("tokens", table, TOKENS)
             return facts.model_copy(update=update).dump()
 
-        teacher = Made(*store.ensure("teacher", self.teacher_inputs(), make_teacher))
-        inputs = self.tokens_inputs(teacher.artifact)
-        tokens = Made(*store.ensure("tokens", inputs, make_tokens))
+        with ExitStack() as stack:
+            teacher = Made(*store.ensure("teacher", self.teacher_inputs(), make_teacher))
+            inputs = self.tokens_inputs(key, teacher.artifact.content)
+            mine = claimed.get(artifact_key("tokens", inputs))
+            made = mine.make(make_tokens) if mine else store.ensure("tokens", inputs, make_tokens)
+            tokens = Made(*made)
         if not passed:
             tick(self.size)
         return teacher, tokens
@@ -203,7 +211,7 @@ class TokensWork:
     def inputs(self) -> dict[str, Any]:
         """Return what makes the token table."""
         origin = (self.teacher.key, self.teacher.content)
-        return tokens_inputs(self.student.fingerprint, self.student.compute(), origin, "support")
+        return _tokens_inputs(self.student, origin, "support")
 
     def found(self, store: Store) -> tuple[Made, ...] | None:
         """Return the table where it is there."""
@@ -246,3 +254,8 @@ def _refuse_other_model(scorer: ServerScorer, teacher: Weights, store: Store) ->
             f"for teacher {teacher.card.folder} (log-probs of known tokens differ by {gap:.3g} "
             "nats): serve that one, or give the new one a name of its own with teacher.revision"
         )
+
+
+def _tokens_inputs(student: Weights, teacher: tuple[str, str], mode: str) -> dict[str, Any]:
+    flagged = student.card.flagged_ids
+    return tokens_inputs(student.fingerprint, student.compute(), teacher, mode, flagged)

@@ -9,12 +9,13 @@ import torch
 from ...stages.engines.probe import probe_key, reference_logprobs
 from ...stages.engines.protocols import Tick
 from ...stages.holder import Holder, Sequences, as_arrays
+from ...stages.models.card import ModelCard
 from ...stages.models.fingerprint import model_fingerprint
 from ...stages.models.language_model import LanguageModel
 from ...stages.models.weights import Weights
 from ...stages.train.data import load_training_data
 from ...stages.train.drift import drift
-from ...stages.train.export import export
+from ...stages.train.export import Likeness, difference, export, likeness
 from ...stages.train.settings import TrainSettings
 from ...stages.train.state import state_about
 from ...stages.train.train import train, train_inputs
@@ -79,14 +80,20 @@ class TrainWork:
         """Train and export, unless that has been done."""
 
         def make(draft: Draft) -> dict[str, Any]:
-            trained, facts = self.train(holder, store, tick)
-            export(trained, draft, self.settings.export_dtype)
-            vocabulary, code = trained.card.tokenizer.get_vocab(), trained.card.code
+            facts, trained, card = self._export(holder, store, draft, tick)
             update: dict[str, Any] = {
-                "fingerprint": model_fingerprint(draft.folder, vocabulary, code=code)
+                "fingerprint": model_fingerprint(
+                    draft.folder, card.tokenizer.get_vocab(), code=card.code, remember=False
+                ),
+                # the student is gone from memory, so this needs no more than training did
+                "reload_gap": difference(
+                    trained, likeness(holder.read_back(self.student, draft.folder, "float32"))
+                ),
             }
             if self.probes:
-                update["probe"] = {probe_key(as_arrays(self.probes)): self._probe(trained)}
+                exported = holder.read_back(self.student, draft.folder, self.student.dtype)
+                known = reference_logprobs(exported, as_arrays(self.probes)).tolist()
+                update["probe"] = {probe_key(as_arrays(self.probes)): known}
             return facts.model_copy(update=update).dump()
 
         return (Made(*store.ensure("checkpoint", self.inputs(), make)),)
@@ -95,7 +102,7 @@ class TrainWork:
         self, holder: Holder, store: Store, tick: Tick
     ) -> tuple[LanguageModel, CheckpointFacts]:
         """Train, leave the state for the next round, and return the model with its facts."""
-        _check(self.start)
+        _check(self.start, self.student.key)
         data = load_training_data(
             [store.path(a, "rollouts") for a in self.rollouts],
             [store.path(a, "teacher") for a in self.teacher],
@@ -114,19 +121,18 @@ class TrainWork:
             snapshot=self.snapshot,
             key=self.key,
             tick=tick,
+            say=holder.say,
         )
         moved = drift(model, data, self.settings)
         return model, totals.facts(self.rates[-1], moved)
 
-    def _probe(self, trained: LanguageModel) -> list[float]:
-        """Return the log-probs of the probes by the student as it was exported.
-
-        Its state is saved, so the weights can be rounded where they are: an export is read in the
-        type of rollouts.
-        """
-        trained.model.to(getattr(torch, self.settings.export_dtype))
-        trained.model.to(getattr(torch, self.student.dtype))
-        return reference_logprobs(trained, as_arrays(self.probes)).tolist()
+    def _export(
+        self, holder: Holder, store: Store, draft: Draft, tick: Tick
+    ) -> tuple[CheckpointFacts, Likeness, ModelCard]:
+        """Train and export; of the student nothing stays in memory but what it is known by."""
+        trained, facts = self.train(holder, store, tick)
+        export(trained, draft, self.settings.export_dtype)
+        return facts, likeness(trained), trained.card
 
 
 @dataclass(frozen=True)
@@ -151,11 +157,11 @@ class RestoreWork:
         return ()
 
 
-def _check(start: Path | None) -> None:
-    """Refuse a state that another training left: it lies under the key of its checkpoint."""
+def _check(start: Path | None, key: str) -> None:
+    """Refuse a state that another training left. key: of the training that made the student."""
     about = state_about(start) if start is not None else None
-    if start is not None and about is not None and about.get("key") != start.stem:
+    if start is not None and about is not None and about.get("key") != key:
         raise StoreError(
-            f"{start}: the training state of {about.get('key')}, which was put here by hand; "
-            "delete it, and the round before is trained again from stored signals"
+            f"{start}: the training state of {about.get('key')}, not of {key}; delete it, and that "
+            "round is trained again from stored signals"
         )

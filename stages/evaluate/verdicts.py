@@ -2,21 +2,26 @@
 
 The answer is the content of the last complete `\\boxed{...}` of the response; a response without
 one has no answer, whatever else it says. math-verify decides in a process that can be killed: it
-hangs on answers such as 9^{9^{9^9}}, where neither a signal handler nor a thread gets a turn.
+hangs on answers such as 9^{9^{9^9}}, where neither a signal handler nor a thread gets a turn. Both
+texts are normalised before, and it is asked no more than the texts leave open (`questions.py`).
 """
 
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 from ...storage.errors import ConfigError
 from ..engines.child import Child
+from .questions import question
 
 Word = Literal["right", "wrong", "no answer", "timeout"]
+Pair = tuple[str, str]
+"""A reference and an answer"""
 
 _PROGRAM = Path(__file__).with_name("verdicts_worker.py")
 _START_SECONDS = 120.0  # importing math-verify takes about one; a busy disk may take many
@@ -54,7 +59,8 @@ class Verifier:
         self._timeout = timeout
         self._worker: _Worker | None = None
         # Samples of one problem often agree: a pair is asked once, a hanging one too.
-        self._known: dict[tuple[str, str], Word] = {}
+        self._known: dict[Pair, Word] = {}
+        self._asked: dict[Pair, Word] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -89,21 +95,28 @@ class Verifier:
             for answer, key in zip(answers, keys, strict=True)
         ]
 
-    def _learn(self, keys: list[tuple[str, str]]) -> None:
+    def _learn(self, keys: list[Pair]) -> None:
         """Come to know the verdict of every (reference, answer)."""
-        for reference, answer in keys:
-            if reference == answer:
-                self._known[reference, answer] = "right"
-            elif self._kind == "exact":
-                self._known[reference, answer] = "wrong"
-        unknown = [key for key in keys if key not in self._known]
+        ask = question if self._kind == "math" else eq
+        questions = {key: ask(*key) for key in keys if key not in self._known}
+        lists = [told for told in questions.values() if isinstance(told, list)]
+        self._decide([pair for pairs in lists for pair in pairs])
+        for key, told in questions.items():
+            if isinstance(told, list):
+                self._known[key] = _worst([self._asked[pair] for pair in told])
+            else:
+                self._known[key] = "right" if told else "wrong"
+
+    def _decide(self, pairs: list[Pair]) -> None:
+        """Ask math-verify of every pair that it was not asked of before."""
+        unknown = [pair for pair in dict.fromkeys(pairs) if pair not in self._asked]
         while unknown:
             batch = unknown[:_BATCH]
             words = self._ask(batch)
-            self._known.update(zip(batch, words, strict=False))
+            self._asked.update(zip(batch, words, strict=False))
             unknown = unknown[len(words) :]
 
-    def _ask(self, batch: list[tuple[str, str]]) -> list[Word]:
+    def _ask(self, batch: list[Pair]) -> list[Word]:
         """Return the first verdicts of a batch: all, or up to one that cost the process."""
         if self._worker is None or not self._worker.alive():
             self.close()
@@ -144,7 +157,7 @@ class _Worker:
                 "set verifier = 'exact'"
             )
 
-    def decide(self, batch: list[tuple[str, str]]) -> list[Word]:
+    def decide(self, batch: list[Pair]) -> list[Word]:
         """Return the verdicts of a batch; a `timeout` is the last word of this worker."""
         words: list[Word] = []
         try:
@@ -162,6 +175,13 @@ class _Worker:
     def end(self) -> None:
         """Kill the process and wait until it is gone."""
         self._child.end()
+
+
+def _worst(words: list[Word]) -> Word:
+    """Return the word for terms that must all agree."""
+    if "wrong" in words:
+        return "wrong"
+    return "timeout" if "timeout" in words else "right"
 
 
 def last_boxed(text: str) -> str | None:

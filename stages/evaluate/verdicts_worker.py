@@ -20,6 +20,8 @@ from multiprocessing.connection import Connection
 # huge number makes the kernel end some process, perhaps the main program.
 MEMORY = 4 << 30
 
+DIGITS = 1e-4  # most that a decimal may differ from a number, as a share of it
+
 
 def serve(line: Connection, seconds: float) -> None:
     """Answer pairs until the line closes. `seconds` is the most that one pair may run."""
@@ -52,17 +54,51 @@ def _judge() -> Callable[[str, str], bool]:
     """Return the function that compares a reference with an answer, both LaTeX without $."""
     import logging
 
-    from math_verify import parse, verify
+    from math_verify import LatexExtractionConfig, grader, parse, verify
 
     logging.disable(logging.CRITICAL)  # it warns of disabled timeouts: they are the parent's
+    # The one place where it rounds, whether a number stands alone, in a set or in an equation.
+    grader.sympy_numeric_eq = _exactly(grader.sympy_numeric_eq)
+    # LaTeX alone: of what is no formula it would take the last number for the whole.
+    whole = [LatexExtractionConfig()]
 
     def read(text: str) -> list:
-        return parse(f"\\boxed{{{text}}}", parsing_timeout=0)
+        return parse(f"\\boxed{{{text}}}", whole, parsing_timeout=0)
 
     def agree(reference: str, answer: str) -> bool:
         return bool(verify(read(reference), read(answer), timeout_seconds=0))
 
     return agree
+
+
+def _exactly(equal: Callable[..., bool]) -> Callable[..., bool]:
+    """Return math-verify's comparison of numbers without its absolute rounding.
+
+    It calls 10^-20 and 10^-21 equal, whose difference is 0 to 15 digits after the point. Here the
+    difference of exact numbers is evaluated until two digits of itself are known; a decimal must
+    agree in its first digits, too.
+    """
+    from sympy import Expr, Float, N, UnevaluatedExpr
+
+    def differ(a: Expr, b: Expr) -> bool:
+        difference = a - b  # of formulas too, as x - 10^-20 and x - 10^-21
+        if not difference.is_number or difference.has(UnevaluatedExpr):
+            return False  # 50 % is 50 and 0.5, as math-verify has it
+        if difference.has(Float):
+            return bool(abs(N(difference)) > DIGITS * abs(N(b)))
+        parts = N(difference, 2).as_real_imag()
+        # sympy gives a zero that it cannot tell from a small number the precision 1
+        return any(part != 0 and getattr(part, "_prec", 2) > 1 for part in parts)
+
+    def exactly(a: Expr, b: Expr, *rounding: int) -> bool:
+        if not equal(a, b, *rounding):
+            return False
+        try:
+            return not differ(a, b)
+        except Exception:  # matrices, whose entries come here one by one; infinities
+            return True
+
+    return exactly
 
 
 if __name__ == "__main__":

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ...storage.errors import ModelError
+from ..boundary import one_line
 from .code import refuse_own_code
+from .config import context_of, is_count, load_config
 from .fingerprint import model_fingerprint
-from .folder import first_line, model_folder, read_json
+from .folder import model_folder, read_json
 from .quiet import quiet
 from .settings import ModelSettings
+
+_MOST_IDS = 1 << 31  # ids are stored as int32
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class ModelCard:
     looking found weights that were never hashed here. stop_ids: token ids that end a response.
     special_ids: those, and the special tokens of the tokenizer. context: the longest sequence in
     tokens. vocabulary_folder: where its tokenizer lies. code: whether its own Python code is run.
+    flagged_ids: the special ids that have no role, such as that of BOS, only the tokenizer's flag.
     """
 
     folder: Path
@@ -31,6 +36,7 @@ class ModelCard:
     context: int
     vocabulary_folder: Path
     code: bool = False
+    flagged_ids: tuple[int, ...] = ()
 
     @property
     def tokenizer(self) -> Any:
@@ -63,25 +69,32 @@ def card_of(
     declared: what stands for weights that are not there. look: hash nothing.
     """
     config = read_json(folder / "config.json")
-    if not isinstance(config.get("vocab_size"), int):
-        raise ModelError(
-            f"{folder / 'config.json'}: no vocab_size; expected the config of a language model "
-            "that reads text alone"
-        )
     code = settings.trust_remote_code
     refuse_own_code(folder, config, trusted=code)
+    own = config.get("text_config")  # a class has defaults for sizes, of a model of billions
+    rows = (own if isinstance(own, dict) else config).get("vocab_size")
+    if not is_count(rows):
+        raise ModelError(
+            f"{folder / 'config.json'}: no vocab_size; expected the config of a language model"
+        )
+    known = load_config(folder, code)
     tokenizer = load_tokenizer(folder, code)
-    stop_ids = _stop_ids(folder, tokenizer, config)
-    special = getattr(tokenizer, "all_special_ids", [])
+    with one_line(lambda reason: _no_tokenizer(folder, reason)):
+        stop_ids = _stop_ids(folder, tokenizer, config)
+        special, vocabulary = {*tokenizer.all_special_ids, *stop_ids}, tokenizer.get_vocab()
+        if None in special:
+            raise ModelError(f"{folder}: a special token of its tokenizer is not in the vocabulary")
+        flagged = flagged_ids(tokenizer) - special
     return ModelCard(
         folder,
-        model_fingerprint(folder, tokenizer.get_vocab(), declared, code=code, look=look),
+        model_fingerprint(folder, vocabulary, declared, code=code, look=look),
         stop_ids,
-        tuple(sorted({*special, *stop_ids})),
-        config["vocab_size"],
-        int(config.get("max_position_embeddings") or 1 << 31),
+        tuple(sorted(special | flagged)),
+        rows,
+        context_of(known, folder / "config.json"),
         folder,
         code,
+        tuple(sorted(flagged)),
     )
 
 
@@ -90,19 +103,31 @@ def load_tokenizer(folder: Path, code: bool) -> Any:
     """Return the tokenizer of a model folder. code: run Python code that comes with it."""
     from transformers import AutoTokenizer  # heavy
 
-    try:
-        with quiet():
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=code)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: no usable tokenizer ({first_line(error)})") from error
+    with one_line(lambda reason: _no_tokenizer(folder, reason)), quiet():
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=code)
+
+
+def flagged_ids(tokenizer: Any) -> set[int]:
+    """Return the added tokens that a tokenizer flags as special, such as `<|start_header_id|>`.
+
+    `all_special_ids` holds those with a role alone: 3 of the 17 of SmolLM2.
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {})  # tokenizers of their own code lack it
+    return {int(i) for i, token in added.items() if getattr(token, "special", False)}
+
+
+def _no_tokenizer(folder: Path, reason: str) -> ModelError:
+    return ModelError(f"{folder}: no usable tokenizer ({reason})")
 
 
 def _stop_ids(folder: Path, tokenizer: Any, config: dict[str, Any]) -> tuple[int, ...]:
     """Return the ids that end a response: of the generation config, the config, the tokenizer."""
-    found: set[int] = set()
+    found: list[Any] = []
     path = folder / "generation_config.json"
     sources = [read_json(path).get("eos_token_id")] if path.is_file() else []
     sources += [config.get("eos_token_id"), tokenizer.eos_token_id]
     for ids in sources:
-        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
-    return tuple(sorted(found))
+        found += ids if isinstance(ids, list) else [] if ids is None else [ids]
+    if wrong := [i for i in found if type(i) is not int or not 0 <= i < _MOST_IDS]:
+        raise ModelError(f"{folder}: eos_token_id {wrong[0]!r} is no token id; expected numbers")
+    return tuple(sorted({*found}))

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import mmap
+import operator
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,8 @@ _IGNORED_CONFIG = frozenset(
     {"transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"}
 )
 _hashed: dict[str, str] = {}  # what this process hashed, also where no file can be written
-_DIGEST_LENGTH = hashlib.sha256().digest_size * 2
+WHOLE, INDEX, _SUFFIX = "model.safetensors", "model.safetensors.index.json", ".safetensors"
+_LONGEST_HEADER = 100_000_000  # bytes, as the format has it
 
 
 def model_fingerprint(
@@ -34,16 +36,18 @@ def model_fingerprint(
     *,
     code: bool = False,
     look: bool = False,
+    remember: bool = True,
 ) -> str:
     """Return the fingerprint of the weights, config and vocabulary in a folder.
 
     vocabulary: token -> id. declared: what stands for weights that lie elsewhere. code: Python code
     in the folder is run, so it counts. look: hash no weights; the fingerprint is empty where it is
-    not remembered. Raises `ModelError` when there are no safetensors weights and none are declared.
+    not remembered. remember: the digest of these weights, for the next process. Raises `ModelError`
+    when there are no safetensors weights and none are declared.
     """
     weights: Any = declared
     if weights is None:
-        weights = _remembered(folder) if look else _weights(folder)
+        weights = _remembered(folder) if look else _weights(folder, remember=remember)
         if weights is None:
             return ""
     config = json.loads((folder / "config.json").read_text())
@@ -54,7 +58,12 @@ def model_fingerprint(
     }
     if code and (hashes := code_hashes(folder)):
         parts["code"] = hashes
-    return key_of(parts)
+    try:
+        return key_of(parts)
+    except ValueError as error:
+        raise ModelError(
+            f"{folder / 'config.json'}: holds NaN or infinity; expected finite numbers"
+        ) from error
 
 
 def _matters(field: str) -> bool:
@@ -62,18 +71,48 @@ def _matters(field: str) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a folder, or raise `ModelError` saying how to get some."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        others = sorted(p.name for p in folder.glob("*.bin")) + sorted(
-            p.name for p in folder.glob("*.gguf")
-        )
-        found = f" (found {', '.join(others)})" if others else ""
-        raise ModelError(
-            f"{folder}: no *.safetensors weights{found}; expected a folder written by "
-            "save_pretrained(). Other formats are not read: convert them first"
-        )
+    """Return the safetensors files that a model is loaded from, and no others.
+
+    As transformers has it: `model.safetensors`, else those that the index beside it names. Raises
+    `ModelError` saying how to get some, and for an index that names other kinds or other folders.
+    """
+    one, index = folder / WHOLE, folder / INDEX
+    if one.is_file():
+        return [one]
+    if index.is_file():
+        return _indexed(index)
+    others = sorted(
+        p.name for kind in ("*.safetensors", "*.bin", "*.gguf") for p in folder.glob(kind)
+    )
+    found = f" (found {', '.join(others[:5])})" if others else ""
+    raise ModelError(
+        f"{folder}: no *.safetensors weights{found}; expected a folder written by "
+        f"save_pretrained(), with model.safetensors or {INDEX}. Other formats are not read: "
+        "convert them first"
+    )
+
+
+def _indexed(index: Path) -> list[Path]:
+    """Return the files that an index names. Raises `ModelError` where one is not there."""
+    files = [index.parent / name for name in indexed_names(index)]
+    if gone := [path.name for path in files if not path.is_file()]:
+        raise ModelError(f"{index}: names {gone[0]}, which is not there; copy the folder again")
     return files
+
+
+def indexed_names(index: Path) -> list[str]:
+    """Return the names that an index gives; it is read as something a stranger wrote."""
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        wrong = next((n for n in names if Path(n).name != n or not n.endswith(_SUFFIX)), None)
+        _ = [(index.parent / name).is_file() for name in names]  # one may be too long for a file
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index}: not an index of weights; copy the folder again") from error
+    if wrong is not None or not names:
+        raise ModelError(
+            f"{index}: names {wrong!r}; expected *{_SUFFIX} files of this folder alone"
+        )
+    return names
 
 
 def _memo(files: list[Path]) -> Path:
@@ -84,33 +123,33 @@ def _memo(files: list[Path]) -> Path:
 
 def _remembered(folder: Path) -> str | None:
     """Return the digest of weights that were hashed before; nothing is written."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    try:
+        memo = _memo(weight_files(folder))
+    except ModelError:
         return None
-    memo = _memo(files)
     if memo.name in _hashed:
         return _hashed[memo.name]
     with contextlib.suppress(OSError):
-        remembered = memo.read_text()
-        if len(remembered) == _DIGEST_LENGTH:  # a machine that lost power may leave it empty
-            return remembered
+        digest, _, seal = memo.read_text("ascii", "replace").partition(" ")
+        if seal == key_of([memo.name, digest]):  # another digest would be another model
+            return digest
     return None
 
 
-def _weights(folder: Path) -> str:
+def _weights(folder: Path, *, remember: bool) -> str:
     files = weight_files(folder)
-    remembered = _remembered(folder)
+    remembered = _remembered(folder) if remember else None
     if remembered is not None:
         return remembered
     memo = _memo(files)
     tensors = sorted(t for file in files for t in _tensor_hashes(file))
     digest = hashlib.sha256(canonical(tensors).encode()).hexdigest()
+    if not remember:
+        return digest
     _hashed[memo.name] = digest
     with contextlib.suppress(OSError):  # a memory aid: a read-only home costs time, nothing else
         memo.parent.mkdir(parents=True, exist_ok=True)
-        beside = memo.with_suffix(f".{os.getpid()}")
-        beside.write_text(digest)
-        beside.replace(memo)
+        memo.write_text(f"{digest} {key_of([memo.name, digest])}")  # cut by a kill, it is not read
     return digest
 
 
@@ -138,15 +177,17 @@ def _tensor_hashes(path: Path) -> Iterator[tuple[str, str, list[int], str]]:
 def _header(path: Path, file: BinaryIO, size: int) -> list[tuple[str, str, list[int], int, int]]:
     """Return name, dtype, shape and the borders in the file of each tensor."""
     body = 8 + int.from_bytes(file.read(8), "little")
-    if not 8 < body <= size:
+    if not 8 < body <= min(size, 8 + _LONGEST_HEADER):
         raise ModelError(f"{path}: not a whole safetensors file (no full header); copy it again")
     tensors = []
     try:
         for name, about in json.loads(file.read(body - 8)).items():
             if name != "__metadata__":
-                start, stop = about["data_offsets"]
-                tensors.append((name, about["dtype"], about["shape"], body + start, body + stop))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                start, stop = map(operator.index, about["data_offsets"])
+                dtype, shape = about["dtype"], about["shape"]
+                canonical([dtype, shape])
+                tensors.append((name, dtype, shape, body + start, body + stop))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: not a safetensors file (unreadable header)") from error
     if not tensors:
         raise ModelError(f"{path}: holds no tensor; expected the weights of a model")

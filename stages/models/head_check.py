@@ -3,11 +3,14 @@
 import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...storage.errors import ModelError
+from .head import LogitMap
 from .language_model import LanguageModel
 
 _TOLERANCE = 1e-3  # relative to the logits' spread; scales and soft-caps differ by percents
@@ -17,42 +20,47 @@ _SPREAD = 100.0  # logits are brought up to this, beyond the usual soft-caps
 def check_head(model: LanguageModel) -> None:
     """Raise `ModelError` unless the head's product of the body's output is the model's output.
 
-    Both see the hidden states scaled up until the logits spread over +-100: small logits pass a
+    Both see the hidden states scaled up until the products spread over +-100: small ones pass a
     soft-cap almost unchanged.
     """
     ids = torch.arange(12, device=model.device).reshape(2, 6) % min(model.vocabulary, 1000)
     with torch.inference_mode():
-        hidden = model.hidden(ids)
-        spread = model.head.logits(hidden.flatten(0, 1)).abs().amax().item()
+        hidden = model.hidden(ids).flatten(0, 1)
+        spread = replace(model.head, map=LogitMap()).logits(hidden).abs().amax().item()
         small = 0 < spread < _SPREAD
         scale = 2.0 ** math.ceil(math.log2(_SPREAD / spread)) if small else 1.0
-        parts = model.head.logits((hidden * scale).flatten(0, 1))
-        with _scaled_body(model, scale):
+        parts = model.head.logits(hidden * scale)
+        with _scaled_into_head(model, scale) as seen:
             whole = model.model(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)
     if not whole.isfinite().all():
         raise ModelError(
             f"{model.card.folder}: its logits hold NaN or infinity on six known tokens"
         )
     coarse = 1.0 if model.dtype == torch.float32 else 30.0  # bf16 rounds the whole model's logits
-    gap = ((whole - parts).abs().amax() / whole.abs().amax().clamp(min=1e-6)).item()
-    if not gap <= _TOLERANCE * coarse:
-        raise ModelError(
-            f"{model.card.folder}: its logits are not a plain linear head of the last hidden state "
-            f"(they differ by {gap:.2%} of their spread): logits that are scaled or soft-capped "
-            "are not supported"
-        )
+    given = seen[0].flatten(0, 1) if seen else torch.zeros_like(hidden)
+    for what, one, other in (
+        ("its head is not given the last hidden state of its body", given, hidden),
+        ("its logits are not its head's, scaled or soft-capped as its config says", whole, parts),
+    ):
+        gap = ((one - other).abs().amax() / one.abs().amax().clamp(min=1e-6)).item()
+        if not gap <= _TOLERANCE * coarse:
+            raise ModelError(
+                f"{model.card.folder}: {what} (they differ by {gap:.2%} of their spread): such "
+                "models are not supported"
+            )
 
 
 @contextlib.contextmanager
-def _scaled_body(model: LanguageModel, scale: float) -> Iterator[None]:
-    """Multiply the body's output on its way to the model's own head."""
+def _scaled_into_head(model: LanguageModel, scale: float) -> Iterator[list[Tensor]]:
+    """Multiply what the model gives its own head; what that was without is listed."""
+    seen: list[Tensor] = []
 
-    def scaled(_body: Any, _inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state * scale
-        return output
+    def scaled(_head: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        seen.append(given[0])
+        return given[0] * scale, *given[1:]
 
-    handle = model.model.base_model.register_forward_hook(scaled)
+    handle = model.model.get_output_embeddings().register_forward_pre_hook(scaled)
     try:
-        yield
+        yield seen
     finally:
         handle.remove()

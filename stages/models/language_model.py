@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .card import ModelCard
-from .head import Head
+from .head import Head, logit_map
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,13 @@ class LanguageModel:
     def head(self) -> Head:
         """Return the LM head (shared with the embedding where the model ties them)."""
         module = self.model.get_output_embeddings()
-        return Head(module.weight, module.bias)
+        return Head(module.weight, module.bias, logit_map(self.model.config))
+
+    @property
+    def body(self) -> Any:
+        """Return what turns ids into hidden states; Llama 4 does not name its own as others do."""
+        body = self.model.base_model
+        return getattr(self.model, "model", body) if body is self.model else body
 
     @property
     def vocabulary(self) -> int:
@@ -33,4 +39,4 @@ class LanguageModel:
     def hidden(self, ids: Tensor, **kwargs: Any) -> Tensor:
         """Return hidden states [B, T, D] of ids [B, T]; extra arguments go to the body."""
         kwargs.setdefault("use_cache", False)
-        return self.model.base_model(input_ids=ids, **kwargs).last_hidden_state
+        return self.body(input_ids=ids, **kwargs).last_hidden_state

@@ -1,25 +1,32 @@
 """Models split into what the pipeline needs of them: a body, a head, a tokenizer, a fingerprint.
 
 A body turns token ids into hidden states; the head turns hidden states into logits, a chunk at a
-time. At load `head_check.py` shows that head(body(x)) is what the whole model computes (one with
-soft-capping or scaled logits is refused), so nothing later has to wonder.
+time. At load `head_check.py` shows that head(body(x)) is what the whole model computes, so nothing
+later has to wonder.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...storage.errors import ModelError
+from ..boundary import one_line
+from .alone_check import check_alone
 from .card import ModelCard
 from .code import own_class
+from .config import load_config
 from .cpu.attention import NAME as BY_PRODUCTS
 from .cpu.attention import use_products_in_attention
 from .fingerprint import weight_files
-from .folder import first_line
 from .head_check import check_head
 from .language_model import LanguageModel
 from .quiet import quiet
+
+# What transformers' sdpa leaves out without a word: Gemma's cap; Falcon's biases where no row is
+# padded.
+_LEFT_OUT_BY_SDPA = ("attn_logit_softcapping", "alibi")
 
 
 def load_model(
@@ -27,45 +34,50 @@ def load_model(
 ) -> LanguageModel:
     """Load a model in evaluation mode and show on known tokens that head(body(x)) = model(x).
 
-    attention: name of transformers' implementation, as `cpu/process.py` gives it. Nothing of the
-    process is changed.
+    attention: name of transformers' implementation, as `cpu/process.py` gives it: `sdpa`, or eager
+    where a model has none or sdpa leaves something out. Nothing of the process is changed.
 
-    Raises `ModelError` for a folder without safetensors, weights that are missing or of another
-    shape than the config says, an architecture that needs its own code, or logits that are not a
-    linear head of the last hidden state.
+    Raises `ModelError` for a folder without safetensors, weights that are missing, of another shape
+    than the config says or unknown to the architecture, an architecture that needs its own code, or
+    logits that are not those of its head, or that change with what follows.
     """
     from transformers import AutoConfig, AutoModelForCausalLM  # heavy
 
     weight_files(card.folder)
     kind: Any = AutoModelForCausalLM
     given: dict[str, Any] = {}
-    try:
-        with quiet():
-            if card.code and (own := own_class(card.folder)) is not None:
-                given["config"] = AutoConfig.from_pretrained(card.folder, trust_remote_code=True)
-                kind = own
-            both: Any = kind.from_pretrained(
-                card.folder,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=card.code,
-                attn_implementation="sdpa",
-                ignore_mismatched_sizes=True,  # refused below, by name
-                output_loading_info=True,
-                **given,
-            )
-            model, report = both
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{card.folder}: the model does not load ({first_line(error)})") from error
+
+    def unusable(reason: str) -> ModelError:
+        return ModelError(f"{card.folder}: the model does not load ({reason})")
+
+    config = load_config(card.folder, card.code)
+    if any(getattr(config, name, None) for name in _LEFT_OUT_BY_SDPA):
+        given["attn_implementation"] = "eager"
+    with one_line(unusable), quiet():
+        if card.code and (own := own_class(card.folder)) is not None:
+            given["config"] = AutoConfig.from_pretrained(card.folder, trust_remote_code=True)
+            kind = own
+        both: Any = kind.from_pretrained(
+            card.folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=card.code,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+            **given,
+        )
+        model, report = both
     _refuse_partial(card.folder, report)
     model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         _own_memory(model)
-    if attention == BY_PRODUCTS:
+    if attention == BY_PRODUCTS and "attn_implementation" not in given:
         with quiet():
             use_products_in_attention(model)
     loaded = LanguageModel(model, card, device, dtype)
-    check_head(loaded)
+    with one_line(unusable):  # a class may want other inputs than ids
+        check_head(loaded)
+        check_alone(loaded)
     return loaded
 
 
@@ -76,14 +88,23 @@ def _own_memory(model: torch.nn.Module) -> None:
     and a file puts them anywhere: a result would depend on the length of a file's header. Training
     would write into views of a file that may be replaced.
     """
-    for parameter in model.parameters():
-        parameter.data = parameter.data.clone()
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+
+
+# Tensors of older versions that are computed, not learned: nothing is lost without them.
+_HARMLESS = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|attention\.masked_bias)$")
 
 
 def _refuse_partial(folder: Path, report: dict[str, Any]) -> None:
-    """Raise `ModelError` where transformers made up weights that the files do not give."""
+    """Raise `ModelError` where the files do not give what the model has, or give more.
+
+    transformers makes up what is missing and drops the rest: another model would be trained.
+    """
     wrong = {name: "missing" for name in sorted(report["missing_keys"])}
     wrong |= {name: "of another shape" for name, *_ in sorted(report["mismatched_keys"])}
+    more = [name for name in sorted(report["unexpected_keys"]) if not _HARMLESS.search(name)]
+    wrong |= {name: "in the files, and no part of such a model" for name in more}
     if wrong:
         name, what = next(iter(wrong.items()))
         raise ModelError(

@@ -1,7 +1,6 @@
 """The card of a teacher whose weights a server holds."""
 
-from pathlib import Path
-
+from ...storage.files import user_path
 from .card import ModelCard, card_of
 from .folder import model_folder
 from .settings import TeacherSettings
@@ -14,7 +13,7 @@ def read_served_card(settings: TeacherSettings, *, look: bool = False) -> ModelC
     of what is declared: name, revision, the name that the server is asked for, config and
     vocabulary. look: hash nothing.
     """
-    folder = Path(settings.model).expanduser()
+    folder = user_path(settings.model)
     if folder.is_dir() and any(folder.glob("*.safetensors")):
         return card_of(model_folder(settings), settings, look=look)
     folder = model_folder(settings, weights=False)

@@ -7,7 +7,8 @@ from safetensors import SafetensorError, safe_open
 
 from ...storage.errors import ModelError
 from .card import ModelCard
-from .folder import read_json
+from .config import is_count, load_config
+from .fingerprint import weight_files
 
 
 @dataclass(frozen=True)
@@ -26,21 +27,26 @@ class Shape:
 
 def shape_of(card: ModelCard) -> Shape:
     """Return a model in numbers; of its weights no more than headers are read."""
-    config = read_json(card.folder / "config.json")
-    heads = config.get("num_key_value_heads") or config.get("num_attention_heads") or 1
-    width = config.get("hidden_size") or 1
-    head = config.get("head_dim") or width // (config.get("num_attention_heads") or 1)
-    layers = config.get("num_hidden_layers") or 1
+    path, config = card.folder / "config.json", load_config(card.folder, card.code)
+
+    def count(name: str) -> int | None:
+        value = getattr(config, name, None)
+        if value and not is_count(value):
+            raise ModelError(f"{path}: {name} = {value!r}; expected a count")
+        return value or None
+
+    width, heads = count("hidden_size") or 1, count("num_attention_heads") or 1
+    layers, head = count("num_hidden_layers") or 1, count("head_dim") or width // heads
+    heads = count("num_key_value_heads") or heads
     return Shape(parameters_of(card), 2 * layers * heads * head, card.head_rows, width, layers)
 
 
 def parameters_of(card: ModelCard) -> int | None:
     """Return the number of parameters, None where no weights are here."""
-    files = sorted(card.folder.glob("*.safetensors"))
-    if not files:
+    if not any(card.folder.glob("*.safetensors")):
         return None
     total = 0
-    for path in files:
+    for path in weight_files(card.folder):
         try:
             with safe_open(path, framework="np") as file:
                 names = list(file.keys())

@@ -27,15 +27,16 @@ def round_prompts(
     there is no seam.
     Raises `ConfigError` if a round needs more prompts than there are.
     """
-    if prompts_a_round > len(hashes):
+    return next(islice(all_rounds(hashes, prompts_a_round, data_seed), round_, None))
+
+
+def all_rounds(hashes: Sequence[str], size: int, data_seed: int) -> Iterator[list[int]]:
+    """Give the indices of the prompts of each round, `size` of them; see `round_prompts`."""
+    if size > len(hashes):
         raise ConfigError(
-            f"rollout.prompts = {prompts_a_round}, but there are {len(hashes)} distinct prompts: "
-            "lower it or add prompts"
+            f"rollout.prompts = {size}, but there are {len(hashes)} distinct prompts: lower it or "
+            "add prompts"
         )
-    return next(islice(_rounds(hashes, prompts_a_round, data_seed), round_, None))
-
-
-def _rounds(hashes: Sequence[str], size: int, data_seed: int) -> Iterator[list[int]]:
     order: list[int] = []  # what the epochs so far have left: less than a round
     for epoch in count():
         following = shuffled(hashes, data_seed, epoch)

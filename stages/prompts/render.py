@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from jinja2.exceptions import TemplateError
-
 from ...storage.errors import ConfigError, InputError
 from ...storage.keys import ids_hash
 from ...storage.sources.rows import Row
+from ..boundary import one_line, within
+from .dates import date_arguments
 from .settings import TextSettings
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 _PLACEHOLDER = re.compile(r"\{([^\W\d]\w*)\}")
 
 
-_FIXED_KWARGS = ("add_generation_prompt", "tokenize", "return_dict")
+_TEMPLATE_SECONDS = 20.0  # of one prompt; a template takes milliseconds
+_LONGEST_TEXT = 10_000_000  # characters, far beyond any context
+_FIXED_KWARGS = ("add_generation_prompt", "tokenize", "return_dict", "strftime_now")
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,17 @@ def render_prompts(
     longest: int | None = None,
     teacher_longest: int | None = None,
     too_long: Literal["refuse", "skip"] = "refuse",
+    rows_of_heads: tuple[int, int] | None = None,
 ) -> tuple[list[Prompt], RenderFacts]:
     """Return the distinct prompts of the rows, in their order, and what was left out.
 
     Without `teacher_format` the teacher is shown the student's own ids. With it, the teacher's
     prompt is that text under the same template, tokenized by `teacher_tokenizer` (default: the
-    student's). `longest` and `teacher_longest` are in tokens; None: no limit.
+    student's). `longest` and `teacher_longest` are in tokens; None: no limit. rows_of_heads: how
+    many ids the models that read the prompt have, and the one that reads the teacher's own.
     Raises `InputError` with the row's place for a blank prompt, a blank answer, or a prompt that
-    is too long; `ConfigError` if the settings do not suit the rows or the tokenizer.
+    is too long or holds an id that a model does not have; `ConfigError` if the settings do not
+    suit the rows or the tokenizer.
     """
     prompts: dict[tuple[int, ...], Prompt] = {}
     seen = duplicates = skipped = 0
@@ -94,6 +99,11 @@ def render_prompts(
         teacher_ids = ids
         if teacher_format is not None:
             teacher_ids = _render(row, teacher_format, settings, teacher_tokenizer or tokenizer)
+        if rows_of_heads is not None:
+            _refuse_unknown(row, "prompt", ids, rows_of_heads[0], tokenizer)
+            if teacher_format is not None:
+                own = teacher_tokenizer or tokenizer
+                _refuse_unknown(row, "teacher's prompt", teacher_ids, rows_of_heads[1], own)
         excess = _excess("prompt", ids, longest)
         if teacher_format is not None:
             excess = excess or _excess("teacher's prompt", teacher_ids, teacher_longest)
@@ -123,16 +133,38 @@ def _render(
     filled = fill(text, row.fields)
     if not filled.strip():
         raise InputError(f"{row.place}: the prompt is blank; expected text in {text!r}")
-    if settings.template == "raw":
-        ids = tokenizer(filled, add_special_tokens=True, verbose=False)["input_ids"]
-    else:
-        ids = _chat(filled, settings, tokenizer)
+    raw = settings.template == "raw"
+    shown = filled if raw else _chat(row, filled, settings, tokenizer)
+    if len(shown) > _LONGEST_TEXT:
+        raise InputError(f"{row.place}: the prompt has {len(shown)} characters; shorten it")
+    with one_line(lambda reason: _unreadable(row, reason)):
+        added = raw and settings.add_special_tokens  # a template writes them itself
+        ids = tokenizer(shown, add_special_tokens=added, verbose=False)["input_ids"]
     if not ids:
         raise InputError(f"{row.place}: the prompt has no token: {filled[:40]!r}")
     return tuple(cast("list[int]", ids))
 
 
-def _chat(text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def _refuse_unknown(
+    row: Row, name: str, ids: tuple[int, ...], rows: int, tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    if max(ids) >= rows:  # a tokenizer may have been given tokens that no embedding was made for
+        worst = max(ids)
+        raise InputError(
+            f"{row.place}: the {name} holds token {worst} "
+            f"({tokenizer.convert_ids_to_tokens(worst)!r}), but a model that reads it has an "
+            f"embedding of {rows} tokens; drop it from the text, `format` or the chat template"
+        )
+
+
+def _unreadable(row: Row, reason: str) -> InputError:
+    return InputError(
+        f"{row.place}: the tokenizer cannot read the prompt ({reason}); change its text or `format`"
+    )
+
+
+def _chat(row: Row, text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return what the chat template makes of a text."""
     if not tokenizer.chat_template:
         raise ConfigError(
             f"template = 'chat', but the tokenizer of {tokenizer.name_or_path!r} has no chat "
@@ -144,20 +176,22 @@ def _chat(text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase
     messages = [{"role": "user", "content": text}]
     if settings.system is not None:
         messages.insert(0, {"role": "system", "content": settings.system})
-    try:
-        ids = tokenizer.apply_chat_template(
+
+    def refused(reason: str) -> ConfigError:
+        # such as a template that knows no system message, is no template, or never ends
+        return ConfigError(
+            f"{row.place}: the chat template of {tokenizer.name_or_path!r} refuses these messages: "
+            f"{reason}; mend system or chat_kwargs, or set template = 'raw'"
+        )
+
+    with one_line(refused), within(_TEMPLATE_SECONDS):
+        shown = tokenizer.apply_chat_template(
             messages,
             add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,  # True, transformers' default, returns a BatchEncoding
-            **settings.chat_kwargs,
+            tokenize=False,
+            **date_arguments(tokenizer.chat_template, settings.date) | settings.chat_kwargs,
         )
-    except TemplateError as error:  # such as a template that knows no system message
-        raise ConfigError(
-            f"the chat template of {tokenizer.name_or_path!r} refuses these messages: {error}; "
-            "mend system or chat_kwargs, or set template = 'raw'"
-        ) from error
-    return cast("list[int]", ids)
+    return cast("str", shown)
 
 
 def fill(text: str, fields: Mapping[str, Any]) -> str:

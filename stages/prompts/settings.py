@@ -1,8 +1,10 @@
 """How rows of a file become prompts."""
 
+import datetime
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..settings import BY_CONTENT, Count, Settings
 
@@ -24,8 +26,23 @@ class TextSettings(Settings):
     """System message for the chat template."""
     chat_kwargs: Annotated[dict[str, Any], BY_CONTENT] = Field(default_factory=dict)
     """Further arguments of the chat template, such as `enable_thinking = false`."""
+    add_special_tokens: Annotated[bool, BY_CONTENT] = True
+    """With template = 'raw': the tokenizer adds what it adds to texts, such as a BOS. `false` where
+    the text brings it, or where the tokenizer adds an EOS."""
+    date: Annotated[str, BY_CONTENT] = "2024-07-26"
+    """Today, to a chat template that writes the date, as YYYY-MM-DD: the same in all runs, so that
+    they have the same prompts tomorrow. The default is Llama 3's own without a clock."""
     limit: Annotated[Count | None, BY_CONTENT] = None
     """Use only the first rows of the source. None: all."""
+
+    @field_validator("chat_kwargs")
+    @classmethod
+    def _finite(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(value, allow_nan=False)  # as the run's record must
+        except ValueError as error:
+            raise ValueError("holds inf or nan; expected finite numbers") from error
+        return value
 
     @model_validator(mode="after")
     def _raw_text_has_no_messages(self) -> "TextSettings":
@@ -34,7 +51,21 @@ class TextSettings(Settings):
                 "system and chat_kwargs belong to template = 'chat', but template = 'raw': drop "
                 "them, or set template = 'chat'"
             )
+        if self.template == "chat" and not self.add_special_tokens:
+            raise ValueError(
+                "add_special_tokens belongs to template = 'raw', but template = 'chat': drop it, "
+                "or set template = 'raw'"
+            )
         return self
+
+    @field_validator("date")
+    @classmethod
+    def _is_a_day(cls, day: str) -> str:
+        try:
+            datetime.date.fromisoformat(day)
+        except ValueError:
+            raise ValueError(f"{day!r} is no day; expected one as YYYY-MM-DD") from None
+        return day
 
 
 class PromptSettings(TextSettings):

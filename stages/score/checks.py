@@ -76,4 +76,6 @@ def _alone(
     _, places = predicting_places(np.array([len(prompt)]), count, positions)
     keep = on_device(places, model.device)
     logits = model.model(input_ids=ids[None], use_cache=False, logits_to_keep=keep).logits[0]
+    if len(logits) != len(keep):  # a class that does not know the argument gives all
+        logits = logits[keep]
     return logits.float().log_softmax(1).gather(1, tokens[:, None]).squeeze(1).cpu().numpy()

@@ -31,9 +31,21 @@ def teacher_inputs(
     }
 
 
-def tokens_inputs(student: str, dtype: str, teacher: tuple[str, str], mode: str) -> dict:
-    """Return what makes a shard of the token table. mode: `exact` or `support`."""
-    return {
+def tokens_inputs(
+    student: str,
+    dtype: str,
+    teacher: tuple[str, str],
+    mode: str,
+    flagged: Sequence[int] = (),
+) -> dict:
+    """Return what makes a shard of the token table. mode: `exact` or `support`.
+
+    flagged: special ids that only a flag of the tokenizer tells (`ModelCard.flagged_ids`). The
+    fingerprint knows names of tokens and no flags. Where there are none the table is what it was
+    before flags counted, and keeps its key.
+    """
+    more = {"flagged": list(flagged)} if flagged else {}
+    return more | {
         "version": TOKENS_VERSION,
         "student": student,
         "dtype": dtype,

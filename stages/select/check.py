@@ -1,10 +1,10 @@
 """Whether a selection can be made at all: shown before any work, on tables without rows."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ...storage.columns import ROLLOUTS, TOKENS, schema
 from ...storage.errors import ConfigError, InputError
+from ...storage.scratch import scratch
 from ...storage.tables import write_table
 from .select import select
 from .settings import SelectSettings
@@ -16,10 +16,10 @@ def check_selection(settings: SelectSettings) -> None:
     Raises what `select` raises, and `ConfigError` where they ask for rewards: no rollout has one,
     so a weight that is made of them is null and the round could not be trained on.
     """
-    with TemporaryDirectory() as folder:
+    with scratch() as folder:
         paths = {}
         for name, columns in (("tokens", TOKENS), ("rollouts", ROLLOUTS)):
-            paths[name] = Path(folder) / f"{name}.parquet"
+            paths[name] = folder / f"{name}.parquet"
             write_table(paths[name], schema(columns).empty_table(), columns)
         try:
             # without these columns DuckDB itself finds who asks for them, whatever the SQL is like

@@ -15,6 +15,7 @@ more than once, so what it needs to know of the whole round is better said with 
 """
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -100,7 +101,7 @@ def load_rule(name_or_path: str) -> Rule:
         path = Path(name_or_path)
         try:
             text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path
             raise InputError(f"rule {name_or_path} cannot be read: {error}") from error
         return parse_rule(name_or_path, text)
     names = _builtin_names()
@@ -117,7 +118,7 @@ def load_rule(name_or_path: str) -> Rule:
 def parse_rule(name: str, text: str) -> Rule:
     """Return the rule in a file's text. Raises `InputError` that names the rule."""
     head, sql = _split(text)
-    rule = _with_head(Rule(name, text, one_select(sql, f"rule {name}")), head)
+    rule = _with_head(Rule(name, text, one_select(sql, f"rule {name}", steady=True)), head)
     known = (*rule.params, *rule.round, *GIVEN)
     for variable in _VARIABLE.findall(" ".join([rule.sql, *rule.round.values()])):
         if variable not in known:
@@ -184,6 +185,8 @@ def _param(rule: Rule, line: str) -> dict[str, Param]:
         if match is None:
             raise ValueError(line)
         name, default, meaning = match[1], float(match[2]), match[3]
+        if not math.isfinite(default):
+            raise ValueError(line)
     except ValueError as error:
         raise InputError(
             f"rule {rule.name}: expected `-- param NAME = NUMBER  meaning`, found `-- {line}`"

@@ -35,7 +35,10 @@ from .settings import SelectSettings
 VERSION = 1
 
 TYPES = ("Q1", "Q2", "Q3", "Q4")
-_NEEDED = ("rollout", "position", "importance")
+_KEY = ("rollout", "position")
+_NEEDED = (*_KEY, "importance")
+_WHOLE = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG")}
+_WHOLE |= {"INTEGER", "UINTEGER"}
 _SCHEMA = columns.schema(columns.SELECTION)
 _WITHOUT_REWARDS = "CREATE OR REPLACE VIEW rollouts AS SELECT * EXCLUDE (reward) FROM rollout_table"
 _BYTES_A_SCORE = 16  # measured: memory of the k + 1 best scores, of which half may be used
@@ -63,7 +66,11 @@ def select(
     rule = load_rule(settings.rule)
     inputs = _inputs(rule, settings)
     paths = [*tokens, *rollouts]
-    with locked_connection(paths, threads=threads, memory_gb=settings.memory_gb) as connection:
+    memory, seconds = settings.memory_gb, settings.timeout_seconds
+    with (
+        locked_connection(paths, threads=threads, memory_gb=memory, seconds=seconds) as connection,
+        users_sql(connection, f"rule {rule.name}"),  # the limits may end our own SQL as well
+    ):
         add_view(connection, "token_table", tokens)
         add_rollouts_view(connection, "rollout_table", rollouts)
         cuts = _bind(connection, inputs, seed=seed, vocabulary=vocabulary)
@@ -166,6 +173,7 @@ def _create_scored(
     given = columns_of(connection, "rule")
     if missing := [column for column in _NEEDED if column not in given]:
         raise InputError(f"{name}: gives no column `{missing[0]}`; it gives: {', '.join(given)}")
+    _refuse_other_keys(connection, name)
     weight = "rule.weight" if "weight" in given else "1"
     # With all columns of `tokens` in the rule's answer there is nothing to join back.
     whole = set(columns_of(connection, "tokens")) <= set(given)
@@ -182,6 +190,15 @@ def _create_scored(
                 {where}
             )""")
     _create_rollout_weights(connection, settings.rollout_weight)
+
+
+def _refuse_other_keys(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Raise `InputError` where what names a token is no whole number."""
+    for column, kind, *_ in connection.execute("DESCRIBE rule").fetchall():
+        if column in _KEY and kind not in _WHOLE:
+            raise InputError(
+                f"{name}: gives `{column}` as {kind}; expected that of `tokens`, unchanged"
+            )
 
 
 def _create_rollout_weights(connection: duckdb.DuckDBPyConnection, weight: str | None) -> None:
@@ -226,10 +243,36 @@ def _kept(connection: duckdb.DuckDBPyConnection, rule: Rule) -> tuple[pa.Table, 
     last = (None, None)
     with users_sql(connection, f"rule {rule.name}"):
         for batch in stream(connection, f"SELECT * FROM ({rows}) ORDER BY rollout, position"):
+            _refuse_nulls(batch, rule)
             last = _check_keys(batch, last, rule)
             sums += _by_type(batch)
             batches.append(_converted(batch, rule))
-    return pa.Table.from_batches(batches, _SCHEMA), sums
+    table = pa.Table.from_batches(batches, _SCHEMA)
+    if rule.name.endswith(".sql"):
+        _refuse_strangers(connection, table, rule)
+    return table, sums
+
+
+def _refuse_nulls(batch: pa.RecordBatch, rule: Rule) -> None:
+    for name in (*_KEY, "type", "reverse_kl"):
+        if batch.column(name).null_count:
+            raise InputError(
+                f"rule {rule.name}: `{name}` of a token is null; leave it as it is in `tokens`"
+            )
+
+
+def _refuse_strangers(connection: duckdb.DuckDBPyConnection, table: pa.Table, rule: Rule) -> None:
+    """Raise `InputError` for what is no trainable token: a user's rule may make up any position."""
+    connection.register("selected", table)
+    (strangers,) = one_row(
+        connection, "SELECT count(*) FROM selected ANTI JOIN tokens USING (rollout, position)"
+    )
+    connection.unregister("selected")
+    if strangers:
+        raise InputError(
+            f"rule {rule.name}: {strangers} of its rows are no trainable tokens of the round; a "
+            "rule gives the rollout and position of `tokens`, unchanged"
+        )
 
 
 def _check_keys(batch: pa.RecordBatch, last: tuple[Any, Any], rule: Rule) -> tuple[Any, Any]:

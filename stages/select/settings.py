@@ -35,3 +35,5 @@ class SelectSettings(Settings):
     """Reverse KL in nats from which a token counts as divergent."""
     memory_gb: Annotated[Positive, NOT_IN_KEY] = 0.75
     """Memory of the query engine; beyond it, it works on disk (TMPDIR)."""
+    timeout_seconds: Annotated[Positive, NOT_IN_KEY] = 600
+    """Wall time that a round's selection may take."""

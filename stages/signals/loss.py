@@ -134,6 +134,7 @@ def sparse_loss(
         logits = head.logits(states, room=logits)
         for piece in pieces(len(logits), logits.shape[1], logits.device):
             first, last = start + piece.start, start + piece.stop
+            slope = head.map.slope(logits[piece])
             loss, rest = bucket_loss_(
                 logits[piece],
                 support.rows(first, last),
@@ -141,6 +142,8 @@ def sparse_loss(
                 tail=tail,
                 weights=weights[first:last],
             )
+            if not (isinstance(slope, float) and slope == 1):
+                logits[piece].mul_(slope)
             losses.append(loss)
             masses.append(-torch.expm1(rest))
         gradients[rows] = _back(logits, head.weight).to(hidden.dtype)

@@ -1,30 +1,122 @@
-"""A trained student as a Hugging Face model folder."""
+"""A trained student as a Hugging Face model folder, and the proof that it is that student.
+
+The weights are what `save_pretrained` writes: under the names of the model's family, with the
+buffers that belong to a model (a router's bias). An export is read back: what it holds and computes
+must be what the student, rounded to the export's type, holds and computes.
+"""
 
 import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from torch import Tensor
 
+from ...storage.errors import ModelError
+from ...storage.store.places import check_name
 from ...storage.store.store import Draft
 from ..models.language_model import LanguageModel
+from ..models.quiet import quiet
+from ..models.tensors import system_errors, tensor_hashes
 
 # what a model folder holds beside weights
 SMALL_FILES = {".json", ".txt", ".model", ".jinja"}
+_TOLERANCE = 1e-5  # of logits, relative to the largest: the same numbers in other places of memory
 
 
 def export(model: LanguageModel, draft: Draft, dtype: str) -> None:
     """Write a Hugging Face model folder: weights in `dtype`, config, tokenizer.
 
-    Tied weights are written once, under the name that the model keeps.
+    The parameters are rounded to that type where they are. Buffers, which nothing trains, keep
+    their own. Tied weights are written once.
     """
-    target = getattr(torch, dtype)
-    tensors = {n: p.detach().to(target).contiguous() for n, p in model.model.named_parameters()}
-    save_file(tensors, draft.file("model.safetensors"), metadata={"format": "pt"})
+    _round(model, getattr(torch, dtype))
+    _write_weights(model, draft.folder, getattr(torch, dtype))
     config = json.loads((model.card.folder / "config.json").read_text())
-    config.pop("torch_dtype", None)
+    for field in ("torch_dtype", "quantization_config"):
+        config.pop(field, None)
     config["dtype"] = dtype
     draft.file("config.json").write_text(json.dumps(config, indent=2))
     kept = SMALL_FILES | ({".py"} if model.card.code else set())
     for path in sorted(model.card.folder.iterdir()):
-        if path.suffix in kept and path.name != "config.json" and "index" not in path.name:
+        known = path.suffix in kept and path.name != "config.json" and "index" not in path.name
+        if known and path.is_file() and _is_name(path.name):
             draft.file(path.name).write_bytes(path.read_bytes())
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What a model in float32 is known again by.
+
+    tensors: hash of each parameter and persistent buffer. logits: [12, V] of known tokens.
+    """
+
+    tensors: dict[str, str]
+    logits: Tensor
+
+
+def likeness(model: LanguageModel) -> Likeness:
+    """Return the likeness of a model that computes in float32."""
+    ids = torch.arange(12, device=model.device).reshape(2, 6) % min(model.vocabulary, 1000)
+    with torch.inference_mode():
+        logits = model.model(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)
+    return Likeness(tensor_hashes(model.model.state_dict()), logits.cpu())
+
+
+def difference(trained: Likeness, found: Likeness) -> float:
+    """Return the largest difference of logits between a student and its export, read back.
+
+    Raises `ModelError` where the export is another model.
+    """
+    wrong = sorted(
+        name
+        for name in trained.tensors.keys() | found.tensors.keys()
+        if trained.tensors.get(name) != found.tensors.get(name)
+    )
+    if wrong:
+        raise _another_model(f"{wrong[0]} differs ({len(wrong)} such tensors)")
+    gap = (trained.logits - found.logits).abs().amax().item()
+    if not gap <= _TOLERANCE * max(1.0, trained.logits.abs().amax().item()):
+        raise _another_model(f"its logits differ by {gap:.2e}")
+    return gap
+
+
+def _another_model(reason: str) -> ModelError:
+    return ModelError(
+        f"the trained student cannot be exported: what was written is another model ({reason})"
+    )
+
+
+def _round(model: LanguageModel, dtype: torch.dtype) -> None:
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            parameter.copy_(parameter.to(dtype))
+
+
+def _write_weights(model: LanguageModel, folder: Path, dtype: torch.dtype) -> None:
+    """Let transformers write the weights, and them alone, into a folder."""
+    from transformers import GenerationConfig  # heavy
+
+    cast: dict[int, Tensor] = {}  # once for each parameter, so that tied ones are seen to be tied
+    tensors: dict[str, Tensor] = {}
+    for name, value in model.model.state_dict(keep_vars=True).items():
+        trained = isinstance(value, torch.nn.Parameter) and value.is_floating_point()
+        as_written = value.detach().to(dtype) if trained else value.detach()
+        tensors[name] = cast.setdefault(id(value), as_written)
+    beside = folder / "save_pretrained"
+    model.model.generation_config = GenerationConfig()  # the file is kept as it is, right or not
+    with system_errors(folder), quiet():
+        model.model.save_pretrained(beside, state_dict=tensors)
+    for path in sorted(beside.glob("model*.safetensors*")):
+        path.rename(folder / path.name)
+    shutil.rmtree(beside)
+
+
+def _is_name(name: str) -> bool:
+    """Tell whether a store has files of this name; others were put beside a model by hand."""
+    try:
+        check_name(name)
+    except ValueError:
+        return False
+    return True

@@ -2,7 +2,8 @@
 
 A checkpoint in bfloat16 would lose most of a round's updates (at lr 1e-6 an update is smaller than
 half a step of bfloat16), so the next round starts from here. Files are written beside, flushed and
-renamed: a reader sees the old state or the new one.
+renamed: a reader sees the old state or the new one. Beside the tensors stand their hashes: a state
+is read as it was written or not at all.
 """
 
 import json
@@ -12,11 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...storage.errors import StoreError
 from ...storage.files import replacing
+from ...storage.keys import canonical, key_of
+from ..models.tensors import tensor_hashes, write_tensors
 
 FILE = "state.safetensors"
 
@@ -34,7 +36,7 @@ def save_state(
             tensors[f"{moment}.{name}"] = value.detach().contiguous()
     try:
         with replacing(path / FILE) as beside:
-            save_file(tensors, beside, metadata={"about": json.dumps(about)})
+            write_tensors(beside, tensors, _sealed(about, tensor_hashes(tensors)))
     except OSError as error:
         raise StoreError(
             f"{path}: the training state cannot be written ({error.strerror or error}); free some "
@@ -52,12 +54,11 @@ def load_state(
 ) -> dict[str, Any]:
     """Read a state into a model and (where given) its optimiser; return `about`.
 
-    Raises `StoreError` when the file is damaged or belongs to another architecture.
+    Raises `StoreError` when the file is damaged or belongs to another architecture; where a hash
+    tells so, nothing has been changed.
     """
-    about = state_about(path)
+    about = check_state(path)
     try:
-        if about is None:
-            raise OSError("unreadable")
         with safe_open(_file(path), framework="pt") as file:
             names = set(file.keys())
             for name, parameter in model.named_parameters():
@@ -72,10 +73,28 @@ def load_state(
                         if f"{moment}.{name}" in names
                     }
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise StoreError(
-            f"{path}: not the training state of this model ({str(error).splitlines()[0]}); delete "
-            "it, and the round before is trained again from stored signals"
-        ) from error
+        raise _unusable(path, str(error).splitlines()[0]) from error
+    return about
+
+
+def check_state(path: Path) -> dict[str, Any]:
+    """Return `about` of a state, all of whose bytes are as they were written.
+
+    Those of older versions have no hashes. Raises `StoreError` for a damaged one.
+    """
+    about = state_about(path)
+    if about is None:
+        raise _unusable(path, "unreadable")
+    try:
+        with safe_open(_file(path), framework="pt") as file:
+            sealed = file.metadata().get("sealed")
+            whole = sealed is None or json.loads(sealed)["hashes"] == tensor_hashes(
+                {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            )
+    except (SafetensorError, OSError) as error:
+        raise _unusable(path, str(error).splitlines()[0]) from error
+    if not whole:
+        raise _unusable(path, "its numbers are not those that were written")
     return about
 
 
@@ -83,9 +102,29 @@ def state_about(path: Path) -> dict[str, Any] | None:
     """Return `about` of a state file, or None where there is no readable one."""
     try:
         with safe_open(_file(path), framework="pt") as file:
-            return json.loads(file.metadata()["about"])
+            texts = file.metadata()
+        if "sealed" not in texts:
+            return json.loads(texts["about"])  # as older versions wrote it
+        return json.loads(texts["sealed"])["about"] if _is_sealed(texts) else None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def _sealed(about: dict[str, Any], hashes: dict[str, str]) -> dict[str, str]:
+    """Return the texts of a file: what is said, and a hash over that."""
+    text = canonical({"about": about, "hashes": hashes})
+    return {"sealed": text, "seal": key_of(text)}
+
+
+def _is_sealed(texts: dict[str, str]) -> bool:
+    return texts.get("seal") == key_of(texts["sealed"])
+
+
+def _unusable(path: Path, reason: str) -> StoreError:
+    return StoreError(
+        f"{path}: not the training state that was written here for this model ({reason}); delete "
+        "it, and that round is trained again from stored signals"
+    )
 
 
 def _file(path: Path) -> Path:

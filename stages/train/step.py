@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..arrays.batching import on_device
 from ..arrays.chunks import chunk_rows
 from ..models.cpu.products import precision
-from ..models.head import Head
+from ..models.head import Head, LogitMap
 from ..models.language_model import LanguageModel
 from ..signals.alignment import states_at
 from ..signals.loss import sparse_loss
@@ -95,7 +95,14 @@ class SelectiveStep(nn.Module):
         head = student.head
         chunk = chunk_rows(settings.chunk_elements, student.vocabulary)
         return _SparseLoss.apply(
-            states, head.weight, head.bias, batch, settings, chunk, self._head_precision()
+            states,
+            head.weight,
+            head.bias,
+            head.map,
+            batch,
+            settings,
+            chunk,
+            self._head_precision(),
         )
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -129,6 +136,7 @@ class _SparseLoss(torch.autograd.Function):
         states: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        logit_map: LogitMap,
         batch: MicroBatch,
         settings: TrainSettings,
         chunk: int,
@@ -137,7 +145,7 @@ class _SparseLoss(torch.autograd.Function):
         with multiplying:
             loss, gradient, mass = sparse_loss(
                 states,
-                Head(weight, bias),
+                Head(weight, bias, logit_map),
                 batch.support,
                 batch.weights,
                 settings.loss,
@@ -158,4 +166,4 @@ class _SparseLoss(torch.autograd.Function):
                 "gradient was taken for 1: multiply the weights, not the loss"
             )
         (states,) = ctx.saved_tensors
-        return states, None, None, None, None, None, None
+        return states, *[None] * 7

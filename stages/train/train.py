@@ -8,7 +8,7 @@ always live; only teacher numbers come from disk. Legend: N tokens of a micro-ba
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...storage.errors import NumericsError
+from ...storage.errors import NumericsError, StoreError
 from ...storage.facts import CheckpointFacts
+from ...storage.files import is_finished
 from ..arrays.batching import fill
 from ..arrays.noise import mix
 from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
+from ..stopping import whole
+from .checkpointing import checkpoint_activations, refuse_noise
 from .data import TrainingData
 from .drift import Drift
 from .settings import TrainSettings
@@ -30,6 +33,7 @@ from .worlds.alone import Alone
 from .worlds.world import World
 
 VERSION = 1
+_WAY_OUT = "lower train.lr, or set train.autocast = 'float32'. The round before is whole and stored"
 SKIPS_IN_A_ROW = 3  # non-finite steps that stop a run: one may be chance, three are a defect
 
 
@@ -119,6 +123,7 @@ def train(
     key: str,
     world: World | None = None,
     tick: Tick = silent,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Totals:
     """Train the student in place, float32 masters throughout, and leave its training state.
 
@@ -132,28 +137,43 @@ def train(
     model = _trainable(student, settings)
     step = world.wrap(SelectiveStep(student, settings, autocast))
     optimizer = _optimizer(model, settings)
-    finished = _resume(world, state, model, optimizer, key)
-    totals = finished or _resume(world, snapshot, model, optimizer, key)
+    finished = _resume(world, state, model, optimizer, key, say)
+    totals = finished or _resume(world, snapshot, model, optimizer, key, say)
     if totals is None:
         totals = Totals()
         if start is not None:
             world.load(start, model, optimizer)
     plan = _plan(data.rollouts, settings, seed)
+    if totals.step < len(plan):
+        first = plan[totals.step][0]
+        refuse_noise(student, np.concatenate([data.prompts.row(first), data.responses.row(first)]))
     saved = time.monotonic()
     tick(totals.step)
     while totals.step < len(plan):
-        rows = plan[totals.step]
-        _set_rate(optimizer, rates[totals.step])
-        _step(world, step, optimizer, data, rows, settings, totals)
-        totals.step += 1
-        tick(1)
-        if time.monotonic() - saved > settings.snapshot_seconds and totals.step < len(plan):
-            world.save(snapshot, model, optimizer, {"key": key, "totals": asdict(totals)})
-            saved = time.monotonic()
+        with whole() as told_to_end:
+            rows = plan[totals.step]
+            _set_rate(optimizer, rates[totals.step])
+            _step(world, step, optimizer, data, rows, settings, totals)
+            totals.step += 1
+            tick(1)
+            late = time.monotonic() - saved > settings.snapshot_seconds
+            if told_to_end() or (late and totals.step < len(plan)):
+                about = {"key": key, "totals": asdict(totals)}
+                try:
+                    world.save(snapshot, model, optimizer, about)
+                except StoreError as error:  # it may well come to its end before a kill does
+                    say(f"note: no snapshot at step {totals.step}: {error}")
+                saved = time.monotonic()
+    if totals.skipped and not totals.trained_tokens:
+        raise NumericsError(
+            f"the loss or its gradient was not finite in any of the {totals.skipped} steps of this "
+            f"round: {_WAY_OUT}"
+        )
     optimizer.zero_grad(set_to_none=True)
     model.eval()
     if finished is None:
-        world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
+        with whole():  # cut in two, it would cost all steps since the last snapshot
+            world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
     return totals
 
 
@@ -161,13 +181,7 @@ def _trainable(student: LanguageModel, settings: TrainSettings) -> nn.Module:
     model: nn.Module = student.model
     model.requires_grad_(True)
     if settings.activation_checkpointing:
-        student.model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.train()  # transformers checkpoints in training mode only
-        for module in student.model.modules():
-            if hasattr(module, "attention_dropout"):
-                module.attention_dropout = 0.0
-            if isinstance(module, nn.Dropout):
-                module.eval()
+        checkpoint_activations(student)
     return model
 
 
@@ -184,16 +198,28 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
 
 
 def _resume(
-    world: World, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, key: str
+    world: World,
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    key: str,
+    say: Callable[[str], None],
 ) -> Totals | None:
     """Load what this very training left at a path; return its totals, None where it left nothing.
 
-    States of older versions keep no totals, so there is nothing to be had from them here.
+    What is damaged is nothing, and said. States of older versions keep no totals, so there is
+    nothing to be had from them here.
     """
     about = world.about(path)
+    if about is None and is_finished(path):
+        say(f"note: {path}: damaged, so training does not go on from there")
     if about is None or about.get("key") != key or "totals" not in about:
         return None
-    world.load(path, model, optimizer)
+    try:
+        world.load(path, model, optimizer)
+    except StoreError as error:
+        say(f"note: {error}")
+        return None
     return Totals(**about["totals"])
 
 
@@ -263,8 +289,7 @@ def _skip(totals: Totals, loss: float, norm: float) -> None:
     if totals.skipped_in_a_row >= SKIPS_IN_A_ROW:
         raise NumericsError(
             f"loss {loss:g} or gradient norm {norm:g} is not finite in {SKIPS_IN_A_ROW} steps in a "
-            f"row (up to step {totals.step} of this round): lower train.lr, or set train.autocast "
-            "= 'float32'. The round before is whole and stored"
+            f"row (up to step {totals.step} of this round): {_WAY_OUT}"
         )
 
 

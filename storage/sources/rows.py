@@ -6,19 +6,23 @@ refused here, before a model is loaded.
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from ..errors import InputError
+from ..errors import InputError, is_panic
+from ..files import user_path
 from .hub import parquet_files
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = "a .jsonl, .parquet or .csv file, or a Hugging Face data set name such as owner/name"
 
 
@@ -56,7 +60,12 @@ def read_rows(
     Raises `InputError` if the source is missing, malformed or empty, lacks a needed column, or if
     a needed value is null or neither text nor a number.
     """
-    rows = list(islice(_rows(source, subset, split, limit, needed, section), limit))
+    try:
+        rows = list(islice(_rows(source, subset, split, limit, needed, section), limit))
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror or error})") from error
     if not rows:
         raise InputError(f"{source} holds no row: expected one prompt a row")
     return rows
@@ -70,7 +79,7 @@ def _rows(
     needed: Collection[str],
     section: str,
 ) -> Iterator[Row]:
-    path = Path(source).expanduser()
+    path = user_path(source)
     suffix = _suffix(source)
     if suffix in (".jsonl", ".parquet", ".csv"):
         if not path.is_file():
@@ -103,6 +112,8 @@ def _jsonl(path: Path, source: str) -> Iterator[Row]:
                 ) from None
             except UnicodeDecodeError as error:
                 raise InputError(f"{place}: not UTF-8 at byte {error.start + 1}") from None
+            except (ValueError, RecursionError) as error:  # thousands of digits or brackets
+                raise InputError(f"{place}: not usable JSON: {_first_line(error)}") from None
             if not isinstance(fields, dict):
                 raise InputError(f"{place}: a {_kind(fields)}; expected one object a line")
             yield Row(number, fields, source)
@@ -113,8 +124,8 @@ def _csv(path: Path, source: str, limit: int | None, needed: Collection[str]) ->
         frame = pl.read_csv(path, infer_schema=False, n_rows=limit, glob=False)
     except pl.exceptions.NoDataError:
         return iter(())
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{source} is no usable CSV: {_first_line(error)}") from error
+    except BaseException as error:
+        raise _unusable(source, "CSV", error) from error
     _require(frame.columns, needed, source)
     return _numbered(frame, source)
 
@@ -124,10 +135,20 @@ def _parquet(
 ) -> Iterator[Row]:
     try:
         scan = pl.scan_parquet(paths, n_rows=limit, glob=False)
-        _require(scan.collect_schema().names(), needed, source)
+        names = scan.collect_schema().names()
+        _require(names, needed, source)
         return _numbered(scan.select(sorted(set(needed))).collect(), source)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{source} is no usable Parquet: {_first_line(error)}") from error
+    except InputError:
+        raise
+    except BaseException as error:
+        raise _unusable(source, "Parquet", error) from error
+
+
+def _unusable(source: str, kind: str, error: BaseException) -> BaseException:
+    """Return the error of a file that polars cannot read, or what has nothing to do with it."""
+    if not isinstance(error, pl.exceptions.PolarsError) and not is_panic(error):
+        return error
+    return InputError(f"{source} is no usable {kind}: {_first_line(error)}")
 
 
 def _numbered(frame: pl.DataFrame, source: str) -> Iterator[Row]:
@@ -141,9 +162,16 @@ def _checked(rows: Iterator[Row], needed: Collection[str]) -> Iterator[Row]:
         _require(row.fields, needed, row.place)
         for name in needed:
             value = row.fields[name]
-            if value is None or isinstance(value, (list, dict, bytes)):
+            if not isinstance(value, (str, int, float, Decimal)) or isinstance(value, bool):
                 raise InputError(
                     f"{row.place}: column {name!r} is a {_kind(value)}; expected text or a number"
+                )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{row.place}: column {name!r} is {value}; expected a number")
+            if isinstance(value, str) and _SURROGATE.search(value):
+                raise InputError(
+                    f"{row.place}: column {name!r} holds half of a character (a lone surrogate, "
+                    "such as \\ud800); expected whole ones"
                 )
         yield row
 
@@ -163,8 +191,9 @@ def _suffix(source: str) -> str:
 def _kind(value: object) -> str:
     """Return what a JSON or Parquet value is, in the file's own words."""
     names = {dict: "object", list: "list", str: "string", bool: "truth value", bytes: "blob"}
-    return "null" if value is None else names.get(type(value), "number")
+    names |= dict.fromkeys((int, float), "number")
+    return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

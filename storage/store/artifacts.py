@@ -18,7 +18,7 @@ from ..keys import canonical, key_of
 from ..tables import read_table
 from .places import check_key, check_kind, check_name
 
-FORMAT = 1  # of the manifest; a reader refuses a later one
+FORMAT = 2  # of the manifest; a reader refuses a later one. 1 has no seal and no digests
 
 _Name = Annotated[str, AfterValidator(check_name)]
 _Count = Annotated[int, Field(ge=0)]
@@ -36,6 +36,8 @@ class Part:
     rows: _Count | None
     """Rows of a table; None for another file."""
     content: _Hash
+    digest: _Hash | None = None
+    """sha256 of the file's bytes; None where an older version wrote it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Artifact:
     """Hash over the parts' names and contents: equal in whatever store they were made."""
     draft: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     """Unique name of the folder that holds the parts."""
-    format: Annotated[int, Field(le=FORMAT)] = FORMAT
+    format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
+    seal: _Hash | None = None
+    """Hash over all of the above; None where an older version wrote it."""
 
     @property
     def bytes(self) -> int:
@@ -85,12 +89,19 @@ def manifest(artifact: Artifact) -> bytes:
     Raises `NumericsError` if its facts hold NaN or infinity, which JSON cannot write.
     """
     try:
-        text = json.dumps(asdict(artifact), indent=1, sort_keys=True, allow_nan=False)
+        values = json.loads(json.dumps(asdict(artifact), allow_nan=False))
     except ValueError as error:
         raise NumericsError(
             f"facts of {artifact.kind} {artifact.key} hold NaN or infinity: {artifact.facts}"
         ) from error
+    text = json.dumps(values | {"seal": _seal(values)}, indent=1, sort_keys=True)
     return f"{text}\n".encode()
+
+
+def _seal(values: dict[str, Any]) -> str:
+    """Return the hash over all of a manifest but the seal itself."""
+    rest = {name: value for name, value in values.items() if name != "seal"}
+    return sha256(canonical(rest).encode()).hexdigest()
 
 
 def read_manifest(data: bytes, kind: str, key: str) -> Artifact:
@@ -104,6 +115,8 @@ def read_manifest(data: bytes, kind: str, key: str) -> Artifact:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+    if artifact.format > 1 and artifact.seal != _seal(json.loads(data)):
+        raise ValueError("its seal does not fit what it says")
     if (artifact.kind, artifact.key) != (kind, key):
         raise ValueError(f"it describes {artifact.kind} {artifact.key}")
     if artifact_key(kind, artifact.inputs) != key:
@@ -123,12 +136,23 @@ def file_hash(path: Path) -> str:
 
 
 def damage(path: Path, part: Part) -> str | None:
-    """Say in words how a file differs from what was committed, or return None."""
-    size = path.stat().st_size
-    if size != part.bytes:
-        return f"it has {size} bytes, {part.bytes} were committed"
+    """Say in words how a file differs from what was committed, or return None.
+
+    Every byte counts: what one reader of a table passes over, such as the statistics beside its
+    pages, another one believes.
+    """
     try:
-        found = file_hash(path) if part.rows is None else content_hash(read_table([path]))
+        size = path.stat().st_size
+        if size != part.bytes:
+            return f"it has {size} bytes, {part.bytes} were committed"
+        if part.digest is not None:
+            whole = file_hash(path) == part.digest
+        elif part.rows is None:
+            whole = file_hash(path) == part.content
+        else:
+            whole = content_hash(read_table([path])) == part.content
     except StoreError as error:
         return str(error)
-    return None if found == part.content else "its content is not what was committed"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror or error})"
+    return None if whole else "its bytes are not what was committed"

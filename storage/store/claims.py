@@ -2,22 +2,22 @@
 
 A claim is a small file `claim-<n>` in the artifact's folder, whose holder raises a counter in it.
 Whoever waits judges silence by its own monotonic clock, so no two clocks are ever compared, and
-takes over by creating `claim-<n+1>`. If a silent holder wakes up after all, two processes do the
-same work and the commit decides.
+takes over by creating `claim-<n+1>`, at once where it sees that the holder's process has ended. If
+a silent holder wakes up after all, two processes do the same work and the commit decides.
 """
 
 import json
 import logging
-import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import StoreError
+from ..processes import has_ended, this_process
 from .places import Place, unique
 
 _log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def acquire(
     """Wait until this process holds a claim on an artifact's folder; None if `done` comes first.
 
     Polls at a quarter of the beat. With `silence_seconds = 0` nobody waits for anybody. Without
-    `wait` there is one try: None where somebody holds a claim, alive or not.
+    `wait` there is one try: None where somebody holds a claim who has not been seen to end.
     """
     token = unique()
     watched, since = (0, b""), time.monotonic()
@@ -97,7 +97,8 @@ def acquire(
                 _log.info("waiting for %s, which %s is making", folder, _holder(seen[1]))
             watched, since = seen, time.monotonic()
         silent = wait and time.monotonic() - since >= patience.silence_seconds
-        if (number == 0 or silent) and place.create(_name(folder, number + 1), _text(token, 0)):
+        free = number == 0 or silent or has_ended(_about(seen[1]).get("process"))
+        if free and place.create(_name(folder, number + 1), _text(token, 0)):
             return Claim(place, folder, number + 1, token, patience.beat_seconds)
         if not wait:
             return None
@@ -120,13 +121,21 @@ def _name(folder: str, number: int) -> str:
 
 
 def _text(token: str, beats: int) -> bytes:
-    holder = f"process {os.getpid()} on {socket.gethostname()}"
-    return json.dumps({"holder": holder, "token": token, "beats": beats}).encode()
+    return json.dumps({"process": this_process(), "token": token, "beats": beats}).encode()
 
 
 def _holder(text: bytes) -> str:
-    """Return who holds a claim, for a log line: the text may be torn or a stranger's."""
-    try:
-        return str(json.loads(text)["holder"])[:80]
-    except (ValueError, KeyError, TypeError):
+    """Return who holds a claim, for a log line."""
+    process = _about(text).get("process")
+    if not isinstance(process, dict):
         return "somebody"
+    return f"process {process.get('pid')} on {process.get('host')}"[:80]
+
+
+def _about(text: bytes) -> dict[str, Any]:
+    """Return what a claim says, nothing where it is torn or a stranger's."""
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}

@@ -7,7 +7,6 @@ can tell a dead writer's draft from a slow one's.
 
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,10 +17,10 @@ from ..columns import Column
 from ..content import content_hash
 from ..errors import StoreError
 from ..tables import write_table
-from .artifacts import Part, file_hash
+from .artifacts import Part, contents_hash, file_hash
 from .places import check_name, remove_tree, reported, unique
 
-_GRACE_SECONDS = 60.0  # a small file is written, linked and gone in far less
+GRACE_SECONDS = 60.0  # a small file is written, linked and gone in far less
 
 
 class Draft:
@@ -67,6 +66,10 @@ class Draft:
             parts[part.name] = part
         return parts
 
+    def content(self) -> str:
+        """Return the content hash of an artifact of what has been written. Raises as `parts`."""
+        return contents_hash(self.parts())
+
     def _part(self, file: str, path: Path) -> Part:
         if path.is_symlink() or not path.is_file():
             raise StoreError(f"{path} is not a plain file: write its bytes instead of a link")
@@ -76,14 +79,15 @@ class Draft:
             raise StoreError(f"cannot store {path}: {error}") from error
         with reported("read", path):
             size = path.stat().st_size
-            name, rows, content = self._tables.get(file) or (file, None, file_hash(path))
-        return Part(name, f"{self.folder.name}/{file}", size, rows, content)
+            digest = file_hash(path)
+        name, rows, content = self._tables.get(file) or (file, None, digest)
+        return Part(name, f"{self.folder.name}/{file}", size, rows, content, digest)
 
 
 @contextmanager
-def drafted(drafts: Path) -> Iterator[Draft]:
+def drafted(drafts: Path, name: str | None = None) -> Iterator[Draft]:
     """Give a new draft below `drafts`; whatever was not taken from it is gone afterwards."""
-    name = unique()
+    name = name or unique()
     folder, lock = drafts / name, _lock_of(drafts, name)
     with reported("write", folder):
         drafts.mkdir(parents=True, exist_ok=True)  # in a cache, which may be deleted at any time
@@ -126,10 +130,11 @@ def sweep_drafts(drafts: Path, older_than_seconds: float) -> list[str]:
     removed = []
     with reported("list", drafts):
         paths = sorted(drafts.iterdir()) if drafts.exists() else []
+        now = _now(drafts) if paths else 0.0
     for path in paths:
-        age = _age(path)
+        age = _age(path, now)
         if path.suffix == ".tmp":
-            if age >= max(older_than_seconds, _GRACE_SECONDS):
+            if age >= max(older_than_seconds, GRACE_SECONDS):
                 path.unlink(missing_ok=True)
                 removed.append(path.name)
         elif age >= older_than_seconds:
@@ -145,9 +150,19 @@ def _lock_of(drafts: Path, name: str) -> Path:
     return drafts / f"{name}.lock"
 
 
-def _age(path: Path) -> float:
+def _now(folder: Path) -> float:
+    """Return the time by the clock that dates a folder's files: a server's, not this host's."""
+    path = folder / f"{unique()}.tmp"
     try:
-        return time.time() - path.stat().st_mtime
+        path.touch()
+        return path.stat().st_mtime
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _age(path: Path, now: float) -> float:
+    try:
+        return now - path.stat().st_mtime
     except FileNotFoundError:
         return -1.0
 

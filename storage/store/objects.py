@@ -15,7 +15,7 @@ from typing import Any
 import fsspec
 
 from ..errors import StoreError
-from .places import DamageOf, Entry, missing, reported, seal, unique
+from .places import DamageOf, Entry, damaged, missing, reported, seal, unique
 
 # Object stores whose create-only write is atomic on the server (S3: If-None-Match, Google:
 # ifGenerationMatch=0). Other fsspec file systems look first and write then: two could both win.
@@ -100,17 +100,18 @@ class RemotePlace:
             os.rename(draft, target)
 
     def local(self, name: str, cached: str, damage: DamageOf) -> Path:
-        """Return the cached copy of a part, verified before it enters the cache."""
+        """Return the cached copy of a part; a damaged one is fetched again."""
         target = self._cached(cached)
         if target.exists():
-            return target
+            if damage(target) is None:
+                return target
+            with reported("remove from the cache", target):
+                target.unlink(missing_ok=True)
         with self.opened(name) as path:
             if path is None:
                 raise StoreError(missing(f"{self.url}/{name}"))
             if (wrong := damage(path)) is not None:
-                raise StoreError(
-                    f"{self.url}/{name}: {wrong}; `tip cache verify` lists what is damaged"
-                )
+                raise StoreError(damaged(f"{self.url}/{name}", wrong))
             with reported("write to the cache", target):
                 path.chmod(0o444)
                 target.parent.mkdir(parents=True, exist_ok=True)

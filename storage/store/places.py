@@ -4,6 +4,7 @@
     <root>/<kind>/<key[:2]>/<key>/<draft>/<file>    parts; the draft's name is unique
     <root>/<kind>/<key[:2]>/<key>/claim-<n>         saves work, decides nothing
     <root>/.drafts/                                 what is being written (local stores)
+    <root>/.probes/                                 written to learn of a place, and removed
 
 A place knows names below its root and bytes, nothing of artifacts. Its one strong operation is
 `create`: exactly one of several writers succeeds, and nobody ever sees half of what it wrote.
@@ -24,6 +25,7 @@ from ..errors import StoreError
 from ..keys import KEY_LENGTH
 
 MANIFEST = "manifest.json"
+PROBES = ".probes"
 
 _KIND = re.compile(r"[a-z_]+")
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
@@ -131,7 +133,7 @@ class Place(Protocol):
         ...
 
     def local(self, name: str, cached: str, damage: DamageOf) -> Path:
-        """Return a local path of a part; a remote place keeps it in its cache as `cached`."""
+        """Return a local path of an undamaged part; a remote place caches it as `cached`."""
         ...
 
     def opened(self, name: str) -> AbstractContextManager[Path | None]:
@@ -166,7 +168,18 @@ def reported(doing: str, where: object) -> Iterator[None]:
 
 def missing(where: object) -> str:
     """Return what to say of a committed part that is not there."""
-    return f"{where} is missing; `tip cache verify` lists what is damaged"
+    return (
+        f"{where} is missing; `tip cache verify` lists what is damaged. Remove its artifact's "
+        "folder: it is made again"
+    )
+
+
+def damaged(where: object, wrong: str) -> str:
+    """Return what to say of a committed part that is not what was committed."""
+    return (
+        f"{where} is damaged: {wrong}; `tip cache verify` lists all that is, and what was made "
+        "from it. Remove its artifact's folder: it is made again"
+    )
 
 
 def disk_is_full(error: OSError) -> bool:
@@ -199,21 +212,28 @@ class LocalPlace:
 
     def create(self, name: str, data: bytes) -> bool:
         """Write beside, make durable, then link: the name appears with all its bytes."""
-        path, beside = self.root / name, self.drafts / f"{unique()}.tmp"
+        path = self.root / name
         with reported("write", path):
             try:
-                _make_folders(path.parent)
-                beside.write_bytes(data)
-                beside.chmod(0o444)
-                _sync(beside)
-                # A link, unlike a rename, fails if the name is taken.
-                os.link(beside, path)
-                _sync(path.parent)
-            except FileExistsError:
-                # NFS may repeat a link that succeeded and report that it exists.
-                return self.read(name) == data
-            finally:
-                beside.unlink(missing_ok=True)
+                return self._create(path, data)
+            except FileNotFoundError:  # swept away from this process, which has slept meanwhile
+                return self._create(path, data)
+
+    def _create(self, path: Path, data: bytes) -> bool:
+        beside = self.drafts / f"{unique()}.tmp"
+        try:
+            _make_folders(path.parent)
+            beside.write_bytes(data)
+            beside.chmod(0o444)
+            _sync(beside)
+            # A link, unlike a rename, fails if the name is taken.
+            os.link(beside, path)
+            _sync(path.parent)
+        except FileExistsError:
+            # NFS may repeat a link that succeeded and report that it exists.
+            return path.read_bytes() == data
+        finally:
+            beside.unlink(missing_ok=True)
         return True
 
     def read(self, name: str) -> bytes | None:
@@ -250,6 +270,8 @@ class LocalPlace:
                 raise StoreError(f"{path} leads out of its artifact: remove {artifact}")
             if not path.exists():
                 raise StoreError(missing(path))
+        if (wrong := damage(path)) is not None:
+            raise StoreError(damaged(path, wrong))
         return path
 
     @contextmanager

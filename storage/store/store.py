@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
+from ..files import user_path
 from .artifacts import Artifact, Part, artifact_key, contents_hash, damage, manifest, read_manifest
 from .claims import Claim, Patience, acquire
 from .drafts import Draft, drafted
 from .objects import RemotePlace
 from .places import (
     MANIFEST,
+    PROBES,
     LocalPlace,
     Place,
     check_kind,
@@ -71,6 +73,7 @@ class Store:
         """
         self.place = _place(str(root), cache, write=write)
         self._patience, self._write = patience or Patience(), write
+        self._whole: set[str] = set()  # homes of parts that this object has written or read whole
         if write:
             _probe(self.place)
 
@@ -80,9 +83,12 @@ class Store:
     def find(self, kind: str, key: str) -> Artifact | None:
         """Return a committed artifact, None if there is none.
 
-        Raises `StoreError` if its manifest is damaged.
+        Raises `StoreError` if its manifest is damaged, or for a key that is none.
         """
-        name = manifest_name(kind, key)
+        try:
+            name = manifest_name(kind, key)
+        except ValueError as error:
+            raise StoreError(f"{error}; what points to it is damaged") from error
         data = self.place.read(name)
         if data is None:
             return None
@@ -169,7 +175,9 @@ class Store:
     def path(self, artifact: Artifact, part: str) -> Path:
         """Return a local path of a part, fetched first if the store is remote.
 
-        Raises `StoreError` if there is no such part, or if it is missing or damaged.
+        All its bytes are read and compared with what was committed, once for this object: disks and
+        people change files, and what was made from a changed one would be found for ever. Raises
+        `StoreError` if there is no such part, or if it is missing or damaged.
         """
         found = artifact.parts.get(part)
         if found is None:
@@ -177,8 +185,12 @@ class Store:
                 f"{artifact.kind} {artifact.key} has no part {part!r}; it has "
                 f"{sorted(artifact.parts)}"
             )
+        home = _home(artifact, found)
         cached = f"{artifact.content}/{found.file.removeprefix(f'{artifact.draft}/')}"
-        return self.place.local(_home(artifact, found), cached, partial(damage, part=found))
+        known = home in self._whole
+        path = self.place.local(home, cached, _nothing if known else partial(damage, part=found))
+        self._whole.add(home)
+        return path
 
     def folder(self, artifact: Artifact) -> Path:
         """Return a local folder with all parts under the names their writer chose."""
@@ -254,6 +266,7 @@ class Store:
                 self.place.remove_folder(home)
             raise
         if self.place.create(manifest_name(kind, key), data):
+            self._whole.update(_home(artifact, part) for part in artifact.parts.values())
             return artifact, True
         self.place.remove_folder(home)
         winner = self.find(kind, key)
@@ -272,6 +285,7 @@ class Pending:
     ) -> None:
         self._store, self._claim = store, claim
         self._of = (kind, key, inputs)
+        self.key = key
         claim.start()
 
     def __enter__(self) -> "Pending":
@@ -290,6 +304,10 @@ class Pending:
         self._claim.release()
 
 
+def _nothing(_: Path) -> None:
+    """Find no damage: it was looked for before."""
+
+
 def _home(artifact: Artifact, part: Part) -> str:
     return f"{folder_name(artifact.kind, artifact.key)}/{part.file}"
 
@@ -297,12 +315,12 @@ def _home(artifact: Artifact, part: Part) -> str:
 def _place(root: str, cache: Path | None, *, write: bool) -> Place:
     if "://" in root and not root.startswith("file://"):
         return RemotePlace(root, cache, write=write)
-    return LocalPlace(Path(root.removeprefix("file://")).expanduser(), write=write)
+    return LocalPlace(user_path(root.removeprefix("file://")), write=write)
 
 
 def _probe(place: Place) -> None:
     """Refuse a place that lets a second writer overwrite what a first one created."""
-    name = f".probes/{unique()}"
+    name = f"{PROBES}/{unique()}"
     first, second = place.create(name, b"first"), place.create(name, b"second")
     place.remove(name)
     if not first or second:

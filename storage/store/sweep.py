@@ -1,12 +1,12 @@
-"""Removal of what dead writers left behind: drafts, uncommitted parts, claims."""
+"""Removal of what dead writers left behind: drafts, uncommitted parts, claims, probes."""
 
 from collections.abc import Callable
 
 from ..errors import StoreError
 from .artifacts import Artifact
 from .claims import is_claim
-from .drafts import abandoned, sweep_drafts
-from .places import Place, folder_name, is_unique, located, unique
+from .drafts import GRACE_SECONDS, abandoned, sweep_drafts
+from .places import PROBES, Place, folder_name, is_unique, located, unique
 
 Find = Callable[[str, str], Artifact | None]
 
@@ -15,6 +15,10 @@ def sweep(place: Place, find: Find, older_than_seconds: float) -> list[str]:
     """Remove leftovers whose folder has been quiet for so long; return what was removed."""
     removed = sweep_drafts(place.drafts, older_than_seconds)
     now = _now(place)
+    for probe in list(place.entries(PROBES)):
+        if now - probe.modified >= max(older_than_seconds, GRACE_SECONDS):
+            place.remove(probe.name)
+            removed.append(probe.name)
     youngest: dict[tuple[str, str], float] = {}
     names: dict[tuple[str, str], set[str]] = {}
     for entry in place.entries(""):
@@ -58,8 +62,8 @@ def _holds(find: Find, at: tuple[str, str], draft: str) -> bool:
 
 def _now(place: Place) -> float:
     """Return the time by the place's own clock."""
-    folder, name = ".probes", unique()
-    place.create(f"{folder}/{name}", b"now")
-    times = {entry.name: entry.modified for entry in place.entries(folder)}
-    place.remove(f"{folder}/{name}")
-    return times[f"{folder}/{name}"]
+    name = f"{PROBES}/{unique()}"
+    place.create(name, b"now")
+    times = {entry.name: entry.modified for entry in place.entries(PROBES)}
+    place.remove(name)
+    return times[name]

@@ -1,15 +1,20 @@
 """What is known of a run before any weights: whose prompts, which problems, in which type."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from served import Served
-from tip.pipeline.session import look_at
-from tip.storage.errors import ConfigError
+from tip.pipeline.config.run import RunConfig
+from tip.pipeline.progress import Reporter
+from tip.pipeline.session import look_at, open_session
+from tip.storage.errors import ConfigError, InputError, TipError
 from tip.storage.store.artifacts import Artifact
 from tip.storage.store.store import Store
+from transformers import AutoTokenizer
 
-from .conftest import MakeConfig, artifacts, played, serving
+from .conftest import PAIR, MakeConfig, artifacts, played, serving
 
 
 def test_the_type_of_a_server_is_not_that_of_this_device(
@@ -44,3 +49,66 @@ def test_the_teacher_is_shown_its_own_prompts_in_the_order_of_a_shard(
 def test_problems_that_nobody_asked_for_are_missed_with_the_way_out(config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"no \[evaluate\] section: add one"):
         look_at(config()).inputs.problems  # noqa: B018  # asked for
+
+
+def test_the_shorter_context_of_both_models_is_the_limit(
+    config: MakeConfig, tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(PAIR / "teacher", teacher)
+    about = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(json.dumps(about | {"max_position_embeddings": 64}))
+    short = config(teacher={"model": str(teacher)})
+    with pytest.raises(ConfigError, match="the teacher's context of 64 tokens: lower it"):
+        open_session(short).inputs.check()
+    own = config(teacher={"model": str(teacher), "format": "{prompt}"}, rollout={"max_tokens": 60})
+    with pytest.raises(TipError, match="more than the 4 that fit"):
+        open_session(own).inputs.check()
+
+
+def retold(folder: Path, **changes: object) -> str:
+    """Copy the pair's student into a folder, with another chat template or other special tokens."""
+    shutil.copytree(PAIR / "student", folder)
+    if template := changes.pop("template", None):
+        (folder / "chat_template.jinja").write_text(str(template))
+    about = folder / "tokenizer_config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | changes))
+    return str(folder)
+
+
+def said(config: RunConfig) -> list[str]:
+    lines: list[str] = []
+    reporter = Reporter()
+    reporter.say = lines.append  # type: ignore[method-assign]
+    look_at(config, reporter).inputs.check()
+    return lines
+
+
+def test_a_template_that_writes_the_date_is_noted_and_its_prompts_do_not_change(
+    config: MakeConfig, tmp_path: Path
+) -> None:
+    template = "{{ strftime_now('%d%m') }}+{% for m in messages %}{{ m.content }}{% endfor %}"
+    student = retold(tmp_path / "dated", template=template)
+    dated = config(student={"model": student}, prompts={"template": "chat"})
+    note = "the chat template writes the date, which is 2024-07-26 in all runs"
+    assert any(line.endswith(note) for line in said(dated))
+    assert not any("date" in line for line in said(config()))
+
+
+def test_a_prompt_that_ends_with_a_stop_token_is_noted(config: MakeConfig) -> None:
+    card = look_at(config()).inputs.student_card
+    stop = card.tokenizer.convert_ids_to_tokens(card.stop_ids[0])
+    ended = said(config(prompts={"format": "{prompt}" + str(stop)}))
+    assert any("prompts end with the stop token" in line for line in ended)
+
+
+def test_an_id_beyond_the_teachers_embedding_is_refused_before_any_work(
+    config: MakeConfig, tmp_path: Path
+) -> None:
+    student = Path(retold(tmp_path / "student"))
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    tokenizer.add_tokens(["beyond"])
+    tokenizer.save_pretrained(student)
+    odd = config(student={"model": str(student)}, prompts={"format": "{prompt}beyond"})
+    with pytest.raises(InputError, match=r"train.jsonl, line 1: the prompt holds token \d+ .'bey"):
+        look_at(odd).inputs.check()

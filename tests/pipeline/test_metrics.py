@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from tip.pipeline.metrics import by_round, costs
+from tip.storage.errors import StoreError
 
 
 def line(stage: str = "score", **numbers: object) -> dict[str, Any]:
@@ -64,3 +65,14 @@ def test_costs_are_summed_over_rounds_and_bytes_weighted_by_tokens() -> None:
     assert (spent.trained, spent.scored, spent.reused, spent.seconds) == (7, 7, 5, 3.0)
     assert spent.bytes_per_token == pytest.approx(70)
     assert costs({}).bytes_per_token == 0
+
+
+@pytest.mark.parametrize("line", [{}, {"stage": "evaluate", "asked": "a"}, {"round": 0}])
+def test_a_line_that_lacks_what_every_line_says_is_refused(line: dict[str, Any]) -> None:
+    with pytest.raises(StoreError, match="has an unusable"):
+        by_round([line])
+
+
+def test_a_stage_of_an_unknown_name_is_kept_beside_the_others() -> None:
+    lines = [line("other"), line("every"), line("score", tokens=3)]
+    assert set(by_round(lines)[0].every()) == {"other", "every", "score"}

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tip.pipeline.metrics import RoundMetrics, by_round
 from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
@@ -40,9 +42,24 @@ def test_small_changes_are_none(values: tuple[float, ...]) -> None:
     assert rounds_that_lost_ground(rounds(*values)) == []
 
 
+def test_models_that_are_all_but_equal_have_no_ground_to_lose() -> None:
+    assert rounds_that_lost_ground(rounds(2e-5, 1e-6, 4e-5, all_tokens=1e-5)) == []
+    assert rounds_that_lost_ground(rounds(2e-5, 1e-6, 0.02, all_tokens=1e-5)) == [2]
+
+
 def test_growth_is_counted_from_the_best_round_before() -> None:
     assert lost_ground(rounds(0.5, 0.1, 0.31, 0.2), 2) == (1, 0.1, 0.31)
     assert rounds_that_lost_ground(rounds(0.5, 0.1, 0.31, 0.2, 0.4)) == [2, 4]
+
+
+@given(st.lists(st.sampled_from([0.001, 0.1, 0.15, 0.2, 0.3, 0.31, 0.5]), max_size=8))
+def test_all_rounds_at_once_are_what_each_is_by_its_definition(values: list[float]) -> None:
+    def has_lost(number: int) -> bool:
+        before = values[:number]
+        return bool(before) and values[number] > max(0.01, 1.5 * max(0.2, min(before)))
+
+    expected = [number for number in range(len(values)) if has_lost(number)]
+    assert rounds_that_lost_ground(rounds(*values)) == expected
 
 
 def test_a_round_that_is_not_selected_yet_says_nothing() -> None:

@@ -68,7 +68,7 @@ GOLDEN = {
     "rollouts": (lambda: artifact_key("rollouts", rollouts()), "f4ef384345c8b9158a53189e4f8a796d"),
     "evaluation": (
         lambda: artifact_key("evaluation", evaluation()),
-        "6663060b3f1982af928e01021b5b36ba",
+        "43fe3a1bfcf32a4b71fc3e061292b9ce",
     ),
     "teacher": (lambda: artifact_key("teacher", teacher(None)), "9aa9704f99e5a3cedae854bedd72b843"),
     "teacher shown more": (

@@ -43,7 +43,67 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {},  # positions are absolute: a wrong one shows, unlike with rotary embeddings
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 30.0},
     "cohere": {"logit_scale": 0.5},
+    "granite": {"logits_scaling": 8.0},
+    "opt": {"ffn_dim": 24, "word_embed_proj_dim": 16},  # its body is inside of its body
+    "bloom": {},  # no sdpa
+    "mpt": {"n_layers": 2, "d_model": 16, "n_heads": 2},
+    "apertus": {},  # its activation has buffers
+    "glm4_moe": {  # and so has its router
+        "head_dim": 8,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8,
+        "first_k_dense_replace": 1,
+        "n_group": 1,
+        "topk_group": 1,
+    },
+    "mixtral": {"num_local_experts": 2, "num_experts_per_tok": 1},  # files name each expert
+    "gpt_neox": {},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3},  # rows cannot leave
+    "phi3": {"pad_token_id": 0},
+    "starcoder2": {},
     "falcon": {},  # chooses its attention by classes of its own
+    "bart": {  # a decoder alone, which counts positions from the padding in front
+        "d_model": 16,
+        "decoder_layers": 2,
+        "decoder_attention_heads": 2,
+        "decoder_ffn_dim": 24,
+    },
+    "mamba": {"state_size": 4},  # calls its cache something else
+    "bamba": {  # asks a layer without keys how long the cache is
+        "attn_layer_indices": [1],
+        "mamba_n_heads": 2,
+        "mamba_n_groups": 1,
+        "mamba_d_state": 4,
+        "mamba_chunk_size": 8,
+    },
+    "falcon_h1": {  # keys and states in one layer
+        "head_dim": 8,
+        "mamba_d_ssm": 32,
+        "mamba_n_heads": 2,
+        "mamba_d_state": 4,
+        "mamba_chunk_size": 8,
+    },
+    "recurrent_gemma": {  # what it has read is kept in its layers, not in a cache
+        "head_dim": 8,
+        "lru_width": 16,
+        "block_types": ["recurrent", "attention"],
+        "attention_window_size": 64,
+    },
+    "llama4_text": {  # does not name its body
+        "head_dim": 8,
+        "num_local_experts": 2,
+        "moe_layers": [1],
+        "intermediate_size_mlp": 24,
+    },
+    "trocr": {  # gives all logits, whichever are asked for
+        "d_model": 16,
+        "decoder_layers": 2,
+        "decoder_attention_heads": 2,
+        "decoder_ffn_dim": 24,
+    },
+    "rwkv": {"attention_hidden_size": 16},  # has a state in place of a cache
+    "bert-generation": {},  # reads what follows unless it is told that it is a decoder
 }
 
 

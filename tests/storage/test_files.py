@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tip.storage.files import is_finished, replacing, share
+from tip.storage.errors import ConfigError
+from tip.storage.files import is_finished, replacing, share, user_path
 
 
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -80,3 +81,10 @@ def test_what_is_being_written_is_neither_finished_nor_shared(tmp_path: Path) ->
         assert not (tmp_path / "t").exists()
     assert is_finished(source)
     assert is_finished(source / "a")
+
+
+def test_what_can_be_no_path_is_refused() -> None:
+    assert user_path("~/a") == Path.home() / "a"
+    for text in ("~nobody_of_this_name/a", "x" * 300):
+        with pytest.raises(ConfigError, match="no usable path"):
+            user_path(text)

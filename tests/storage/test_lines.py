@@ -108,6 +108,15 @@ def test_a_file_that_is_another_one_is_read_anew(lines: JsonLines, after: bytes,
     assert lines.read() == [{"round": 7}] * after.count(b"\n")
 
 
+def test_a_number_that_was_changed_is_named(lines: JsonLines) -> None:
+    lines.append(LINE)
+    lines.append({"round": 2, "loss": float("inf")})
+    assert lines.read() == [LINE, {"round": 2, "loss": float("inf")}]
+    lines.path.write_text(lines.path.read_text().replace("0.125", "0.225"))
+    with pytest.raises(StoreError, match=r"line 1: damaged \(its seal does not fit .*remove that"):
+        JsonLines(lines.path).read()
+
+
 def test_what_a_reader_does_with_the_list_stays_his(lines: JsonLines) -> None:
     lines.append({"round": 0})
     lines.read().clear()

@@ -1,6 +1,9 @@
 """Questions to the tables: what they answer, and that no SQL reads or writes anything else."""
 
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import duckdb
@@ -21,6 +24,7 @@ from tip.storage.queries import (
 )
 
 ROWS = pa.table({"rollout": pa.array([7, 7, 9], pa.int64()), "reverse_kl": [0.5, 0.25, 1.0]})
+ENDLESS = "SELECT count(*) FROM range(100000000) a, range(1000) b WHERE (a.range * b.range) % 7 = 3"
 WRITES = "(USE_TMP_FILE false)"  # replaces the file itself, not one beside it
 
 
@@ -262,3 +266,116 @@ def test_only_the_first_line_of_an_engines_message_is_told() -> None:
     error = duckdb.BinderException("Binder Error: no such thing\n\nLINE 1: ...\n  ^")
 
     assert first_line(error) == "no such thing"
+
+
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("SELECT random()", "random"),
+        ("SELECT * FROM tokens ORDER BY uuid()", "uuid"),
+        ("WITH x AS (SELECT Now() AS t) SELECT * FROM x", "now"),
+        ("SELECT position FROM tokens WHERE CURRENT_TIMESTAMP > '2000-01-01'", "current_timestamp"),
+        ("SELECT position + date_part('year', current_date)", "current_date"),
+        ("SELECT list_transform([1], x -> x + random())", "random"),
+        ("SELECT * FROM tokens USING SAMPLE 10", "TABLESAMPLE"),
+        ("SELECT * FROM tokens TABLESAMPLE 5%", "TABLESAMPLE"),
+        ("SELECT (SELECT gen_random_uuid())", "gen_random_uuid"),
+        ("SELECT setseed(0.5)", "setseed"),
+        ("SELECT age(TIMESTAMP '2000-01-01')", "age"),
+    ],
+)
+def test_what_answers_otherwise_each_time_is_refused_by_name(sql: str, what: str) -> None:
+    with pytest.raises(InputError, match=rf"^rule mine: `{what}` gives another answer each time"):
+        one_select(sql, "rule mine", steady=True)
+    assert one_select(sql)  # a question that is not stored may ask for it
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT *, ln(1 + reverse_kl) AS importance FROM tokens",
+        "SELECT *, rank() OVER (PARTITION BY rollout ORDER BY reverse_kl) FROM tokens",
+        "SELECT 'random()' AS text, hash(position), getvariable('x'), range(3), -position",
+        "SELECT list_transform([1, 2], x -> x + 1), date_part('year', DATE '2000-01-01')",
+    ],
+)
+def test_what_depends_on_the_tables_alone_is_let_in(sql: str) -> None:
+    assert one_select(sql, steady=True) == sql
+
+
+def test_a_deep_expression_is_looked_through() -> None:
+    deep = "+".join(["1"] * 900)
+    assert one_expression(deep, "where") == deep
+    with pytest.raises(InputError, match="`random` gives"):
+        one_expression(f"{deep}+random()", "where")
+
+
+def test_a_question_that_takes_too_long_is_broken_off(part: Path) -> None:
+    with (
+        locked_connection([part], seconds=0.2) as connection,
+        pytest.raises(InputError, match="rule slow: took longer than `timeout_seconds` allows"),
+        users_sql(connection, "rule slow"),
+    ):
+        connection.execute(ENDLESS)
+    with locked_connection([part], seconds=0.05) as connection:  # the time of nobody else
+        pass
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize("time", range(5))  # before, every fourth waited for ever
+def test_an_interrupt_of_a_question_is_one(part: Path, time: int) -> None:
+    def interrupt() -> None:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
+
+    timer = threading.Timer(0.1 + time / 50, interrupt)
+
+    def ask_for_ever() -> None:
+        with locked_connection([part]) as connection, users_sql(connection, "SQL"):
+            timer.start()
+            connection.execute(ENDLESS).fetchall()
+
+    with pytest.raises(KeyboardInterrupt):
+        ask_for_ever()
+
+
+def test_a_select_that_was_once_found_steady_is_not_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sql = "SELECT max(reverse_kl) - 7 FROM tokens"
+    assert one_select(sql, steady=True) == sql
+    monkeypatch.setattr(duckdb, "connect", None)
+    assert one_select(sql, steady=True) == sql
+
+
+def test_an_interrupt_between_two_questions_is_not_lost(part: Path) -> None:
+    with locked_connection([part], seconds=0.05) as connection, users_sql(connection, "late"):
+        time.sleep(0.3)
+        with pytest.raises(duckdb.InterruptException):
+            connection.execute(ENDLESS).fetchall()
+
+
+def test_a_statement_without_a_name_and_half_a_character_are_refused() -> None:
+    with pytest.raises(InputError, match="found another statement"):
+        one_select("UPDATE EXTENSIONS")
+    for refuse in (one_select, one_expression):
+        with pytest.raises(InputError, match="x: character 9 is none"):
+            refuse("SELECT '\udcff'", "x")
+
+
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("FROM query('SELECT random()')", "query"),
+        ("FROM duckdb_memory()", "duckdb_memory"),
+        ("FROM duckdb_settings", "a catalog"),
+        ("FROM information_schema.tables", "a catalog"),
+        ("SELECT current_setting('threads')", "current_setting"),
+    ],
+)
+def test_what_tells_of_the_session_is_refused_by_name(sql: str, what: str) -> None:
+    with pytest.raises(InputError, match=f"`{what}` gives another answer each time"):
+        one_select(sql, steady=True)
+
+
+def test_functions_of_tables_that_depend_on_their_arguments_are_let_in() -> None:
+    assert one_select("FROM range(3), unnest([1])", steady=True)

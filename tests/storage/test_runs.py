@@ -25,8 +25,7 @@ def test_a_record_comes_back_and_keeps_what_this_version_does_not_know(run: RunF
     run.save(record)
     assert run.about() == record
     assert (run.id, run.branch(), run.first_round) == ("x", ("b", 2), 2)
-    stored = json.loads(run.config_path.read_text()) | {"of_tomorrow": 1}
-    run.config_path.write_text(json.dumps(stored))
+    run.save(RunRecord.model_validate(record.dump() | {"of_tomorrow": 1}))
     again = run.about()
     assert again is not None
     run.save(again.model_copy(update={"content": {"select.rule": "k"}}))
@@ -48,6 +47,7 @@ def test_pointers_add_up_and_are_read_by_kind(run: RunFolder) -> None:
     )
     assert [number for number, _ in run.rounds()] == [0, 2]
     stored = json.loads((run.path / "rounds" / "0000.json").read_text())
+    stored.pop("seal")
     assert stored == {"student": "s", "rollouts": ["k1", "k2"], "selection": "k3"}
 
 
@@ -122,12 +122,35 @@ def test_what_older_versions_wrote_is_read_and_written_again_as_it_was(run: RunF
     assert about.config == OLDER["config.json"]["config"]
     run.save(about.model_copy(update={"horizon_rounds": 5}))
     run.point(0, checkpoint="e")
-    assert json.loads((run.path / "config.json").read_text()) == OLDER["config.json"] | {
-        "horizon_rounds": 5
-    }
-    assert json.loads((run.path / "rounds/0000.json").read_text()) == OLDER["rounds/0000.json"] | {
-        "checkpoint": "e"
-    }
+    for name, change in (
+        ("config.json", {"horizon_rounds": 5}),
+        ("rounds/0000.json", {"checkpoint": "e"}),
+    ):
+        stored = json.loads((run.path / name).read_text())
+        stored.pop("seal")
+        assert stored == OLDER[name] | change
+
+
+def test_a_changed_number_and_the_pointers_of_another_round_are_noticed(run: RunFolder) -> None:
+    run.save(RunRecord(config={}, horizon_rounds=12))
+    text = run.config_path.read_text()
+    run.config_path.write_text(text.replace("12", "13"))
+    with pytest.raises(StoreError, match=r"config\.json: unreadable \(its seal does not fit"):
+        run.about()
+    run.point(0, selection="k0")
+    run.point(1, selection="k1")
+    (run.path / "rounds" / "0000.json").replace(run.path / "rounds" / "0001.json")
+    with pytest.raises(StoreError, match=r"0001\.json: unreadable \(its seal does not fit"):
+        list(run.rounds())
+
+
+def test_a_run_that_has_lost_its_record_is_still_a_run(run: RunFolder) -> None:
+    run.save(RunRecord(config={}))
+    run.point(0, selection="k0")
+    run.config_path.unlink()
+    assert run_names(run.path.parent) == ["a"]
+    with pytest.raises(StoreError, match=r"config\.json is gone, but 1 rounds .* are here"):
+        run.about()
 
 
 def test_a_record_of_before_there_were_branches_and_digests_is_read(run: RunFolder) -> None:
@@ -162,6 +185,23 @@ def test_states_are_kept_by_key_as_folders_and_as_the_files_of_older_versions(
     left = sorted(p.name for p in (run.path / "states").iterdir())
     assert left == ["k1", "old-k2.safetensors"]
     assert sorted(p.name for p in (run.path / "work").iterdir()) == left
+
+
+def test_a_folder_is_held_by_one_and_what_a_kill_left_half_written_goes(run: RunFolder) -> None:
+    state = run.state_path("k")
+    state.mkdir(parents=True)
+    for name in ("state.safetensors.17.part", ".tmpAbCdEf", "state.safetensors"):
+        (state / name).touch()
+    other = RunFolder(run.path.parent, run.name)
+    with run.held(), run.held():
+        assert [p.name for p in state.iterdir()] == ["state.safetensors"]
+        with (
+            pytest.raises(StoreError, match=r"is being played by process \d+ on .*--name"),
+            other.held(),
+        ):
+            pass
+    with other.held():
+        pass
 
 
 def test_a_state_that_a_kill_has_left_unfinished_is_none(run: RunFolder) -> None:

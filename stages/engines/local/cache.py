@@ -7,7 +7,7 @@ bytes. Only plain full attention is served: `grows` says whether a model has not
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 _STEP = 64  # tokens of room added at the least when a buffer is full
 
@@ -62,6 +62,22 @@ def new_cache(model: Any) -> Cache:
     if all(type(layer) is DynamicLayer for layer in usual.layers):
         return Cache(layers=[_GrowingLayer() for _ in usual.layers])
     return usual
+
+
+def drops_rows(cache: Cache) -> bool:
+    """Tell whether rows can leave a cache: those of convolutions and linear attention keep theirs.
+
+    A layer that keeps more than keys (states, compressed keys) and inherits how rows are dropped
+    would drop them of its keys alone; one that holds nothing belongs to a model that keeps what it
+    has read elsewhere. Known once the cache has been used.
+    """
+    return all(_drops_rows(layer) for layer in cache.layers)
+
+
+def _drops_rows(layer: Any) -> bool:
+    kind = type(layer)
+    whole = "batch_select_indices" in vars(kind) or kind is DynamicSlidingWindowLayer
+    return whole and layer.is_initialized
 
 
 def keep_rows(cache: Cache, rows: Tensor) -> None:

@@ -74,24 +74,35 @@ class LocalEngine:
         """Do nothing: nothing was begun."""
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
-        """Yield the requests of each batch: neighbours in prompt length, so little is padding."""
+        """Yield the requests of each batch: neighbours in prompt length, so little is padding.
+
+        Of one length where the model does not take any.
+        """
+        from .continuing import takes_padding  # transformers is heavy
+
         lengths = np.array([len(r.prompt_ids) for r in requests])
         order = np.argsort(lengths, kind="stable")
-        for start in range(0, len(order), self.batch_size):
-            yield order[start : start + self.batch_size]
+        runs = [order]
+        if not takes_padding(self.model):
+            runs = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1)
+        for run in runs:
+            for start in range(0, len(run), self.batch_size):
+                yield run[start : start + self.batch_size]
 
     def _batch(self, requests: Sequence[Request], sampling: Sampling, tick: Tick) -> Responses:
         device = self.model.device
-        ids, mask = _left_padded(requests, device)
+        ids, places, mask = _left_padded(requests, device)
         noise = _noise(requests, sampling, device)
         stop_ids = torch.tensor(sampling.stop_ids, dtype=torch.long, device=device)
-        from .cache import keep_rows, new_cache  # transformers is heavy
+        from .cache import drops_rows, keep_rows, new_cache  # transformers is heavy
+        from .continuing import next_states
 
         cache, steps = new_cache(self.model.model), _Steps()
         alive = torch.arange(len(requests), device=device)  # which request each row belongs to
         going = torch.ones(len(requests), dtype=torch.bool, device=device)
         for step in range(sampling.max_tokens):
-            logits = self._logits(ids, mask, cache)
+            hidden = next_states(self.model, ids, places, mask, cache)
+            logits = self.model.head.logits(hidden[:, -1])
             tokens = draw(logits, noise[alive, step], *_drawing(sampling))
             self._record(steps, alive, going, tokens, logits, sampling)
             ended = going & torch.isin(tokens, stop_ids)
@@ -99,27 +110,15 @@ class LocalEngine:
             tick(int(ended.sum()))
             if not going.any():
                 break
-            ids = tokens[:, None]
+            ids, places = tokens[:, None], places[:, -1:] + 1
             mask = None if mask is None else torch.nn.functional.pad(mask, (0, 1), value=1)
-            if (~going).sum() * _DROP_SHARE >= len(going):
+            if (~going).sum() * _DROP_SHARE >= len(going) and drops_rows(cache):
                 kept = going.nonzero().squeeze(1)
                 keep_rows(cache, kept)
-                ids, alive, going = ids[kept], alive[kept], going[kept]
+                ids, places, alive, going = ids[kept], places[kept], alive[kept], going[kept]
                 mask = None if mask is None else mask[kept]
         tick(int(going.sum()))  # those that the length limit ended
         return steps.responses(len(requests), stop_ids)
-
-    def _logits(self, ids: Tensor, mask: Tensor | None, cache: object) -> Tensor:
-        """Return the logits [B, V] of the token after `ids`, float32."""
-        more = {}
-        if mask is not None:
-            places = mask.cumsum(1) - 1
-            more = {
-                "attention_mask": mask,
-                "position_ids": places.clamp(min=0)[:, -ids.shape[1] :],
-            }
-        hidden = self.model.hidden(ids, past_key_values=cache, use_cache=True, **more)
-        return self.model.head.logits(hidden[:, -1])
 
     def _record(
         self,
@@ -156,15 +155,18 @@ def _drawing(sampling: Sampling) -> tuple[float, float, int]:
     return sampling.temperature, sampling.top_p, sampling.top_k
 
 
-def _left_padded(requests: Sequence[Request], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Return prompts [B, T] with the padding in front, and its mask; no mask where none is."""
+def _left_padded(
+    requests: Sequence[Request], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return prompts [B, T] with the padding in front, their positions, and a mask where any is."""
     longest = max(len(r.prompt_ids) for r in requests)
     ids = torch.zeros(len(requests), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, request in enumerate(requests):
         ids[row, longest - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
         mask[row, longest - len(request.prompt_ids) :] = 1
-    return ids.to(device), None if bool(mask.all()) else mask.to(device)
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    return ids.to(device), places.to(device), None if bool(mask.all()) else mask.to(device)
 
 
 def _noise(requests: Sequence[Request], sampling: Sampling, device: torch.device) -> Tensor:

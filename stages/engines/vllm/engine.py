@@ -11,12 +11,14 @@ import itertools
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ....storage.errors import ModelError
+from ....storage.errors import ModelError, StoreError
+from ....storage.scratch import scratch
 from ...arrays.noise import mix
 from ...arrays.ragged import Ragged, concatenate
 from ..child import Child
@@ -43,11 +45,12 @@ class VllmEngine:
         self._submitted: set[str] = set()
         self._numbers = itertools.count()
         # what a killed process leaves behind of its temporary files goes with the folder
-        self._scratch = tempfile.TemporaryDirectory(prefix="vllm-", ignore_cleanup_errors=True)
+        self._files = ExitStack()
+        folder = str(self._files.enter_context(scratch()))
         self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115  # closed with the process
         self._child = Child(
-            ["-m", f"{__package__}.worker", self._scratch.name],
-            environment=spec.environment() | _temporary(self._scratch.name),
+            ["-m", f"{__package__}.worker", folder],
+            environment=spec.environment() | _temporary(folder),
             log=self._log,
             leads=False,  # Python's resource tracker stays outside of its group
         )
@@ -78,7 +81,8 @@ class VllmEngine:
         if not self.closed:
             self._child.end(patience)
             self._log.close()
-            self._scratch.cleanup()
+            with suppress(StoreError):  # the next one removes it
+                self._files.close()
 
     def prefetch(self, requests: Sequence[Request], sampling: Sampling) -> None:
         """Begin responses that `generate` will be asked for: the engine's batch stays full."""

@@ -209,6 +209,9 @@ def _lead_group() -> None:
     os.setsid()  # Ctrl-C reaches the parent, which then ends the group
 
 
+_ending = threading.Lock()
+
+
 def _end_group(scratch: str) -> None:
     """End this process and all that it started: off the CPU a child of vLLM's holds the model.
 
@@ -217,6 +220,7 @@ def _end_group(scratch: str) -> None:
     be slow to do so; the group has theirs. Where the parent was killed, nobody else is left to
     remove the temporary files.
     """
+    _ending.acquire()  # never let go: the main thread and the watching one may come at once
     for child in multiprocessing.active_children():
         child.kill()
         child.join()

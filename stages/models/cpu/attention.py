@@ -37,8 +37,11 @@ def register() -> None:
 def use_products_in_attention(model: Any) -> None:
     """Let a model of transformers use this attention; one that cannot keeps what it has.
 
-    A model whose code asks for the name "sdpa" works differently under another one, and keeps it.
+    A model whose code asks for the name "sdpa" works differently under another one, and keeps it;
+    transformers refuses the name to one that has no sdpa.
     """
+    if not model._supports_sdpa:
+        return
     code = sys.modules.get(type(model).__module__)
     try:
         free = code is not None and not _ASKS_FOR_SDPA.search(inspect.getsource(code))

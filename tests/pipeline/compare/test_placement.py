@@ -1,11 +1,13 @@
 """Where the types of tokens lie: shares that add up, and classes of text."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
 import pytest
 from tip.pipeline.compare.placement import placement, token_classes
+from tokenizers import AddedToken
 
 from .test_scored import scored
 
@@ -24,6 +26,16 @@ def test_a_token_is_classed_by_its_text_unless_it_is_special() -> None:
     ids = np.array([0, 1, 2, 3, 4, 2, 5])
     expected = ["special", "number", "word", "punctuation", "space", "word", "word"]
     assert token_classes(Words(), ids) == expected
+
+
+class Flagged(Words):
+    """One that flags a further id as special."""
+
+    added_tokens_decoder: ClassVar = {7: AddedToken("<flag>", special=True), 8: AddedToken("w")}
+
+
+def test_a_token_that_the_tokenizer_only_flags_is_special() -> None:
+    assert token_classes(Flagged(), np.array([7, 8])) == ["special", "punctuation"]
 
 
 def test_shares_of_types_and_of_classes_add_up(tmp_path: Path) -> None:

@@ -69,3 +69,36 @@ def test_set_reads_toml_values_and_bare_words(tmp_path: Path) -> None:
     assert config.train.betas == (0.9, 0.95)
     assert config.select.rule == "random"
     assert config.prompts.chat_kwargs == {"thinking": False}
+
+
+NEEDED = '[student]\nmodel="s"\n[teacher]\nmodel="t"\n[prompts]\nsource="p"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"seed = {'9' * 5000}", "not TOML: Exceeds the limit"),
+        (f"seed = {'[' * 20_000}", "not TOML: maximum recursion depth"),
+        ("name = 1979-05-27", "1979-05-27 is no value of a setting; write a text in quotes"),
+        ('store = "a\\u0000b"', "store: holds the character NUL"),
+        ("seed = 9223372036854775808", "seed = 9223372036854775808: input should be less"),
+        ("train.lr = 9007199254740993", "train.lr = 9007199254740993: too many digits"),
+        ("evaluate.chat_kwargs = {a = inf}\nevaluate.source = 'p'", "holds inf or nan"),
+    ],
+)
+def test_what_no_setting_can_hold_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(f"{text}\n{NEEDED}")
+    with pytest.raises(ConfigError) as it:
+        load_config(path)
+    assert said in str(it.value)
+
+
+def test_several_lines_and_a_time_are_texts_and_a_name_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(NEEDED)
+    assert load_config(path, ["store=1\nrounds=3"]).store == "1\nrounds=3"
+    assert load_config(path, ["store=07:32:00.5"]).store == "07:32:00.5"
+    assert load_config(path, name='a" # b').name == 'a" # b'
+    with pytest.raises(ConfigError, match="a text holds what is no character"):
+        load_config(path, ["store=\udcff"])

@@ -133,3 +133,11 @@ def test_looking_hashes_no_weights_and_a_plan_says_what_it_cannot_know(
     assert (plan.rounds[0].cached_rollouts, plan.rounds[0].cached_scores) == (None, None)
     assert (plan.rounds[0].trained, plan.tokens, plan.teacher_tokens) == (True, 0, 0)
     assert not (tmp_path / "empty").exists()
+
+
+def test_a_million_rounds_are_planned_as_a_hundred_and_the_rest(config: MakeConfig) -> None:
+    few, many = (planned(config(f"m{n}", rounds=n)) for n in (100, 1_000_000))
+    assert many.rounds[:100] == few.rounds
+    (rest,) = many.rounds[100:]
+    assert (rest.number, rest.rounds) == (100, 999_900)
+    assert many.tokens == pytest.approx(few.tokens * 10_000, rel=0.01)

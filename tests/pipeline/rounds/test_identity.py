@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tip.storage.errors import ConfigError
+from tip.storage.errors import ConfigError, StoreError
 
 from ..conftest import MakeConfig, played
 
@@ -32,3 +32,19 @@ def test_a_run_is_not_continued_with_other_settings(config: MakeConfig) -> None:
     played(config(rounds=1))
     with pytest.raises(ConfigError, match=r"select.keep = 0.2, now it is 0.1"):
         played(config(rounds=1, select={"keep": 0.1}))
+
+
+def test_a_run_that_lost_its_config_does_not_begin_anew_in_silence(config: MakeConfig) -> None:
+    session = played(config(rounds=1))
+    session.run.config_path.unlink()
+    with pytest.raises(StoreError, match=r"config.json is gone, but 1 rounds of the run are here"):
+        played(config(rounds=1))
+
+
+def test_a_damaged_line_of_metrics_is_met_before_any_work(config: MakeConfig) -> None:
+    session = played(config(rounds=1))
+    lines = session.run.metrics_path.read_text()
+    session.run.metrics_path.write_text("[]\n" + lines)
+    with pytest.raises(StoreError, match=r"metrics.jsonl, line 1: damaged"):
+        played(config(rounds=2, train={"horizon": 8}))
+    assert session.run.round(1) is None

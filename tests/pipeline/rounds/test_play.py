@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session, open_session
+from tip.storage.errors import StoreError
 
 from ..conftest import MakeConfig, contents, copied, numbers, played
 from ..killing import Killed, KillingReporter
@@ -80,6 +81,16 @@ def test_a_killed_process_continues_to_the_same_artifacts(ran: Session, config: 
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert contents(played(settings)) == contents(ran)
+
+
+def test_of_two_processes_with_one_name_one_plays_and_the_other_is_told(
+    config: MakeConfig, ran: Session
+) -> None:
+    session = copied(ran, config())
+    told = pytest.raises(StoreError, match=r"run run in .* is being played by .*--name")
+    with session.run.held(), told:  # as another process holds it: a lock belongs to who opened it
+        play(open_session(config(select={"rule": "random"})))
+    play(session)
 
 
 def test_more_rounds_extend_a_run(ran: Session, config: MakeConfig) -> None:

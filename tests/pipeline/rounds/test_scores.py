@@ -99,5 +99,6 @@ def test_no_two_models_are_in_memory(config: MakeConfig, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(module, "load_model", load)
     play(session)
-    # round by round: student rolls out, teacher scores, student scores, student is trained
-    assert len(seen) == 8
+    # round by round: student rolls out, teacher scores, student scores, student is trained, its
+    # export is read back
+    assert len(seen) == 10

@@ -3,7 +3,10 @@
 from dataclasses import replace
 
 from tip.pipeline.metrics import by_round
+from tip.pipeline.rounds import selection as module
 from tip.pipeline.rounds.selection import ensure_selection
+from tip.pipeline.session import open_session
+from tip.pipeline.stability import warning
 from tip.storage.facts import SelectionFacts
 
 from ..conftest import Listening, MakeConfig, artifacts, played
@@ -21,3 +24,23 @@ def test_a_selection_is_made_once_and_recorded_with_its_facts(config: MakeConfig
         assert getattr(line, name) == getattr(facts, name), name
     assert f"soft_or: {facts.kept:,} of {facts.trainable:,} tokens" in reporter.said[0]
     assert ", found" in reporter.said[0]
+
+
+def test_a_warning_rests_on_few_rounds_and_says_what_all_of_them_would(
+    config: MakeConfig,
+) -> None:
+    settings = config(rounds=6, rollout={"prompts": 8, "max_tokens": 16})
+    session = open_session(settings)
+    values = (0.5, 0.3, 0.1, 0.2, 0.4, 0.9)
+    for start in range(2):
+        for number, value in enumerate(values):
+            told = {"round": number, "stage": "select", "unselected_reverse_kl": value + 1 - start}
+            session.run.append(told)
+            session.run.append({"round": number, "stage": "train", "drift_unselected": number / 9})
+    for number in range(1, len(values)):
+        few = module._of_warning(session, number)
+        assert warning(few, number, settings) == warning(
+            by_round(session.run.metrics()), number, settings
+        )
+        assert set(few) == {0, min(number, 2), number - 1, number}
+    assert warning(module._of_warning(session, 5), 5, settings) is not None

@@ -12,6 +12,7 @@ from tip.pipeline.rounds.branching import branch
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session, open_session
 from tip.stages import holder as module
+from tip.storage.errors import InputError
 
 from ..conftest import MakeConfig, contents, copied, numbers, played
 from ..killing import Killed, KillingReporter
@@ -55,6 +56,12 @@ def test_a_start_that_finds_its_first_rounds_keeps_the_snapshot_of_a_later_one(
     assert resumed[0] == 3
 
 
+def test_a_selection_of_nothing_is_not_trained_on(config: MakeConfig) -> None:
+    session = open_session(config(select={"where": "reverse_kl > 1e9"}))
+    with pytest.raises(InputError, match=r"select\.where keeps none of the round.s 3,177 "):
+        play(session)
+
+
 def test_a_training_state_that_is_gone_is_made_again(ran: Session, config: MakeConfig) -> None:
     session = played(config(rounds=2, **HORIZON))
     for state in (session.run.path / "states").iterdir():
@@ -92,5 +99,6 @@ def test_a_branch_whose_origin_is_trained_again_holds_one_model(
     monkeypatch.setattr(module, "load_model", load)
     again = played(settings)
     assert numbers(again, "train", "fresh") == [True, True]
-    # rounds 1 and 2 roll out, score and train; before the first training the origin trains round 0
-    assert [count for _, count in most] == [1, 2, 1, 1, 1, 2, 1]
+    # rounds 1 and 2 roll out, score, train and read the export back; before the first training the
+    # origin trains round 0
+    assert [count for _, count in most] == [1, 2, 1, 1, 1, 1, 2, 1, 1]

@@ -12,10 +12,10 @@ from tip.pipeline.show.listing import (
     print_query,
     print_rules,
     print_sizes,
-    verify_store,
 )
+from tip.pipeline.show.verify import verify_store
 from tip.stages.select.rulebook import builtin_rules
-from tip.storage.errors import ConfigError, StoreError
+from tip.storage.errors import ConfigError, InputError, StoreError
 from tip.storage.store.store import Store
 
 from ..conftest import MakeConfig
@@ -53,7 +53,11 @@ def test_a_question_to_a_run_that_is_not_there_names_the_way_out(tmp_path: Path)
 
 @pytest.mark.parametrize(
     "look",
-    [lambda root: print_artifacts(root, None), print_sizes, verify_store],
+    [
+        lambda root: print_artifacts(root, None),
+        print_sizes,
+        lambda root: verify_store(root, f"{root}/runs"),
+    ],
     ids=["ls", "du", "verify"],
 )
 def test_a_damaged_manifest_is_told_after_all_that_is_whole(
@@ -67,12 +71,39 @@ def test_a_damaged_manifest_is_told_after_all_that_is_whole(
     path = tmp_path / "probe" / damaged.key[:2] / damaged.key / "manifest.json"
     path.unlink()
     path.write_text("{")
-    with pytest.raises(StoreError, match="1 damaged, listed above; remove") as caught:
+    with pytest.raises(StoreError, match="1 damaged, or made from what is") as caught:
         look(str(tmp_path))
     assert "\n" not in str(caught.value)
     shown = capsys.readouterr().out
     told = shown.index(f"{damaged.key}/manifest.json is damaged")
-    if look is not verify_store:
+    if "bytes" in shown:  # of what is whole
         assert shown.index("probe") < told
     if "made from" in shown:
         assert shown.index(whole.key[:8]) < told
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("'infinity'::DATE AS a", "column 'a' holds a date outside of the years"),
+        ("INTERVAL 1 DAY AS a", "cast such columns to VARCHAR"),
+        ("[1] AS a", "CSV format does not support nested data"),
+    ],
+)
+def test_an_answer_that_cannot_be_written_is_refused(
+    shared: MakeConfig, tmp_path: Path, answer: str, said: str
+) -> None:
+    session = open_session(shared(rounds=1, rollout={"prompts": 8}))
+    play(session)
+    with pytest.raises(InputError, match=said):
+        print_query(f"SELECT {answer}", "run", None, session.config.runs, tmp_path / "a.csv")
+
+
+def test_a_kind_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="kind 'Tokens!'"):
+        print_artifacts(str(tmp_path), "Tokens!")
+
+
+def test_a_key_that_is_none_is_damage_of_what_points_to_it(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="what points to it is damaged"):
+        Store(tmp_path).find("tokens", "../x")

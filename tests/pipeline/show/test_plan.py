@@ -34,6 +34,24 @@ def test_each_round_says_what_of_it_is_in_the_store(config: MakeConfig) -> None:
     assert "never hashed" not in text
 
 
+def test_the_first_prompt_is_shown_token_by_token_and_long_ones_by_their_ends(
+    config: MakeConfig,
+) -> None:
+    def shown(prompt: tuple[tuple[int, str], ...]) -> str:
+        out = io.StringIO()
+        plan = Plan(ROUNDS, 46.9, "a guess", NEEDS, (), prompt)
+        print_plan(config("mine"), plan, Console(file=out, width=120))
+        return next((x for x in out.getvalue().splitlines() if "first prompt" in x), "")
+
+    assert shown(()) == ""
+    some = ((1, "<s>"), (7, " [b]"), (9, "\x1b\n"))
+    assert shown(some) == "first prompt, 3 tokens: 1 '<s>', 7 ' [b]', 9 '\\x1b\\n'"
+    long = shown(tuple((i, "w") for i in range(100)))
+    assert "100 tokens: 0 'w', " in long
+    assert "23 'w', (52 more), 76 'w', " in long
+    assert long.endswith("99 'w'")
+
+
 def test_weights_that_were_never_hashed_are_named(config: MakeConfig) -> None:
     out = io.StringIO()
     plan = Plan(ROUNDS, 46.9, "a guess", NEEDS, ("student", "teacher"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from tip.pipeline.show.status import print_run, print_runs
-from tip.storage.errors import ConfigError
+from tip.storage.errors import ConfigError, StoreError
 from tip.storage.runs import RunFolder, RunRecord
 
 from .test_views import METRICS
@@ -39,8 +39,43 @@ def test_a_run_shows_how_far_it_is_and_what_it_came_to_last(run: RunFolder) -> N
     assert "mine q3 20% 1/5 80.0% 0.2500" in lines_of(out)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("metrics.jsonl", '{"stage": "score", "round": 0}\n[1]\n', "metrics.jsonl, line 2"),
+        ("metrics.jsonl", '{"stage": "score", "round": "no"}\n', "has an unusable round"),
+        ("config.json", "{", "config.json"),
+    ],
+)
+def test_a_damaged_run_is_named_beside_the_others(
+    run: RunFolder, file: str, text: str, words: str
+) -> None:
+    other = RunFolder(run.path.parent, "other")
+    other.save(RunRecord(config={"rounds": 5, "select": {"rule": "q3", "keep": 0.2}}))
+    other.point(0, checkpoint="key")
+    (other.path / file).write_text(text)
+    out = io.StringIO()
+    with pytest.raises(StoreError, match="damaged: other; see above"):
+        print_runs(str(run.path.parent), Console(file=out, width=100))
+    assert "mine q3 20% 1/5 80.0% 0.2500" in lines_of(out)
+    (line,) = [line for line in lines_of(out) if line.startswith("run other:")]
+    assert words in line
+
+
 def test_where_there_is_nothing_to_show_the_way_out_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no runs here; start one with `tip run CONFIG`"):
         print_runs(str(tmp_path))
     with pytest.raises(ConfigError, match="no run nobody with finished stages"):
         print_run(RunFolder(tmp_path, "nobody"))
+
+
+@pytest.mark.parametrize("config", [{"select": 5}, {"rounds": "a"}, {"select": {"keep": "a"}}])
+def test_a_record_of_other_types_is_damage(run: RunFolder, config: dict[str, object]) -> None:
+    run.save(RunRecord(config=config))
+    with pytest.raises(StoreError, match="damaged: mine; see above"):
+        print_runs(str(run.path.parent), Console(file=io.StringIO()))
+
+
+def test_a_count_of_any_size_is_shown(run: RunFolder) -> None:
+    run.append({"stage": "train", "round": 0, "trained_tokens": 10**400})
+    print_run(run, Console(file=io.StringIO()))

@@ -1,6 +1,7 @@
 """Scores of a shard: one key for a teacher's signals, whichever way and by whomever."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ from served import Served
 from tip.pipeline.rounds.play import play
 from tip.pipeline.rounds.scores import score_works, teacher_works
 from tip.pipeline.session import Session, open_session
+from tip.pipeline.works.scores import TokensWork
 from tip.stages.arrays.ragged import from_lists
 from tip.storage.errors import ModelError
+from tip.storage.store.store import Artifact, Store
 from tip.storage.tables import read_table
 
 from ..conftest import PAIR, Listening, MakeConfig, artifacts, copied, numbers, played, serving
@@ -62,6 +65,17 @@ def test_a_selection_from_support_numbers_is_nearly_that_from_exact_ones(
     losses = [numbers(s, "train", "loss")[0] for s in (joint, alone)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
     assert numbers(alone, "score", "lost_mass") == [0]
+
+
+def test_special_tokens_that_a_flag_tells_are_in_the_tables_key_either_way(joint: Session) -> None:
+    student, signals = joint.student(0), artifacts(joint, "teacher")[0]
+    flagged = replace(student, card=replace(student.card, flagged_ids=(3,)))
+    (work, *_) = score_works(joint, student, artifacts(joint, "rollouts"))
+    of = signals.key, signals.content
+    usual = work.tokens_inputs(*of)
+    assert replace(work, student=flagged).tokens_inputs(*of) == usual | {"flagged": [3]}
+    alone = TokensWork(flagged, work.source, signals, work.settings)
+    assert alone.inputs() == usual | {"flagged": [3], "mode": "support"}
 
 
 def test_a_table_that_alone_is_missing_costs_a_teachers_pass_and_says_so(
@@ -140,3 +154,28 @@ def test_a_server_that_dies_costs_one_line_and_no_shard(config: MakeConfig, serv
         play(open_session(fresh, Dying()))
     served.faults = []
     assert numbers(played(fresh), "score", "tokens")[0] > 0
+
+
+def test_a_token_table_is_claimed_before_its_signals_can_be_seen(
+    joint: Session, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has waited for the signals would score the shard again."""
+    ran = copied(joint, config(rounds=1))
+    (work, *_) = score_works(ran, ran.student(0), artifacts(ran, "rollouts"))
+    found = [made.artifact for made in work.found(ran.store) or ()]
+    for artifact in found:
+        ran.store.remove(artifact.kind, artifact.key)
+    commit, begun = Store._commit, []
+
+    def committed(store: Store, draft: Any, artifact: Artifact) -> Any:
+        made = commit(store, draft, artifact)
+        if artifact.kind == "teacher":
+            inputs = work.tokens_inputs(artifact.key, artifact.content)
+            begun.append(Store(str(store)).begin("tokens", inputs, wait=False))
+        return made
+
+    monkeypatch.setattr(Store, "_commit", committed)
+    (made,) = ran.executor.map([work], "score")
+    assert begun == [None]
+    assert [each.artifact.content for each in made] == [a.content for a in found]
+    assert not list(Path(str(ran.store)).rglob("claim-*"))

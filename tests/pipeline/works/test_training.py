@@ -66,7 +66,7 @@ def test_a_state_of_another_training_is_not_started_from(config: MakeConfig) -> 
     kept = one.read_bytes()
     one.write_bytes(two.read_bytes())
     two.write_bytes(kept)
-    with pytest.raises(StoreError, match=r"the training state of .* put here by hand; delete it"):
+    with pytest.raises(StoreError, match=r"the training state of .*, not of .*; delete it"):
         played(config(rounds=3, **settings))
 
 

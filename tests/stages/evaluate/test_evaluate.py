@@ -127,3 +127,13 @@ def test_the_key_knows_what_changes_a_verdict_and_nothing_else(
         )
 
     assert (key(**changed) == key()) == same
+
+
+def test_comparing_texts_keeps_the_keys_of_before_normalisation() -> None:
+    versions = {
+        verifier: evaluate_inputs("m", "d", PROBLEMS, settings(verifier=verifier), sampling())[
+            "version"
+        ]
+        for verifier in ("exact", "math")
+    }
+    assert versions == {"exact": 1, "math": 2}

@@ -7,8 +7,9 @@ import pytest
 from model_folders import change_config, refusal
 from tiny import STOP, load, write_model
 from tip.stages.models import fingerprint
-from tip.stages.models.card import look_at_card, read_card
+from tip.stages.models.card import load_tokenizer, look_at_card, read_card
 from tip.stages.models.settings import ModelSettings
+from tokenizers import AddedToken
 
 
 @pytest.fixture
@@ -29,6 +30,21 @@ def test_a_tokenizer_is_loaded_once_a_process(settings: ModelSettings) -> None:
     card = read_card(settings)
     assert card.tokenizer is read_card(settings).tokenizer
     assert card.special_ids == (0, 1)  # the unknown token and the stop token
+
+
+def test_tokens_that_only_a_flag_makes_special_are_special(settings: ModelSettings) -> None:
+    tokenizer = load_tokenizer.__wrapped__(Path(settings.model), False)
+    before = read_card(settings)
+    tokenizer.add_tokens([AddedToken("<|header|>", special=True), AddedToken("plain")])
+    tokenizer.add_tokens([AddedToken("w7", special=True)])
+    tokenizer.save_pretrained(settings.model)
+    load_tokenizer.cache_clear()
+    card = read_card(settings)
+    header = card.tokenizer.convert_tokens_to_ids("<|header|>")
+    assert {7, header}.isdisjoint(card.tokenizer.all_special_ids)  # else this shows nothing
+    assert card.flagged_ids == (7, header)
+    assert card.special_ids == (*before.special_ids, 7, header)
+    assert (before.flagged_ids, before.stop_ids) == ((), card.stop_ids)
 
 
 def test_looking_knows_a_fingerprint_that_was_made_before_and_makes_none(
@@ -74,6 +90,8 @@ def test_stop_ids_come_from_generation_config_config_and_tokenizer(folder: Path)
         ("generation_config.json", "{", "not JSON"),
         ("model.safetensors", None, r"no *.safetensors weights"),
         ("model.safetensors", "not weights", "safetensors file"),
+        ("generation_config.json", '{"eos_token_id": [[1]]}', "is no token id"),
+        ("generation_config.json", '{"eos_token_id": 1e30}', "is no token id"),
         ("tokenizer.json", "{", "no usable tokenizer"),
         ("tokenizer.json", "{}", "no usable tokenizer"),
     ],

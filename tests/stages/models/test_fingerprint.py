@@ -10,7 +10,7 @@ import torch
 from model_folders import change_config
 from safetensors.torch import load_file, save_file
 from tiny import tokenizer
-from tip.stages.models.fingerprint import model_fingerprint
+from tip.stages.models.fingerprint import INDEX, model_fingerprint
 from tip.storage.errors import ModelError
 
 WORDS = tokenizer(60).get_vocab()
@@ -32,11 +32,43 @@ def test_it_is_the_same_for_one_file_and_for_many(original: Path, folder: Path) 
     tensors = load_file(folder / "model.safetensors")
     names = sorted(tensors, reverse=True)
     (folder / "model.safetensors").unlink()
+    where = {}
     for number in range(3):
+        file = f"model-{number + 1:05}-of-00003.safetensors"
         part = {name: tensors[name] for name in names[number::3]}
-        save(folder, part, f"model-{number + 1:05}-of-00003.safetensors")
-    (folder / "model.safetensors.index.json").write_text("{}")
+        save(folder, part, file)
+        where |= dict.fromkeys(part, file)
+    (folder / INDEX).write_text(json.dumps({"weight_map": where}))
     assert fingerprint(folder) == fingerprint(original)
+    # as transformers does: the index says what is loaded, and beside one whole file nothing else is
+    save(folder, {"x": torch.ones(1)}, "consolidated.safetensors")
+    assert fingerprint(folder) == fingerprint(original)
+    save(folder, tensors)
+    assert fingerprint(folder) == fingerprint(original)
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ({"weight_map": {"a": "../other/model.safetensors"}}, "names '../other/model.safe"),
+        ({"weight_map": {"a": "/etc/x.safetensors"}}, "names '/etc/x.safetensors'"),
+        ({"weight_map": {"a": "pytorch_model.bin"}}, "names 'pytorch_model.bin'"),
+        ({"weight_map": {"a": "model-1.safetensors"}}, "model-1.safetensors, which is not there"),
+        ({"weight_map": {}}, "names None"),
+        ({"weight_map": {"a": 1}}, "not an index of weights"),
+        ({"weight_map": []}, "not an index of weights"),
+        ({}, "not an index of weights"),
+        ([], "not an index of weights"),
+    ],
+)
+def test_an_index_that_leaves_the_folder_or_is_none_is_refused(
+    folder: Path, index: object, said: str
+) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=said) as it:
+        fingerprint(folder)
+    assert "\n" not in str(it.value)
 
 
 def test_it_is_the_same_for_another_order_in_the_file_and_other_metadata(
@@ -142,12 +174,16 @@ def test_weights_already_hashed_are_not_read_again(
     assert fingerprint(folder) == first
 
 
-def test_a_memo_that_a_crash_left_empty_is_not_believed(
-    folder: Path, fingerprint_memo: Path
+@pytest.mark.parametrize("damage", ["empty", "changed", "without a seal"])
+def test_a_damaged_memo_is_not_believed(
+    folder: Path, fingerprint_memo: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     first = fingerprint(folder)
     for memo in (fingerprint_memo / "tip" / "fingerprints").iterdir():
-        memo.write_text("")
+        other = "0" * 64
+        texts = {"empty": "", "changed": other + memo.read_text()[64:], "without a seal": other}
+        memo.write_text(texts[damage])
+    monkeypatch.setattr("tip.stages.models.fingerprint._hashed", {})
     assert fingerprint(folder) == first
 
 
@@ -196,3 +232,39 @@ def test_a_folder_without_safetensors_is_refused_with_what_was_found(folder: Pat
     os.rename(folder / "model.safetensors", folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"found pytorch_model\.bin.*convert them first"):
         fingerprint(folder)
+
+
+def test_a_kill_while_a_digest_is_remembered_leaves_no_file_for_ever(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def half(path: Path, text: str) -> None:
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise Killed
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half)
+        with pytest.raises(Killed):
+            fingerprint(folder)
+    monkeypatch.setattr("tip.stages.models.fingerprint._hashed", {})
+    assert fingerprint(folder) == fingerprint(folder)
+    (memo,) = (tmp_path / "cache" / "tip" / "fingerprints").iterdir()
+    assert len(memo.read_text().split()) == 2  # the digest and its seal
+
+
+@pytest.mark.parametrize("about", ["NaN", "[" * 20_000, '{"data_offsets": [0.0, 1.5]}', "9" * 5000])
+def test_a_header_that_no_writer_writes_is_refused(folder: Path, about: str) -> None:
+    header = f'{{"a": {about}}}'.encode()
+    data = len(header).to_bytes(8, "little") + header + bytes(9)
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        model_fingerprint(folder, {})
+
+
+def test_a_config_with_nan_has_no_fingerprint(folder: Path) -> None:
+    change_config(folder, rope_theta=float("nan"))
+    with pytest.raises(ModelError, match="holds NaN or infinity"):
+        model_fingerprint(folder, {})

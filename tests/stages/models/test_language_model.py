@@ -8,7 +8,7 @@ from tiny import load, write_model
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "llama4_text"])
 def test_body_and_head_give_the_whole_models_logits(
     tmp_path: Path, architecture: str, tied: bool
 ) -> None:

@@ -1,5 +1,6 @@
 """Rows become token ids once and for all."""
 
+import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
 
 CHAT = (
     "{% for m in messages %}{% if m['role'] == 'system' and no_system is defined %}"
@@ -77,6 +79,52 @@ def test_a_chat_prompt_holds_the_system_message_and_the_templates_arguments() ->
 def test_a_raw_prompt_is_the_text_with_the_tokenizers_own_special_tokens() -> None:
     ((prompt,), _) = render_prompts(rows({"q": "1+1?"}), settings(template="raw"), TOKENIZER)
     assert text(prompt.ids) == "<bos>1+1?"
+
+
+def test_a_raw_prompt_is_the_text_alone_where_the_tokenizer_is_to_add_nothing() -> None:
+    chosen = settings(template="raw", add_special_tokens=False)
+    ((prompt,), _) = render_prompts(rows({"q": "<bos>1+1?"}), chosen, TOKENIZER)
+    assert text(prompt.ids) == "<bos>1+1?"
+
+
+def test_an_id_that_a_model_does_not_have_is_refused_with_line_and_token() -> None:
+    asked = rows({"q": "1+1?"}, {"q": "1<bos>"})
+    chosen = settings(template="raw", add_special_tokens=False)
+    complaint = refusal(InputError, asked, chosen, TOKENIZER, rows_of_heads=(256, 999))
+    assert complaint == (
+        "some.jsonl, line 4: the prompt holds token 256 ('<bos>'), but a model that reads it has "
+        "an embedding of 256 tokens; drop it from the text, `format` or the chat template"
+    )
+    assert len(render_prompts(asked, chosen, TOKENIZER, rows_of_heads=(257, 256))[0]) == 2
+    own = {"teacher_format": "<bos>{q}", "rows_of_heads": (257, 256)}
+    assert "line 3: the teacher's prompt holds" in refusal(
+        InputError, asked, chosen, TOKENIZER, **own
+    )
+
+
+DATED = "{{ strftime_now('%d %B %Y') }} {{ date_string }} {{ messages[0].content }}"
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_tomorrow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Tomorrow(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Tomorrow":
+            return cls(2031, 1, 2)
+
+    def rendered(**changes: Any) -> str:
+        ((prompt,), _) = render_prompts(rows({"q": "x"}), settings(**changes), tokenizer(DATED))
+        return text(prompt.ids)
+
+    today = rendered()
+    monkeypatch.setattr(chat_template_utils, "datetime", Tomorrow)
+    direct = tokenizer(DATED).apply_chat_template([{"content": "x"}], tokenize=False)
+    assert str(direct).startswith("02 January 2031")  # else this shows nothing
+    assert rendered() == today == "26 July 2024 26 Jul 2024 x"
+    assert rendered(date="2025-12-01") == "01 December 2025 01 Dec 2025 x"
+    mine = rendered(chat_kwargs={"date_string": "once"})
+    assert mine == "26 July 2024 once x"
 
 
 def test_a_prompt_carries_its_hash_its_answer_and_its_row_number() -> None:

@@ -1,6 +1,7 @@
 """A few rollouts are scored again, each alone: whatever is misaligned is refused."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -117,3 +118,13 @@ def test_the_second_scoring_of_a_long_response_meets_the_head_at_64_tokens_from_
     column[199] += 1  # the last token of the last rollout, one of the 64
     with pytest.raises(DisagreementError, match=r"differ by 0\.0156 nats"):
         check_model(*again, column, 2)
+
+
+def test_a_class_that_gives_all_logits_whichever_are_asked_for_is_scored_alone_as_any_other(
+    tmp_path: Path,
+) -> None:
+    folder = write_model(tmp_path / "model", "trocr")
+    made = shard(folder, folder, prompts(4, 7), samples=1, max_tokens=10)
+    _, _, facts, _ = score_joint(load(folder), load(folder), made.rollouts, score_settings())
+    assert facts.teacher_check_gap is not None
+    assert facts.teacher_check_gap < 1e-5

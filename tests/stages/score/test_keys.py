@@ -37,6 +37,13 @@ def test_the_tokens_key_tells_exact_from_support() -> None:
     assert exact != support
 
 
+def test_special_tokens_are_in_the_tokens_key_only_where_a_flag_tells_them() -> None:
+    usual = tokens_inputs("s", "torch.float32", ("key", "content"), "exact")
+    more = tokens_inputs("s", "torch.float32", ("key", "content"), "exact", (4, 9))
+    assert more == usual | {"flagged": [4, 9]}
+    assert tokens_inputs("s", "torch.float32", ("key", "content"), "exact", ()) == usual
+
+
 def test_keys_tell_engines_apart_and_leave_the_transformers_key_alone() -> None:
     settings = score_settings(mode="separate", engine="vllm")
     one = engine_teacher_inputs("t", "d", ("k", "c"), None, settings, given_ids=False)

@@ -577,7 +577,7 @@ def test_a_rollout_weight_that_is_not_known_is_refused(write: Write) -> None:
         "SELECT *, reverse_kl AS importance FROM tokens",
         "SELECT rollout, position, reverse_kl AS importance FROM tokens",
         "SELECT rollout, position, importance FROM"
-        " (SELECT *, reverse_kl AS importance FROM tokens ORDER BY random())",
+        " (SELECT *, reverse_kl AS importance FROM tokens ORDER BY hash(rollout, position))",
         "-- round top = max(reverse_kl)\n"
         "SELECT tokens.*, reverse_kl + 0 * getvariable('top') AS importance\n"
         "FROM tokens JOIN rollouts USING (rollout) WHERE length > 0 -- all",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tip.stages.arrays import chunks
 from tip.stages.arrays.chunks import chunk_rows
-from tip.stages.models.head import Head
+from tip.stages.models.head import Head, LogitMap
 from tip.stages.signals.loss import Divergence, bucket_loss_, sparse_loss
 from tip.stages.signals.support import Support, merge_ids, teacher_support, top_ids
 from torch import Tensor
@@ -29,6 +29,8 @@ def normal(*shape: int, seed: int, spread: float = 1.0) -> Tensor:
 
 class Case:
     """N tokens with hidden states, a head, and a teacher; all in float64."""
+
+    map = LogitMap()
 
     def __init__(self, tokens: int = 23, vocabulary: int = 40, width: int = 6, seed: int = 0):
         self.hidden = normal(tokens, width, seed=seed)
@@ -59,7 +61,7 @@ class Case:
     ) -> dict[str, Tensor]:
         """Return loss, masses and all gradients of the stage's loss."""
         weight, bias = (x.to(dtype, copy=True).requires_grad_() for x in (self.weight, self.bias))
-        head = Head(weight, bias)
+        head = Head(weight, bias, self.map)
         loss, hidden, mass = sparse_loss(
             self.hidden.to(dtype), head, support, self.weights, divergence, chunk=chunk, tail=tail
         )
@@ -75,7 +77,10 @@ class Case:
         hidden, weight, bias = (
             x.clone().requires_grad_() for x in (self.hidden, self.weight, self.bias)
         )
-        loss, mass = dense(hidden @ weight.T + bias, support, divergence, tail)
+        logits = (hidden @ weight.T + bias) * self.map.scale
+        if self.map.cap is not None:
+            logits = self.map.cap * torch.tanh(logits / self.map.cap)
+        loss, mass = dense(logits, support, divergence, tail)
         (loss * self.weights).sum().backward()
         gradients = {"hidden": hidden.grad, "weight": weight.grad, "bias": bias.grad}
         return {"loss": loss.detach(), "mass": mass.detach()} | gradients
@@ -127,6 +132,19 @@ def test_over_the_whole_vocabulary_it_is_the_dense_divergence_in_value_and_gradi
     expected = case.reference(support, divergence)
     assert expected["loss"].min() > 0.1
     assert_same(case.run(support, divergence, dtype), expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("map", [LogitMap(0.125), LogitMap(cap=3.0), LogitMap(2.0, 5.0)], ids=str)
+def test_logits_that_are_scaled_and_capped_have_their_own_gradient(
+    map: LogitMap, divergence: Divergence, dtype: torch.dtype
+) -> None:
+    case = Case()
+    case.map = map
+    support = case.sparse()
+    found = case.run(support, divergence, dtype)
+    assert_same(found, case.reference(support, divergence), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import load, write_model
-from tip.stages.train.export import export
+from tip.stages.train.export import difference, export, likeness
+from tip.storage.errors import ModelError
 from tip.storage.store.drafts import Draft
 
 
@@ -38,6 +39,42 @@ def test_what_is_exported_loads_as_the_student_rounded_to_the_type_that_its_conf
     assert again == config | {"dtype": "bfloat16"}
     found = dict(load(tmp_path / "out", torch.bfloat16).model.named_parameters())
     assert all(torch.equal(found[n], expected[n]) for n in expected)
+
+
+@pytest.mark.parametrize("architecture", ["apertus", "glm4_moe", "mixtral", "gpt_neox"])
+def test_an_export_has_the_names_and_the_buffers_of_its_family(
+    tmp_path: Path, architecture: str
+) -> None:
+    student = write_model(tmp_path / "student", architecture)
+    given = load_file(student / "model.safetensors")
+    exported(student, tmp_path / "out", "float32")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written.keys() == given.keys()
+    assert all(torch.equal(written[name], given[name]) for name in given)
+
+
+def test_what_is_read_back_is_the_student_rounded(tmp_path: Path) -> None:
+    student = write_model(tmp_path / "student", "glm4_moe")
+    model = load(student)
+    (tmp_path / "out").mkdir()
+    export(model, Draft(tmp_path / "out"), "bfloat16")
+    assert difference(likeness(model), likeness(load(tmp_path / "out"))) < 1e-6
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    bias = next(name for name in weights if name.endswith("e_score_correction_bias"))
+    weights[bias][0] += 1
+    save_file(weights, tmp_path / "out" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"e_score_correction_bias differs \(1 such tensors\)"):
+        difference(likeness(model), likeness(load(tmp_path / "out")))
+
+
+def test_a_file_that_somebody_put_beside_a_model_stays_behind(tmp_path: Path) -> None:
+    student = write_model(tmp_path / "student")
+    (student / "training args (copy).json").write_text("{}")
+    (student / "generation_config.json").write_text('{"temperature": 0.5, "do_sample": false}')
+    names = exported(student, tmp_path / "out")
+    assert "training args (copy).json" not in names
+    kept = (tmp_path / "out" / "generation_config.json").read_text()
+    assert kept == '{"temperature": 0.5, "do_sample": false}'
 
 
 @pytest.mark.parametrize("code", [False, True])

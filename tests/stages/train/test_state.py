@@ -1,5 +1,6 @@
 """A training state gives back every bit, or is refused."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,10 +123,28 @@ def test_a_damaged_state_or_one_of_another_model_is_refused_in_one_line(tmp_path
     ]
     for damage, model in cases:
         damage()
-        with pytest.raises(StoreError, match="not the training state of this model") as it:
+        with pytest.raises(StoreError, match="not the training state that was written here") as it:
             load_state(path, model, None)
         assert "\n" not in str(it.value)
     assert state_about(path) is None
+
+
+def test_one_flipped_bit_is_refused_and_nothing_is_changed(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    save_state(path, *trained(), {"key": "k", "totals": {"loss": 0.25}})
+    file, own = path / FILE, Model(tied=False, seed=1)
+    before = {n: p.detach().clone() for n, p in own.named_parameters()}
+    whole, refused = file.read_bytes(), 0
+    for place in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        file.write_bytes(changed)
+        with contextlib.suppress(StoreError):
+            load_state(path, own, None)
+            pytest.fail(f"byte {place} of {len(whole)} was changed and nobody noticed")
+        refused += 1
+        assert all(torch.equal(p, before[n]) for n, p in own.named_parameters())
+    assert refused > 100
 
 
 def test_a_file_alone_is_read_as_older_versions_wrote_it(tmp_path: Path) -> None:

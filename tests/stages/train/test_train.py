@@ -2,7 +2,10 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,10 @@ from tiny_training import (
     trainable,
     weights,
 )
+from tip.stages import stopping
 from tip.stages.arrays.ragged import Ragged
 from tip.stages.models.language_model import LanguageModel
+from tip.stages.stopping import Terminated, obey_sigterm
 from tip.stages.train import train as train_module
 from tip.stages.train.data import TrainingData
 from tip.stages.train.settings import TrainSettings
@@ -97,6 +102,7 @@ def run(
     key: str = "this training",
     autocast: torch.dtype = torch.float32,
     tick: Callable[[int], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
     **changes: Any,
 ) -> Result:
     """Train the student of a round."""
@@ -113,6 +119,7 @@ def run(
         snapshot=folder / "snapshot",
         key=key,
         tick=tick,
+        say=say,
     )
     return Result(student, state, totals)
 
@@ -234,6 +241,56 @@ def test_a_killed_training_goes_on_from_its_snapshot_bit_for_bit(
     assert asdict(again.totals) == asdict(whole.totals)
 
 
+@contextmanager
+def obeying() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated` while the block runs."""
+    before = signal.getsignal(signal.SIGTERM)
+    obey_sigterm()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        stopping._asked.clear()
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_training_that_is_told_to_end_loses_no_step(
+    made: Round, tmp_path: Path, after: int
+) -> None:
+    expected = run(made, tmp_path / "clean")
+
+    def tell(step: int) -> None:
+        told.append(step)
+        if sum(told) == after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    told: list[int] = []
+    with obeying(), pytest.raises(Terminated):
+        run(made, tmp_path, tick=tell)
+    done: list[int] = []
+    again = run(made, tmp_path, tick=done.append)
+    assert done == [after] + [1] * (3 - after)
+    assert same_bits(weights(again.student), weights(expected.student))
+
+
+def test_a_training_that_is_told_to_end_while_its_state_is_written_writes_it(
+    untied: Round, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[Path] = []
+
+    def telling(world: Alone, path: Path, *state: Any) -> None:
+        states.append(path)
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(world, path, *state)
+
+    save = Alone.save
+    monkeypatch.setattr(Alone, "save", telling)
+    with obeying(), pytest.raises(Terminated):
+        run(untied, tmp_path)
+    (state,) = states
+    assert (state_about(state) or {})["totals"]["step"] == 3
+
+
 def test_a_finished_training_is_read_and_not_done_again(made: Round, tmp_path: Path) -> None:
     first = run(made, tmp_path)
     student, done = load(made.student), []
@@ -269,6 +326,34 @@ def test_a_snapshot_of_another_training_or_a_damaged_one_is_not_gone_on_from(
     assert same_bits(weights(run(untied, tmp_path).student), expected)
     file.write_bytes(damaged)
     assert same_bits(weights(run(untied, tmp_path).student), expected)
+
+
+def test_a_snapshot_that_cannot_be_written_costs_a_line_and_no_step(
+    untied: Round, tmp_path: Path
+) -> None:
+    expected = run(untied, tmp_path / "clean")
+    (tmp_path / "snapshot").write_text("a file is in the way")
+    said: list[str] = []
+    result = run(untied, tmp_path, snapshot_seconds=0, say=said.append)
+    assert same_bits(weights(result.student), weights(expected.student))
+    assert [text.split(":")[0] for text in said] == ["note"] * 3
+    assert "damaged" in said[0]
+    assert "no snapshot at step 1" in said[1]
+
+
+def test_a_damaged_snapshot_is_told_and_not_gone_on_from(untied: Round, tmp_path: Path) -> None:
+    expected = run(untied, tmp_path / "clean")
+    with pytest.raises(Killed):
+        run(untied, tmp_path, snapshot_seconds=0, tick=killing(2))
+    file = tmp_path / "snapshot" / FILE
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    said: list[str] = []
+    result = run(untied, tmp_path, say=said.append)
+    assert same_bits(weights(result.student), weights(expected.student))
+    assert len(said) == 1
+    assert "its numbers are not those that were written" in said[0]
 
 
 def test_no_snapshot_is_taken_before_its_time(untied: Round, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Rows are read as they stand in the file, and what cannot be used is named by its place."""
 
 import json
+from datetime import date, timedelta
 from pathlib import Path
 
 import hypothesis
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tip.storage.errors import InputError
+from tip.storage.errors import ConfigError, InputError
 from tip.storage.sources.rows import Row, read_rows
 
 ROWS = [
@@ -169,3 +170,22 @@ def test_an_existing_file_of_another_kind_is_not_taken_for_a_data_set(
     Path("data").mkdir()
     Path("data/rows.txt").write_text("a\n")
     assert "is of no known kind" in refusal("data/rows.txt")
+
+
+def test_neither_text_nor_number_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": true}\n')
+    assert "line 1: column 'prompt' is a truth value" in refusal(path)
+    parquet = tmp_path / "rows.parquet"
+    for column, kind in ((date(2020, 1, 1), "date"), (timedelta(1), "timedelta"), (True, "truth")):
+        pl.DataFrame({"prompt": [column]}).write_parquet(parquet)
+        assert f"row 1: column 'prompt' is a {kind}" in refusal(parquet)
+
+
+def test_a_disk_that_fails_and_a_name_too_long_are_named(tmp_path: Path) -> None:
+    for suffix in ("jsonl", "csv", "parquet"):
+        path = tmp_path / f"rows.{suffix}"
+        path.symlink_to("/proc/self/mem")
+        assert "cannot be read" in refusal(path)
+    with pytest.raises(ConfigError, match="no usable path"):
+        read_rows(f"{'x' * 300}.jsonl", needed=("prompt",))

@@ -1,6 +1,8 @@
 """A manifest that no writer would have written is refused, whatever it tries."""
 
+import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from tip.storage.store.artifacts import (
     FORMAT,
     Artifact,
     Part,
+    _seal,
     artifact_key,
     contents_hash,
     manifest,
@@ -36,6 +39,9 @@ def part(**changes: Any) -> dict[str, Any]:
 
 
 def read(value: Any) -> Artifact:
+    """Read a manifest whose seal fits what it says."""
+    with contextlib.suppress(ValueError):  # NaN has none
+        value = value | {"seal": _seal(value)}
     return read_manifest(json.dumps(value).encode(), "teacher", KEY)
 
 
@@ -46,7 +52,31 @@ def test_a_good_manifest_is_read() -> None:
 
 
 def test_what_a_later_version_adds_is_passed_over() -> None:
-    assert read(written(comment="new")) == read(written())
+    later = read(written(comment="new"))
+    assert replace(later, seal=None) == replace(read(written()), seal=None)
+
+
+def test_one_flipped_bit_is_refused_or_changes_nothing() -> None:
+    parts = {"signal": PART}
+    facts = {"loss": 0.5, "fingerprint": "abc"}
+    good = Artifact("teacher", KEY, {"seed": 1}, facts, parts, contents_hash(parts), DRAFT)
+    data = manifest(good)
+    before, taken = read_manifest(data, "teacher", KEY), 0
+    for place in range(len(data)):
+        for bit in range(8):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            with contextlib.suppress(ValueError):
+                assert read_manifest(bytes(changed), "teacher", KEY) == before
+                taken += 1
+    assert taken < len(data) // 4  # one kind of space for another
+
+
+def test_a_manifest_of_an_older_version_has_no_seal() -> None:
+    value = written(format=1)
+    del value["seal"], value["parts"]["signal"]["digest"]
+    artifact = read_manifest(json.dumps(value).encode(), "teacher", KEY)
+    assert (artifact.seal, artifact.parts["signal"].digest) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +89,7 @@ def test_what_a_later_version_adds_is_passed_over() -> None:
         ({"inputs": {"seed": float("nan")}}, "not JSON compliant"),
         ({"inputs": [1]}, "inputs: "),
         ({"format": FORMAT + 1}, "format: "),
+        ({"format": 0}, "format: "),
         ({"content": "b" * 64}, "not that of its parts"),
         ({"content": "A" * 64}, "content: "),
         ({"draft": ".."}, "draft: "),

@@ -2,12 +2,15 @@
 
 import json
 import logging
+import os
+import socket
 import threading
 import time
 from pathlib import Path
 
 import pytest
 from tip.storage.errors import StoreError
+from tip.storage.processes import this_process
 from tip.storage.store.claims import Patience, acquire
 from tip.storage.store.places import LocalPlace
 
@@ -67,6 +70,14 @@ def test_a_silent_holder_is_replaced_after_the_silence_and_no_sooner(place: Loca
     number, seconds = waited(place)
     assert number == 2
     assert QUICK.silence_seconds <= seconds < 4 * QUICK.silence_seconds
+
+
+def test_a_holder_whose_process_has_ended_is_replaced_at_once(place: LocalPlace) -> None:
+    ended = {"process": this_process() | {"born": 1}, "token": "x", "beats": 3}
+    assert place.create(f"{FOLDER}/claim-1", json.dumps(ended).encode())
+    claim = acquire(place, FOLDER, Patience(silence_seconds=1000), never, wait=False)
+    assert claim is not None
+    assert claim.number == 2
 
 
 def test_silence_is_counted_anew_when_the_holder_changes(place: LocalPlace) -> None:
@@ -136,7 +147,7 @@ def test_the_log_says_once_for_whom_one_waits(
     caplog.set_level(logging.INFO, logger="tip.storage.store.claims")
     claim = acquire(place, FOLDER, QUICK, never)
     assert claim is not None
-    holder = json.loads(place.read(f"{FOLDER}/claim-1") or b"")["holder"]
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
     with claim:
         until = time.monotonic() + QUICK.silence_seconds
         acquire(place, FOLDER, QUICK, lambda: time.monotonic() > until)

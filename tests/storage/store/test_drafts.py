@@ -78,3 +78,13 @@ def test_without_locks_a_draft_is_written_and_never_swept(
         draft.file("x").write_text("")
         assert sweep_drafts(tmp_path, 0) == []
     assert folder.exists()
+
+
+def test_age_is_told_by_the_folders_clock_and_not_by_this_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.tmp").write_text("")
+    folder, ten_years = orphan(tmp_path), time.time() + 3e8
+    monkeypatch.setattr(time, "time", lambda: ten_years)
+    assert sweep_drafts(tmp_path, 3600) == []
+    assert folder.exists()

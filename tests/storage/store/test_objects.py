@@ -176,11 +176,19 @@ def test_a_damaged_object_never_enters_the_cache(url: str, tmp_path: Path) -> No
     store = Store(url, cache=tmp_path / "reader")
     name = f"checkpoint/{made.key[:2]}/{made.key}/{made.parts['model.bin'].file}"
     store.place.write(name, b"WEIGHTS")
-    with pytest.raises(StoreError, match=r"model\.bin: its content is not what was committed"):
+    with pytest.raises(StoreError, match=r"model\.bin is damaged: its bytes are not"):
         store.path(made, "model.bin")
     assert files(tmp_path / "reader") == set()
     assert len(store.verify(made)) == 1
     assert files(tmp_path / "reader") == set()
+
+
+def test_a_damaged_copy_in_the_cache_is_fetched_again(url: str, tmp_path: Path) -> None:
+    made, _ = Store(url, cache=tmp_path / "maker").ensure("checkpoint", INPUTS, make)
+    path = Store(url, cache=tmp_path / "reader").path(made, "model.bin")
+    path.chmod(0o644)
+    path.write_bytes(b"WEIGHTS")
+    assert Store(url, cache=tmp_path / "reader").path(made, "model.bin").read_bytes() == b"weights"
 
 
 def test_a_failed_upload_leaves_no_parts(

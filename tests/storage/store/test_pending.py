@@ -118,8 +118,8 @@ time.sleep(60)
 """
 
 
-def test_what_a_killed_process_held_is_taken_over_by_whoever_waits(tmp_path: Path) -> None:
-    store = Store(tmp_path / "s", patience=QUICK)
+def test_what_a_killed_process_held_is_taken_over_at_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", patience=Patience(silence_seconds=1000))
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "s")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -128,8 +128,9 @@ def test_what_a_killed_process_held_is_taken_over_by_whoever_waits(tmp_path: Pat
         process.kill()
     assert isinstance(store.begin("probe", {"of": 0}, wait=False), Artifact)
     for number in (1, 2):
-        assert store.begin("probe", {"of": number}, wait=False) is None  # it may be alive
-        made, fresh = store.ensure("probe", {"of": number}, make)
+        pending = store.begin("probe", {"of": number}, wait=False)
+        assert isinstance(pending, Pending)
+        made, fresh = pending.make(make)
         assert fresh
         assert store.verify(made) == []
     assert all(not name.startswith("claim") for name in files_of(store))

@@ -206,3 +206,20 @@ def test_names_outside_of_the_layout_belong_to_nobody() -> None:
     assert located(f"tokens/01/{key}/manifest.json") == ("tokens", key, "manifest.json")
     for name in (f"tokens/02/{key}/x", f"tokens/01/{key[1:]}/x", "tokens", "", f"/01/{key}/x"):
         assert located(name) is None
+
+
+def test_what_is_swept_from_a_writer_that_slept_is_written_again(
+    place: LocalPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, slept = os.link, []
+
+    def swept(source: Path, target: Path) -> None:
+        if not slept:
+            slept.append(source)
+            source.unlink()
+        link(source, target)
+
+    monkeypatch.setattr(places.os, "link", swept)
+    assert place.create("name", b"mine")
+    assert place.read("name") == b"mine"
+    assert list(place.drafts.iterdir()) == []

@@ -69,3 +69,13 @@ def test_a_place_in_which_nothing_was_ever_written_has_nothing_to_remove(tmp_pat
     place = LocalPlace(tmp_path / "s", write=False)
     (tmp_path / "s" / ".drafts").mkdir(parents=True)
     assert sweep(place, lambda kind, key: None, 0) == []
+
+
+def test_probes_of_killed_processes_go_after_a_minute(store: Store) -> None:
+    place = store.place
+    assert isinstance(place, LocalPlace)
+    place.create(f".probes/{DEAD}", b"first")
+    assert store.sweep(0) == []
+    age(place, ".probes", 100)
+    assert store.sweep(0) == [f".probes/{DEAD}"]
+    assert list((place.root / ".probes").iterdir()) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import load, write_model
-from tip.stages.engines.local.cache import keep_rows, new_cache
+from tip.stages.engines.local.cache import drops_rows, keep_rows, new_cache
 
 Folders = dict[str, Path]
 
@@ -40,3 +40,18 @@ def test_windowed_attention_gets_transformers_own_cache(folders: Folders) -> Non
     windowed, full = (new_cache(load(folders[a]).model) for a in ("mistral", "llama"))
     kinds = ({type(layer).__name__ for layer in cache.layers} for cache in (windowed, full))
     assert list(kinds) == [{"DynamicSlidingWindowLayer"}, {"_GrowingLayer"}]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [("llama", True), ("mistral", True), ("lfm2", False), ("falcon_h1", False)],
+)
+def test_rows_leave_where_a_layer_keeps_keys_and_nothing_else(
+    tmp_path: Path, architecture: str, expected: bool
+) -> None:
+    model = load(write_model(tmp_path / "model", architecture))
+    cache = new_cache(model.model)
+    assert not drops_rows(cache)  # nothing is in it yet: the model may keep it elsewhere
+    with torch.inference_mode():
+        model.hidden(torch.tensor([[3, 4, 5]]), past_key_values=cache, use_cache=True)
+    assert drops_rows(cache) == expected

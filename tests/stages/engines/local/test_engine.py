@@ -15,7 +15,10 @@ from tip.stages.engines.protocols import Request, Responses
 from tip.stages.models.language_model import LanguageModel
 from tip.storage.errors import NumericsError
 
-ARCHITECTURES = ["llama", "qwen2", "qwen3", "mistral", "gpt2"]
+ARCHITECTURES = [
+    *("llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma2", "bloom", "opt", "lfm2"),
+    *("mamba", "bamba", "falcon_h1"),
+]
 LENGTHS = (9, 1, 4, 4, 7, 2, 12, 3)
 
 Folders = dict[str, Path]

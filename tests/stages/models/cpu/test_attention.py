@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import load, reference_model, write_model
+from tiny import CPU, load, reference_model, write_model
 from tip.stages.models.card import read_card
 from tip.stages.models.cpu import attention as module
 from tip.stages.models.cpu import products
@@ -179,11 +179,31 @@ def test_code_that_asks_for_the_name_of_torchs_attention_keeps_it(
     chosen: list[str] = []
 
     class Model:
+        _supports_sdpa = True
+
         def set_attn_implementation(self, name: str) -> None:
             chosen.append(name)
 
     module.use_products_in_attention(Model())
     assert chosen == [module.NAME] * own
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config"), [("mamba", {}), ("falcon", {"alibi": True})], ids=str
+)
+def test_a_model_that_has_no_sdpa_or_loses_biases_by_it_keeps_what_it_has(
+    tmp_path: Path, architecture: str, config: dict
+) -> None:
+    folder = write_model(tmp_path / "model", architecture, **config)
+    module.register()
+    card = read_card(ModelSettings(model=str(folder)))
+    model = load_model(card, CPU, torch.float32, attention=module.NAME)
+    assert model.model.config._attn_implementation == "eager"
+    ids = torch.arange(2, 22).reshape(2, 10)
+    with torch.inference_mode():
+        found = model.model(input_ids=ids, use_cache=False).logits
+        expected = reference_model(folder)(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=2e-4)
 
 
 def test_a_model_with_classes_of_its_own_for_attention_loads_and_keeps_them(
