@@ -46,6 +46,10 @@ _CATALOGS = re.compile(
 _CLOCKS = frozenset(
     {"age", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
 )
+# What tells of who asks and of DuckDB itself, as words or as functions.
+_SESSION = frozenset(
+    {"current_role", "current_setting", "current_user", "session_user", "user", "version"}
+)
 
 
 @contextmanager
@@ -260,7 +264,7 @@ def _names_in(query: str) -> Iterator[str]:
     for name in re.findall(rf'"function_name":({_TEXT})', query):
         yield json.loads(name).lower()
     for names in re.findall(rf'"column_names":(\[{_TEXT}(?:,{_TEXT})*\])', query):
-        yield from {name.lower() for name in json.loads(names)} & _CLOCKS
+        yield from {name.lower() for name in json.loads(names)} & (_CLOCKS | _SESSION)
     if '"sample":{' in query:
         yield _SAMPLE
     if _CATALOGS.search(query):
@@ -281,7 +285,7 @@ def _unsteady() -> frozenset[str]:
                 OR bool_and(function_type IN ('table', 'table_macro', 'pragma'))
         """).fetchall()
     names = frozenset(name for (name,) in rows) - _TABLE_FUNCTIONS
-    return names | _CLOCKS | {"current_setting", _SAMPLE, _CATALOG}
+    return names | _CLOCKS | _SESSION | {_SAMPLE, _CATALOG}
 
 
 def ask(sql: str, tokens: Parts, rollouts: Parts = (), *, name: str = "SQL") -> pa.Table:

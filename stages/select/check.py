@@ -5,6 +5,7 @@ from pathlib import Path
 from ...storage.columns import ROLLOUTS, TOKENS, schema
 from ...storage.errors import ConfigError, InputError
 from ...storage.scratch import scratch
+from ...storage.store.places import reported
 from ...storage.tables import write_table
 from .select import select
 from .settings import SelectSettings
@@ -20,7 +21,8 @@ def check_selection(settings: SelectSettings) -> None:
         paths = {}
         for name, columns in (("tokens", TOKENS), ("rollouts", ROLLOUTS)):
             paths[name] = folder / f"{name}.parquet"
-            write_table(paths[name], schema(columns).empty_table(), columns)
+            with reported("write", folder):
+                write_table(paths[name], schema(columns).empty_table(), columns)
         try:
             # without these columns DuckDB itself finds who asks for them, whatever the SQL is like
             _try(paths, settings, rewards=False)

@@ -370,6 +370,8 @@ def test_a_statement_without_a_name_and_half_a_character_are_refused() -> None:
         ("FROM duckdb_settings", "a catalog"),
         ("FROM information_schema.tables", "a catalog"),
         ("SELECT current_setting('threads')", "current_setting"),
+        ("SELECT version()", "version"),
+        ("SELECT current_user", "current_user"),
     ],
 )
 def test_what_tells_of_the_session_is_refused_by_name(sql: str, what: str) -> None:
