@@ -46,7 +46,7 @@ def refuse_noise(student: LanguageModel, ids: np.ndarray) -> None:
     rows = torch.from_numpy(ids[:_LONGEST]).to(student.device)[None]
     first, second = student.hidden(rows), student.hidden(rows)
     gap = ((first - second).abs().amax() / first.abs().amax()).item()
-    if not gap <= _TOLERANCE:
+    if gap > _TOLERANCE:  # NaN is not noise: the steps themselves tell of it
         raise ModelError(
             f"{student.card.folder}: its hidden states are others each time (by {gap:.1%} of the "
             "largest): dropout or the like that cannot be turned off; set its rates to 0 in "

@@ -58,6 +58,13 @@ def test_a_student_that_computes_with_noise_is_refused(tmp_path: Path) -> None:
         refuse_noise(model, IDS)
 
 
+def test_states_that_are_not_finite_are_no_noise(tmp_path: Path) -> None:
+    model = load(write_model(tmp_path))
+    with torch.no_grad():
+        model.model.get_input_embeddings().weight[IDS[0]] = torch.nan
+    refuse_noise(model, IDS)
+
+
 def test_an_architecture_that_has_none_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
