@@ -19,8 +19,9 @@ lint: $(VENV)/.dev
 	$(BIN)/pyright -p . --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+# What repeats a promise: kills, damage, inputs, every architecture. Hours on two cores.
 soak: $(VENV)/.dev models
-	$(BIN)/python -m pytest -m soak
+	TIP_MODELS=models $(BIN)/python -m pytest -m soak -n $(WORKERS) --dist loadgroup
 
 # Ratios within one run; lines on the screen, JSON in bench/. Under 15 minutes on 2 cores.
 BENCHMARKS := train_step memory scoring rollouts selection payload round trl_step

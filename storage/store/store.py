@@ -321,8 +321,10 @@ def _place(root: str, cache: Path | None, *, write: bool) -> Place:
 def _probe(place: Place) -> None:
     """Refuse a place that lets a second writer overwrite what a first one created."""
     name = f"{PROBES}/{unique()}"
-    first, second = place.create(name, b"first"), place.create(name, b"second")
-    place.remove(name)
+    try:
+        first, second = place.create(name, b"first"), place.create(name, b"second")
+    finally:  # a write may have failed after its name was there
+        place.remove(name)
     if not first or second:
         raise StoreError(
             f"cannot use {place} as a store: it accepts a second create-only write; choose a "

@@ -63,7 +63,8 @@ def _holds(find: Find, at: tuple[str, str], draft: str) -> bool:
 def _now(place: Place) -> float:
     """Return the time by the place's own clock."""
     name = f"{PROBES}/{unique()}"
-    place.create(name, b"now")
-    times = {entry.name: entry.modified for entry in place.entries(PROBES)}
-    place.remove(name)
-    return times[name]
+    try:
+        place.create(name, b"now")
+        return {entry.name: entry.modified for entry in place.entries(PROBES)}[name]
+    finally:
+        place.remove(name)

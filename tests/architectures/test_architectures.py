@@ -17,6 +17,9 @@ QUICK = (
 )
 
 
+pytestmark = pytest.mark.xdist_group("architectures")  # one process writes the page
+
+
 def _refuse_faults(verdict: Verdict) -> None:
     assert verdict.outcome != "fault", f"{verdict.reason}\n{verdict.trace}"
     assert (verdict.outcome == "not built") == (verdict.kind in UNBUILDABLE)

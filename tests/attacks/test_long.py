@@ -35,6 +35,7 @@ from tip.storage.store.places import LocalPlace
 from ..pipeline import conftest as pipeline
 from ..pipeline.conftest import MakeConfig, contents, numbers
 
+pytestmark = pytest.mark.xdist_group("long")  # its rounds are timed, and 600 of them made once
 problems, shared, one_thread = pipeline.problems, pipeline.shared, pipeline.one_thread
 
 # What a process keeps of a round: its lines of metrics (10 KB as Python holds them) and the names

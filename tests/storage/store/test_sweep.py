@@ -1,11 +1,14 @@
 """A sweep removes what dead writers left, and nothing that might be wanted."""
 
+import errno
 import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tip.storage.errors import StoreError
+from tip.storage.store import places
 from tip.storage.store.places import LocalPlace
 from tip.storage.store.store import Draft, Store
 from tip.storage.store.sweep import sweep
@@ -79,3 +82,22 @@ def test_probes_of_killed_processes_go_after_a_minute(store: Store) -> None:
     age(place, ".probes", 100)
     assert store.sweep(0) == [f".probes/{DEAD}"]
     assert list((place.root / ".probes").iterdir()) == []
+
+
+def test_a_probe_whose_write_fails_is_removed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(store.place, LocalPlace)
+    root, fsync = store.place.root, os.fsync
+    folder = root / ".probes"
+
+    def full(handle: int) -> None:
+        if os.readlink(f"/proc/self/fd/{handle}") == str(folder) and any(folder.iterdir()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # the name is there by now
+        fsync(handle)
+
+    monkeypatch.setattr(places.os, "fsync", full)
+    for writes in (lambda: Store(root), lambda: store.sweep(0)):
+        with pytest.raises(StoreError, match="free some space"):
+            writes()
+        assert list(folder.iterdir()) == []
