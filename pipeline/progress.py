@@ -101,12 +101,22 @@ def peak_memory(device: "torch.device") -> dict[str, int]:
     return numbers
 
 
+def resident() -> int:
+    """Return the bytes of memory that this process holds now; elsewhere than on Linux, at most."""
+    return _of_status("VmRSS") or _peak_resident() << 20
+
+
 def _peak_resident() -> int:
     # On Linux ru_maxrss outlives exec: that of a child begins at its parent's. VmHWM does not.
-    if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-        if peak:
-            return int(peak[1]) >> 10
+    if (peak := _of_status("VmHWM")) is not None:
+        return peak >> 20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak >> (20 if sys.platform == "darwin" else 10)
+
+
+def _of_status(name: str) -> int | None:
+    """Return a number of bytes that Linux tells of this process, None where nothing does."""
+    if sys.platform != "linux":
+        return None
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8"))
+    return None if found is None else int(found[1]) << 10

@@ -5,7 +5,7 @@ process starts or a training begins, and the process ends before a model is load
 loads, starts, closes or releases anything.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -128,7 +128,8 @@ class Holder:
         if held is not None and held[0] == weights:
             return held[1]
         others = [role for role in self._models if self._at_once == 1 or role == weights.role]
-        self._drop(others)
+        for role in others:
+            del self._models[role]
         self._end_process()
         model = self._load(weights, getattr(torch, weights.dtype))
         self._models[weights.role] = weights, model
@@ -141,8 +142,7 @@ class Holder:
 
     def read_back(self, weights: Weights, folder: Path, dtype: str) -> LanguageModel:
         """Return the model of a folder that was exported from weights; its user alone holds it."""
-        card = replace(weights.card, folder=folder)
-        return load_model(card, self.device, getattr(torch, dtype), attention=self._attention)
+        return self._read(replace(weights.card, folder=folder), getattr(torch, dtype))
 
     def generator(self, wanted: Generator, reference: Reference) -> Held:
         """Return an engine that generates.
@@ -186,7 +186,11 @@ class Holder:
         self.release()
 
     def _load(self, weights: Weights, dtype: torch.dtype) -> LanguageModel:
-        return load_model(self._card(weights), self.device, dtype, attention=self._attention)
+        return self._read(self._card(weights), dtype)
+
+    def _read(self, card: ModelCard, dtype: torch.dtype) -> LanguageModel:
+        self._give_back()  # what was freed since lies scattered, and would not be used again
+        return load_model(card, self.device, dtype, attention=self._attention)
 
     def _card(self, weights: Weights) -> ModelCard:
         """Return the card of weights that are files of this host."""
@@ -196,12 +200,6 @@ class Holder:
 
     def _vllm(self, spec: EngineSpec, weights: Weights) -> VllmEngine:
         return VllmEngine(replace(spec, folder=self._card(weights).folder))
-
-    def _drop(self, roles: Sequence[str]) -> None:
-        for role in roles:
-            del self._models[role]
-        if roles:
-            self._give_back()
 
     def _give_back(self) -> None:
         if self.device.type == "cuda":

@@ -1,14 +1,26 @@
-"""How much memory a device needs in each stage, from configs and the headers of weights alone."""
+"""How much memory a device needs in each stage, from configs and the headers of weights alone.
 
-from dataclasses import dataclass
+What a body holds at work is counted from its widths as measured on models of Llama's kind. A CPU's
+memory also holds the process itself, and the file that weights are read from until they are there.
+"""
 
+from dataclasses import dataclass, replace
+
+from ...stages.engines.settings import SamplingSettings
 from ...stages.engines.vllm.spec import scoring_batch
 from ...stages.models.size import Shape, shape_of
+from ...stages.prompts.order import PROMPTS_PER_SHARD
+from ..progress import resident
 from ..session import Session
 
 _GIB = 1 << 30
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _MASTER_BYTES = 16  # float32 weight, gradient and two moments
+_LIBRARIES = 130 << 20  # bytes that a process takes with its first model, beside the model
+_DRAWING = (
+    5  # numbers a logit while a token is drawn: the last ones, these, their share, in float64
+)
+_LONGEST_BY_PRODUCTS = 256  # tokens of a sequence whose attention scores are kept on a CPU
 
 
 @dataclass(frozen=True)
@@ -20,74 +32,141 @@ class Need:
     bytes: float | None
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A model in memory. width: bytes a weight. file: bytes that are read beside, on a CPU."""
+
+    shape: Shape
+    width: int
+    file: int
+
+    @property
+    def weights(self) -> float | None:
+        """Return the bytes of the weights, None where they are not here."""
+        count = self.shape.parameters
+        return None if count is None else float(count * self.width)
+
+    def passing(self, tokens: int) -> int:
+        """Return what a layer holds while tokens pass through the body."""
+        shape = self.shape
+        return tokens * self.width * (4 * shape.hidden + shape.attention + 3 * shape.inner)
+
+    def at_work(self, more: float) -> float | None:
+        """Return the most of loading the model, and of working with `more` beside it."""
+        return None if self.weights is None else self.weights + max(self.file, more)
+
+
 def memory_of(session: Session) -> list[Need]:
     """Return what each stage needs."""
     config, inputs = session.config, session.inputs
-    student, teacher = shape_of(inputs.student_card), shape_of(inputs.teacher_card)
-    longest = max(len(p.ids) for p in inputs.prompts) + config.rollout.max_tokens
-    small = _weights(inputs.first_student.dtype, student)
-    large = _weights(inputs.teacher(config.score.engine).dtype, teacher)
-    chunk = 4 * 3 * config.score.chunk_elements
-    needs = [_rollout(session, student, small, longest)]
-    if config.score.mode == "joint":
-        both = None if small is None or large is None else small + large + 2 * chunk
-        needs.append(Need("score", "both models and a chunk of logits each", both))
-    else:
-        needs.append(_teacher(session, teacher, large, chunk))
-        what = "the student and a chunk of logits"
-        needs.append(Need("score (student)", what, _add(small, chunk)))
-    needs.append(_training(session, student, longest))
-    return needs
+    on_cpu = session.device.type == "cpu"
+    process = resident() + _LIBRARIES if on_cpu else 0
+
+    def loaded(shape: Shape, dtype: str) -> _Loaded:
+        return _Loaded(shape, _BYTES[dtype], shape.file if on_cpu else 0)
+
+    student = loaded(shape_of(inputs.student_card), inputs.first_student.dtype)
+    teacher = loaded(shape_of(inputs.teacher_card), inputs.teacher(config.score.engine).dtype)
+    longest, asked = max(len(p.ids) for p in inputs.prompts), config.rollout.prompts
+    rows = min(asked, PROMPTS_PER_SHARD) * config.rollout.samples  # a batch stays in its shard
+    rollout = _generating(session, "rollout", student, config.rollout, longest, rows)
+    score = _scoring(session, student, teacher, inputs.longest_shown)
+    needs = [rollout, *score, _training(session, student.shape, longest)]
+    if config.evaluate:
+        longest = max(len(p.ids) for p in inputs.problems)
+        rows = len(inputs.problems) * config.evaluate.samples
+        evaluate = _generating(session, "evaluate", student, config.evaluate, longest, rows)
+        if config.evaluate.reverse_kl and config.score.mode == "joint":
+            needs[0] = replace(rollout, bytes=_sum(rollout.bytes, teacher.weights))  # stays on
+            evaluate = max(
+                evaluate, replace(score[0], stage="evaluate"), key=lambda n: n.bytes or 0
+            )
+        needs.append(evaluate)
+    if not on_cpu:
+        return needs
+    with_process = [Need(n.stage, n.what, _sum(n.bytes, process)) for n in needs]
+    text = "Python, its libraries and the tokenizers, counted in each of these"
+    return [*with_process, Need("process", text, process)]
 
 
-def _training(session: Session, student: Shape, longest: int) -> Need:
-    settings = session.config.train
-    what = "float32 masters, gradients, moments, activations"
-    if student.parameters is None:
-        return Need("train", what, None)
-    tokens = max(settings.batch_tokens, longest)
-    checkpointing = settings.activation_checkpointing
-    activations = tokens * student.hidden * (2 if checkpointing else 34)
-    activations *= 1 if checkpointing else student.layers
-    logits = 12 * settings.chunk_elements
-    return Need("train", what, student.parameters * _MASTER_BYTES + 4 * activations + logits)
-
-
-def _weights(dtype: str, shape: Shape) -> float | None:
-    return None if shape.parameters is None else shape.parameters * _BYTES[dtype]
-
-
-def _add(weights: float | None, more: float) -> float | None:
-    return None if weights is None else weights + more
-
-
-def _rollout(session: Session, shape: Shape, weights: float | None, longest: int) -> Need:
-    config = session.config
-    vllm, rollout = config.student.vllm, config.rollout
-    if rollout.engine == "vllm":
+def _generating(
+    session: Session, stage: str, student: _Loaded, terms: SamplingSettings, prompt: int, rows: int
+) -> Need:
+    """Return what writing responses needs. prompt: tokens of the longest. rows: responses."""
+    vllm, weights = session.config.student.vllm, student.weights
+    if terms.engine == "vllm":
         if session.device.type == "cpu":
-            size = _add(weights, vllm.cpu_cache_gb * _GIB)
-            return Need("rollout", "vLLM: weights and its cache", size)
+            size = _sum(weights, vllm.cpu_cache_gb * _GIB)
+            return Need(stage, "vLLM: weights and its cache", size)
         share = None if weights is None else weights / vllm.tensor_parallel
         text = f"vLLM: weights on each of {vllm.tensor_parallel}, then {vllm.memory:.0%} of it all"
-        return Need("rollout", text, share)
-    together = min(rollout.batch_size, 32 * rollout.samples)  # a batch stays in its shard
-    width = _BYTES[session.inputs.first_student.dtype]
-    cache = together * longest * shape.cache_elements * width
-    return Need("rollout", f"weights and the cache of {together} rows", _add(weights, cache))
+        return Need(stage, text, share)
+    shape, rows = student.shape, min(terms.batch_size, rows)
+    cache = rows * (prompt + terms.max_tokens) * shape.cache_elements * student.width
+    drawing = 4 * _DRAWING * rows * shape.vocabulary
+    size = student.at_work(cache + max(drawing, student.passing(rows * prompt)))
+    return Need(stage, f"weights, cache and logits of {rows} rows", size)
 
 
-def _teacher(session: Session, shape: Shape, weights: float | None, chunk: int) -> Need:
-    config, stage = session.config, "score (teacher)"
+def _scoring(session: Session, student: _Loaded, teacher: _Loaded, prompt: int) -> list[Need]:
+    """Return what scoring needs, in one stage or two. prompt: tokens of the longest."""
+    config = session.config
+    longest = prompt + config.rollout.max_tokens
+    rows = min(config.rollout.prompts, PROMPTS_PER_SHARD) * config.rollout.samples
+    tokens = max(longest, min(config.score.batch_tokens, rows * longest))
+    chunk = _chunk(session, config.score.chunk_elements)
+    if config.score.mode == "joint":
+        passing = max(student.passing(tokens), teacher.passing(tokens))
+        size = _sum(student.weights, teacher.at_work(2 * chunk + passing))
+        return [Need("score", "both models and a chunk of logits each", size)]
+    what = "the student and a chunk of logits"
+    size = student.at_work(chunk + student.passing(tokens))
+    return [_teacher(session, teacher, chunk, tokens), Need("score (student)", what, size)]
+
+
+def _teacher(session: Session, teacher: _Loaded, chunk: int, tokens: int) -> Need:
+    config, stage, weights = session.config, "score (teacher)", teacher.weights
     if config.score.engine == "server":
         return Need(stage, "on the server", 0.0)
     if config.score.engine == "transformers":
-        return Need(stage, "the teacher and a chunk of logits", _add(weights, chunk))
-    vllm = config.teacher.vllm
-    logits = 3 * 4 * (vllm.batch_tokens or scoring_batch(shape.vocabulary)) * shape.vocabulary
+        size = teacher.at_work(chunk + teacher.passing(tokens))
+        return Need(stage, "the teacher and a chunk of logits", size)
+    vllm, vocabulary = config.teacher.vllm, teacher.shape.vocabulary
+    logits = 3 * 4 * (vllm.batch_tokens or scoring_batch(vocabulary)) * vocabulary
     if session.device.type == "cpu":
-        size = _add(weights, vllm.cpu_cache_gb * _GIB + logits)
+        size = _sum(weights, vllm.cpu_cache_gb * _GIB + logits)
         return Need(stage, "vLLM: weights, its cache, logits of a batch", size)
     text = f"vLLM: weights on each of {vllm.tensor_parallel} and logits, then {vllm.memory:.0%}"
     share = None if weights is None else weights / vllm.tensor_parallel
-    return Need(stage, text, _add(share, logits))
+    return Need(stage, text, _sum(share, logits))
+
+
+def _training(session: Session, shape: Shape, prompt: int) -> Need:
+    """Return what training needs. prompt: tokens of the longest."""
+    config, settings = session.config, session.config.train
+    what = "float32 masters, gradients, moments, activations"
+    if shape.parameters is None:
+        return Need("train", what, None)
+    longest = prompt + config.rollout.max_tokens
+    tokens = max(longest, min(settings.batch_tokens, settings.rollouts_per_step * longest))
+    layer = 8 * shape.hidden + 3 * shape.attention // 2 + 5 * shape.inner
+    if session.device.type == "cpu" and config.cpu.attention and longest <= _LONGEST_BY_PRODUCTS:
+        layer += 2 * shape.heads * longest
+    # computed again, a layer is there whole, with its gradients, and on a CPU with gaps between
+    whole = 3 if session.device.type == "cpu" else 2
+    kept = shape.hidden * shape.layers + whole * layer
+    activations = tokens * (kept if settings.activation_checkpointing else layer * shape.layers)
+    at_work = 4 * activations + _chunk(session, settings.chunk_elements)
+    # where the head is the embedding, the gradient of the one is added to that of the other, when
+    # nothing of the body is held any more
+    at_work = max(at_work, 4 * shape.vocabulary * shape.hidden if shape.tied else 0)
+    return Need("train", what, float(shape.parameters * _MASTER_BYTES + at_work))
+
+
+def _chunk(session: Session, elements: int) -> int:
+    """Return the bytes of a chunk of logits; on a CPU what is made of them is made in pieces."""
+    return (4 if session.device.type == "cpu" else 12) * elements
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other

@@ -8,7 +8,7 @@ from typing import Any
 from ...storage.errors import ModelError
 from ..boundary import one_line
 from .code import refuse_own_code
-from .config import context_of, is_count, load_config
+from .config import context_of, is_count, text_config
 from .fingerprint import model_fingerprint
 from .folder import model_folder, read_json
 from .quiet import quiet
@@ -77,7 +77,7 @@ def card_of(
         raise ModelError(
             f"{folder / 'config.json'}: no vocab_size; expected the config of a language model"
         )
-    known = load_config(folder, code)
+    known = text_config(folder, code)
     tokenizer = load_tokenizer(folder, code)
     with one_line(lambda reason: _no_tokenizer(folder, reason)):
         stop_ids = _stop_ids(folder, tokenizer, config)

@@ -14,15 +14,21 @@ _CHANGING = ("longrope", "dynamic")
 
 
 def load_config(folder: Path, code: bool) -> Any:
-    """Return the config of the language model in a folder. code: run Python code that is there.
+    """Return the config of the model in a folder. code: run Python code that is there.
 
-    Of a model that reads more than text, the part that reads text. Raises `ModelError`.
+    Raises `ModelError`.
     """
     from transformers import AutoConfig  # heavy
 
     path = folder / "config.json"
     with one_line(lambda reason: ModelError(f"{path}: no usable config ({reason})")), quiet():
-        return AutoConfig.from_pretrained(folder, trust_remote_code=code).get_text_config()
+        return AutoConfig.from_pretrained(folder, trust_remote_code=code)
+
+
+def text_config(folder: Path, code: bool) -> Any:
+    """Return the config of the language model in a folder: of more, the part that reads text."""
+    with one_line(lambda reason: ModelError(f"{folder}: no language model ({reason})")):
+        return load_config(folder, code).get_text_config()
 
 
 def context_of(config: Any, path: Path) -> int:

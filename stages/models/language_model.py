@@ -23,13 +23,12 @@ class LanguageModel:
     def head(self) -> Head:
         """Return the LM head (shared with the embedding where the model ties them)."""
         module = self.model.get_output_embeddings()
-        return Head(module.weight, module.bias, logit_map(self.model.config))
+        return Head(module.weight, module.bias, logit_map(self.model.config.get_text_config()))
 
     @property
     def body(self) -> Any:
-        """Return what turns ids into hidden states; Llama 4 does not name its own as others do."""
-        body = self.model.base_model
-        return getattr(self.model, "model", body) if body is self.model else body
+        """Return what turns ids into hidden states."""
+        return _body_of(self.model)
 
     @property
     def vocabulary(self) -> int:
@@ -40,3 +39,15 @@ class LanguageModel:
         """Return hidden states [B, T, D] of ids [B, T]; extra arguments go to the body."""
         kwargs.setdefault("use_cache", False)
         return self.body(input_ids=ids, **kwargs).last_hidden_state
+
+
+def _body_of(model: Any) -> Any:
+    """Return the part of a model below its head.
+
+    Llama 4 does not name its own as others do, and what reads images, too, has it in a part that
+    has a head itself.
+    """
+    body = model.base_model
+    if body is model:
+        return getattr(model, "model", model)
+    return body if body.get_output_embeddings() is None else _body_of(body)

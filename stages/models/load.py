@@ -41,22 +41,18 @@ def load_model(
     than the config says or unknown to the architecture, an architecture that needs its own code, or
     logits that are not those of its head, or that change with what follows.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM  # heavy
-
     weight_files(card.folder)
-    kind: Any = AutoModelForCausalLM
-    given: dict[str, Any] = {}
+    config = load_config(card.folder, card.code)
+    kind, given = _class_of(config), {}
 
     def unusable(reason: str) -> ModelError:
         return ModelError(f"{card.folder}: the model does not load ({reason})")
 
-    config = load_config(card.folder, card.code)
-    if any(getattr(config, name, None) for name in _LEFT_OUT_BY_SDPA):
+    if any(getattr(config.get_text_config(), name, None) for name in _LEFT_OUT_BY_SDPA):
         given["attn_implementation"] = "eager"
     with one_line(unusable), quiet():
         if card.code and (own := own_class(card.folder)) is not None:
-            given["config"] = AutoConfig.from_pretrained(card.folder, trust_remote_code=True)
-            kind = own
+            kind, given["config"] = own, config
         both: Any = kind.from_pretrained(
             card.folder,
             dtype=dtype,
@@ -81,15 +77,33 @@ def load_model(
     return loaded
 
 
+def _class_of(config: Any) -> Any:
+    """Return transformers' auto class that makes of a folder what its config says that it is.
+
+    What reads more than text stays whole, so that its export is one, too: the mapping of causal
+    language models has the text model alone of some kinds, and of others nothing.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM  # heavy
+    from transformers.models.auto import modeling_auto as names
+
+    whole = names.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.get(config.model_type)
+    text = names.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    if whole is not None and (text is None or whole in (config.architectures or ())):
+        return AutoModelForMultimodalLM
+    return AutoModelForCausalLM
+
+
 def _own_memory(model: torch.nn.Module) -> None:
-    """Copy weights that are views of the mapped file into memory of their own.
+    """Copy weights that are views (of the mapped file, of others) into memory of their own.
 
     Matrix products of the same numbers round differently when their memory is aligned differently,
     and a file puts them anywhere: a result would depend on the length of a file's header. Training
     would write into views of a file that may be replaced.
     """
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
+        memory = tensor.untyped_storage()
+        if memory.nbytes() != tensor.nbytes or not memory.resizable():  # a file's is not
+            tensor.data = tensor.data.clone()
 
 
 # Tensors of older versions that are computed, not learned: nothing is lost without them.

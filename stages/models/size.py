@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from ...storage.errors import ModelError
 from .card import ModelCard
-from .config import is_count, load_config
+from .config import is_count, text_config
 from .fingerprint import weight_files
 
 
@@ -15,19 +16,26 @@ from .fingerprint import weight_files
 class Shape:
     """A model in numbers.
 
-    parameters: None where no weights are here. cache_elements: keys and values a token.
+    parameters, file: weights and the bytes that they are read from; None and 0 where none are here.
+    cache_elements: keys and values a token. attention: width of queries, keys and values of a
+    layer. inner: width inside of its feed-forward part. tied: the head is the embedding.
     """
 
     parameters: int | None
+    file: int
     cache_elements: int
     vocabulary: int
     hidden: int
     layers: int
+    heads: int
+    attention: int
+    inner: int
+    tied: bool
 
 
 def shape_of(card: ModelCard) -> Shape:
     """Return a model in numbers; of its weights no more than headers are read."""
-    path, config = card.folder / "config.json", load_config(card.folder, card.code)
+    path, config = card.folder / "config.json", text_config(card.folder, card.code)
 
     def count(name: str) -> int | None:
         value = getattr(config, name, None)
@@ -37,16 +45,26 @@ def shape_of(card: ModelCard) -> Shape:
 
     width, heads = count("hidden_size") or 1, count("num_attention_heads") or 1
     layers, head = count("num_hidden_layers") or 1, count("head_dim") or width // heads
-    heads = count("num_key_value_heads") or heads
-    return Shape(parameters_of(card), 2 * layers * heads * head, card.head_rows, width, layers)
+    shared = count("num_key_value_heads") or heads
+    inner = count("moe_intermediate_size") or count("intermediate_size") or 4 * width
+    return Shape(
+        parameters=parameters_of(card),
+        file=sum(path.stat().st_size for path in _files(card)),
+        cache_elements=2 * layers * shared * head,
+        vocabulary=card.head_rows,
+        hidden=width,
+        layers=layers,
+        heads=heads,
+        attention=(heads + 2 * shared) * head,
+        inner=inner * (count("num_experts_per_tok") or 1),
+        tied=bool(getattr(config, "tie_word_embeddings", False)),
+    )
 
 
 def parameters_of(card: ModelCard) -> int | None:
     """Return the number of parameters, None where no weights are here."""
-    if not any(card.folder.glob("*.safetensors")):
-        return None
     total = 0
-    for path in weight_files(card.folder):
+    for path in (files := _files(card)):
         try:
             with safe_open(path, framework="np") as file:
                 names = list(file.keys())
@@ -55,4 +73,8 @@ def parameters_of(card: ModelCard) -> int | None:
             raise ModelError(
                 f"{path}: not a whole safetensors file ({error}); copy it again"
             ) from error
-    return total
+    return total if files else None
+
+
+def _files(card: ModelCard) -> list[Path]:
+    return weight_files(card.folder) if any(card.folder.glob("*.safetensors")) else []

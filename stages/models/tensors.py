@@ -3,28 +3,40 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 
-def tensor_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the sha256 of name, type, shape and numbers of each tensor."""
+def tensor_hashes(names: Collection[str], tensor: Callable[[str], Tensor]) -> dict[str, str]:
+    """Return the sha256 of name, type, shape and numbers of each tensor.
+
+    tensor: gives one by its name, when it is asked for; it is not kept.
+    """
 
     def of(name: str) -> str:
-        value = tensors[name].detach().cpu().contiguous()
+        value = tensor(name).detach().cpu().contiguous()
         digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock alone
-        return dict(zip(tensors, pool.map(of, tensors), strict=True))
+        return dict(zip(names, pool.map(of, names), strict=True))
+
+
+def stored_tensor(path: Path, name: str) -> Tensor:
+    """Return a tensor of a safetensors file, which stays mapped while the tensor is there.
+
+    Of a file that is read through one mapping all pages would stay with the process to the end.
+    """
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(name)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from ...storage.errors import DisagreementError
 from ..arrays.batching import evenly, on_device
+from ..arrays.log_softmax import log_softmax
 from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_places
 from .shard import RolloutArrays
@@ -78,4 +79,4 @@ def _alone(
     logits = model.model(input_ids=ids[None], use_cache=False, logits_to_keep=keep).logits[0]
     if len(logits) != len(keep):  # a class that does not know the argument gives all
         logits = logits[keep]
-    return logits.float().log_softmax(1).gather(1, tokens[:, None]).squeeze(1).cpu().numpy()
+    return log_softmax(logits.float()).gather(1, tokens[:, None]).squeeze(1).cpu().numpy()

@@ -13,6 +13,7 @@ import torch
 
 from ...storage.facts import TeacherFacts, TokensFacts
 from ..arrays.chunks import chunk_rows
+from ..arrays.log_softmax import log_softmax
 from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
@@ -86,7 +87,7 @@ def _batch(
         teacher.head.pieces(theirs, chunk, vocabulary),
         strict=True,
     ):
-        p, q = our_logits.log_softmax(1), their_logits.log_softmax(1).to(student.device)
+        p, q = log_softmax(our_logits), log_softmax(their_logits).to(student.device)
         wanted = known.rows(piece)
         ids, valid = support_ids(wanted, q, p.shape[1], top_p, most)
         supports.append(teacher_support(q, ids, valid))

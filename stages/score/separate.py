@@ -16,6 +16,7 @@ import torch
 from ...storage.facts import TeacherFacts, TokensFacts
 from ..arrays.batching import on_device
 from ..arrays.chunks import chunk_rows
+from ..arrays.log_softmax import log_softmax
 from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
@@ -73,7 +74,7 @@ def _teacher_batch(
     top_p, most = settings.teacher_top_p, settings.teacher_top_max
     supports, entropies, logprobs = [], [], []
     for piece, logits in teacher.head.pieces(states, chunk, teacher.vocabulary):
-        q, wanted = logits.log_softmax(1), known.rows(piece)
+        q, wanted = log_softmax(logits), known.rows(piece)
         ids, valid = support_ids(wanted, q, vocabulary, top_p, most)
         supports.append(teacher_support(q, ids, valid))
         entropies.append(-torch.linalg.vecdot(q.exp(), q))
@@ -134,7 +135,7 @@ def _student_batch(
     chunk = chunk_rows(settings.chunk_elements, student.vocabulary)
     numbers, lost = [], []
     for piece, logits in student.head.pieces(states, chunk, student.vocabulary):
-        log_probs, wanted = logits.log_softmax(1), known.rows(piece)
+        log_probs, wanted = log_softmax(logits), known.rows(piece)
         support = padded.rows(piece.start, piece.stop)
         numbers.append(support_features(log_probs, support, wanted.tokens, entropies[piece]))
         kept = torch.zeros_like(log_probs, dtype=torch.bool).scatter_(1, support.ids, True)

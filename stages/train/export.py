@@ -61,7 +61,8 @@ def likeness(model: LanguageModel) -> Likeness:
     ids = torch.arange(12, device=model.device).reshape(2, 6) % min(model.vocabulary, 1000)
     with torch.inference_mode():
         logits = model.model(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)
-    return Likeness(tensor_hashes(model.model.state_dict()), logits.cpu())
+    tensors = model.model.state_dict()
+    return Likeness(tensor_hashes(tensors, tensors.__getitem__), logits.cpu())
 
 
 def difference(trained: Likeness, found: Likeness) -> float:

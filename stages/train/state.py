@@ -6,6 +6,7 @@ renamed: a reader sees the old state or the new one. Beside the tensors stand th
 is read as it was written or not at all.
 """
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from ...storage.errors import StoreError
 from ...storage.files import replacing
 from ...storage.keys import canonical, key_of
-from ..models.tensors import tensor_hashes, write_tensors
+from ..models.tensors import stored_tensor, tensor_hashes, write_tensors
 
 FILE = "state.safetensors"
 
@@ -34,9 +35,10 @@ def save_state(
         tensors[f"master.{name}"] = parameter.detach().contiguous()
         for moment, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{moment}.{name}"] = value.detach().contiguous()
+    hashes = tensor_hashes(tensors, tensors.__getitem__)
     try:
         with replacing(path / FILE) as beside:
-            write_tensors(beside, tensors, _sealed(about, tensor_hashes(tensors)))
+            write_tensors(beside, tensors, _sealed(about, hashes))
     except OSError as error:
         raise StoreError(
             f"{path}: the training state cannot be written ({error.strerror or error}); free some "
@@ -57,21 +59,20 @@ def load_state(
     Raises `StoreError` when the file is damaged or belongs to another architecture; where a hash
     tells so, nothing has been changed.
     """
-    about = check_state(path)
+    about, file = check_state(path), _file(path)
     try:
-        with safe_open(_file(path), framework="pt") as file:
-            names = set(file.keys())
-            for name, parameter in model.named_parameters():
-                if not parameter.requires_grad:
-                    continue
-                _copy(parameter, file.get_tensor(f"master.{name}"))
-                if optimizer is not None:
-                    optimizer.state[parameter] = {
-                        # a copy: the tensor is a view of the file, which may be replaced
-                        moment: file.get_tensor(f"{moment}.{name}").to(parameter.device, copy=True)
-                        for moment in ("step", "exp_avg", "exp_avg_sq")
-                        if f"{moment}.{name}" in names
-                    }
+        names = _names(file)
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            _copy(parameter, stored_tensor(file, f"master.{name}"))
+            if optimizer is not None:
+                optimizer.state[parameter] = {
+                    # a copy: the tensor is a view of the file, which may be replaced
+                    moment: stored_tensor(file, f"{moment}.{name}").to(parameter.device, copy=True)
+                    for moment in ("step", "exp_avg", "exp_avg_sq")
+                    if f"{moment}.{name}" in names
+                }
     except (SafetensorError, OSError, RuntimeError) as error:
         raise _unusable(path, str(error).splitlines()[0]) from error
     return about
@@ -86,11 +87,12 @@ def check_state(path: Path) -> dict[str, Any]:
     if about is None:
         raise _unusable(path, "unreadable")
     try:
-        with safe_open(_file(path), framework="pt") as file:
-            sealed = file.metadata().get("sealed")
-            whole = sealed is None or json.loads(sealed)["hashes"] == tensor_hashes(
-                {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            )
+        file = _file(path)
+        with safe_open(file, framework="pt") as texts:
+            sealed = texts.metadata().get("sealed")
+        whole = sealed is None or json.loads(sealed)["hashes"] == tensor_hashes(
+            _names(file), functools.partial(stored_tensor, file)
+        )
     except (SafetensorError, OSError) as error:
         raise _unusable(path, str(error).splitlines()[0]) from error
     if not whole:
@@ -125,6 +127,11 @@ def _unusable(path: Path, reason: str) -> StoreError:
         f"{path}: not the training state that was written here for this model ({reason}); delete "
         "it, and that round is trained again from stored signals"
     )
+
+
+def _names(file: Path) -> set[str]:
+    with safe_open(file, framework="pt") as tensors:
+        return set(tensors.keys())
 
 
 def _file(path: Path) -> Path:

@@ -1,6 +1,6 @@
 """Tiny random models of every causal language model class that transformers maps.
 
-Sizes are set by the names of a config's fields, which families share; a family adds its own below.
+Sizes are set by the names of a config's fields (`sizes.py`); a family adds its own below.
 """
 
 import dataclasses
@@ -10,86 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from multimodal import MULTIMODAL
+from sizes import INNER, SMALL, VOCABULARY, Fields
 from tiny import STOP, shake
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    GenerationConfig,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 
 _PAIR = Path(str(files("tip.pipeline.demo") / "pair" / "student"))  # its tokenizer serves all
-VOCABULARY = 36
-CONTEXT = 128
 STOPS = range(STOP, 7)  # many, so that responses end at different times
 _SPREAD = 0.25
 _SPREADS = {"gemma": 0.15}  # whose norms multiply by 1 + weight: logits of hundreds round coarsely
 
-Fields = dict[str, Any]
-
-# Four heads of 8 make a width of 32, whatever they are called; windows are short enough to matter.
-SMALL: Fields = {
-    "vocab_size": VOCABULARY,
-    "bos_token_id": None,
-    "eos_token_id": STOP,
-    "pad_token_id": None,
-    "tie_word_embeddings": False,
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), CONTEXT),
-    **dict.fromkeys(("max_seq_len", "context_length", "max_target_positions"), CONTEXT),
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "emb_dim", "embedding_size"), 32),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 2),
-    **dict.fromkeys(("decoder_layers", "encoder_layers", "num_decoder_layers"), 2),
-    **dict.fromkeys(("num_encoder_layers",), 2),
-    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), 4),
-    **dict.fromkeys(("decoder_attention_heads", "encoder_attention_heads"), 4),
-    **dict.fromkeys(("num_decoder_attention_heads", "num_encoder_attention_heads"), 4),
-    **dict.fromkeys(("attention_heads",), 4),
-    "num_key_value_heads": 2,
-    **dict.fromkeys(("head_dim", "kv_channels", "attention_head_size", "dim_head"), 8),
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim"), 48),
-    **dict.fromkeys(("dff", "dim_ff", "d_inner", "ffn_hidden_size", "feed_forward_size"), 48),
-    **dict.fromkeys(("intermediate_size_mlp", "dense_intermediate_size"), 48),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 24),
-    **dict.fromkeys(("shared_intermediate_size", "expert_ffn_hidden_size"), 24),
-    **dict.fromkeys(("moe_shared_expert_intermediate_size",), 24),
-    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
-    "moe_num_experts": 4,
-    **dict.fromkeys(("num_experts_per_tok", "moe_k", "moe_topk"), 2),
-    **dict.fromkeys(("n_group", "topk_group"), 1),
-    "first_k_dense_replace": 1,
-    **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "o_lora_rank"), 16),
-    **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
-    **dict.fromkeys(("index_head_dim",), 16),
-    "index_n_heads": 4,
-    "index_topk": CONTEXT,  # fewer, and ties at zero would be broken by rounding
-    **dict.fromkeys(("sliding_window", "window_size", "sliding_window_size"), 6),
-    **dict.fromkeys(("attention_window_size", "attention_chunk_size"), 8),
-    **dict.fromkeys(("mamba_d_state", "state_size", "ssm_state_size"), 8),
-    **dict.fromkeys(("mamba_n_heads", "n_mamba_heads", "mamba_num_heads"), 4),
-    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "linear_head_dim"), 8),
-    **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads", "linear_num_heads"), 4),
-    **dict.fromkeys(("mamba_chunk_size", "chunk_size"), 8),
-    **dict.fromkeys(("image_token_id", "video_token_id", "audio_token_id"), 30),
-    **dict.fromkeys(("image_token_index", "boi_token_id", "eoi_token_id"), 31),
-    **dict.fromkeys(("boa_token_id", "boi_token_index", "eoi_token_index"), 32),
-    **dict.fromkeys(("eoa_token_id", "eoa_token_index"), 33),
-    **dict.fromkeys(("vision_start_token_id", "vision_end_token_id"), 34),
-}
-
 _PADDED = {"pad_token_id": 0}
 _LINEAR = {"layer_types": ["linear_attention", "full_attention"]}
 _WINDOWED = {"layer_types": ["sliding_attention", "full_attention"]}
-_INNER = {
-    name: SMALL[name]
-    for name in (
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "max_position_embeddings",
-        "eos_token_id",
-    )
-}
 _INDEXER = {
     "indexer_n_heads": 4,
     "indexer_kv_heads": 1,
@@ -162,7 +105,7 @@ OWN: dict[str, Fields] = {
         "audio_config": {"subsampling_conv_channels": [8, 4], "output_proj_dims": 32},
     },
     "gemma4_assistant": {
-        "text_config": _INNER
+        "text_config": INNER
         | {
             "model_type": "gemma4_text",
             "global_head_dim": 16,
@@ -192,7 +135,7 @@ OWN: dict[str, Fields] = {
         },
     },
     "gemma4_unified_assistant": {
-        "text_config": _INNER
+        "text_config": INNER
         | {
             "model_type": "gemma4_unified_text",
             "global_head_dim": 16,
@@ -204,7 +147,7 @@ OWN: dict[str, Fields] = {
     "gemma4_unified_text": {"global_head_dim": 16},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "got_ocr2": {
-        "text_config": _INNER | {"model_type": "qwen2"},
+        "text_config": INNER | {"model_type": "qwen2"},
         "vision_config": {"output_channels": 8, "num_pos_feats": 4, "mlp_dim": 32},
     },
     "granite": {"logits_scaling": 8.0},
@@ -247,15 +190,7 @@ OWN: dict[str, Fields] = {
     "minicpm3": {"dim_model_base": 16},
     "minimax": {"block_size": 8},
     "mistral+window": {"sliding_window": 6},
-    "mllama": {
-        "text_config": {"bos_token_id": 2, "cross_attention_layers": [1]},
-        "vision_config": {
-            "num_global_layers": 1,
-            "vision_output_dim": 64,
-            "image_size": 28,
-            "intermediate_layers_indices": [1],
-        },
-    },
+    "mllama": MULTIMODAL["mllama+whole"],
     "modernbert-decoder": _WINDOWED
     | {"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "sep_token_id": 2},
     "nemotron_h": {"n_groups": 1, "mamba_head_dim": 16},
@@ -327,19 +262,23 @@ UNBUILDABLE: dict[str, str] = {
 
 
 def kinds() -> list[str]:
-    """Return the model types of the mapping and their variants, by name."""
-    return sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *OWN})
+    """Return the model types of the mapping, their variants and what reads more, by name."""
+    return sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *OWN, *MULTIMODAL})
 
 
 def class_of(kind: str) -> str:
     """Return the name of the class that a model type is mapped to."""
-    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind.partition("+")[0]]
+    whole = kind in MULTIMODAL
+    names = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES if whole else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return names[kind.partition("+")[0]]
 
 
 def tiny_config(kind: str) -> Any:
     """Return the config of a tiny model."""
     name = kind.partition("+")[0]
-    return AutoConfig.for_model(name, **_fields(CONFIG_MAPPING[name], OWN.get(kind, {})))
+    return AutoConfig.for_model(
+        name, **_fields(CONFIG_MAPPING[name], (OWN | MULTIMODAL).get(kind, {}))
+    )
 
 
 def _fields(config: Any, own: Fields) -> Fields:
@@ -358,7 +297,8 @@ def _fields(config: Any, own: Fields) -> Fields:
 def write_tiny(folder: Path, kind: str, seed: int) -> None:
     """Write a random model and its tokenizer as a Hugging Face folder."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(tiny_config(kind), dtype=torch.float32)
+    auto: Any = AutoModelForMultimodalLM if kind in MULTIMODAL else AutoModelForCausalLM
+    model = auto.from_config(tiny_config(kind), dtype=torch.float32)
     shake(model, seed, _SPREADS.get(kind, _SPREAD))
     model.generation_config = GenerationConfig(eos_token_id=list(STOPS))
     model.save_pretrained(folder)

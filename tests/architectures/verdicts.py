@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+import transformers
 from recipes import STOPS, UNBUILDABLE, class_of, write_tiny
 from safetensors.torch import load_file
 from tiny import load, sampling
@@ -32,7 +33,6 @@ from tip.stages.train.train import _trainable, accumulate
 from tip.stages.train.worlds.alone import Alone
 from tip.storage.errors import ConfigError, ModelError
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 NATS = 1e-4  # of a log-prob, a divergence
 OF_GRADIENT = 1e-5  # of its largest entry
@@ -66,8 +66,7 @@ def judge(kind: str, folder: Path) -> Verdict:
     if kind in UNBUILDABLE:
         return Verdict(kind, "not built", UNBUILDABLE[kind])
     torch.set_num_threads(1)
-    gaps: dict[str, float] = {}
-    step = "the recipe"
+    gaps, step = Gaps(), "the recipe"
     try:
         for seed, role in enumerate(("student", "teacher"), 1):
             write_tiny(folder / role, kind, seed)
@@ -133,6 +132,17 @@ def _settings(folder: Path) -> dict[str, Any]:
 _EXPORT = {"export_dtype": "float32"}  # so that the next round's numbers are those of the masters
 
 
+class Gaps(dict[str, float]):
+    """The largest difference of each kind, by its name."""
+
+    def found(self, name: str, gap: float) -> None:
+        """Keep a difference where it is larger than those before; what is no number is infinite."""
+        self[name] = max(self.get(name, 0.0), gap if np.isfinite(gap) else np.inf)
+
+
+Found = Callable[[str, float], None]
+
+
 class Played:
     """A run that was played, and transformers' own models of its folders."""
 
@@ -173,6 +183,12 @@ class Played:
         return found
 
 
+def as_it_was(folder: Path, **how: Any) -> Any:
+    """Return the model of a folder as the class that its config names."""
+    (name,) = json.loads((folder / "config.json").read_text("utf-8"))["architectures"]
+    return getattr(transformers, name).from_pretrained(folder, **how)
+
+
 class Plain:
     """transformers' own model of a folder in float64."""
 
@@ -184,11 +200,9 @@ class Plain:
     @staticmethod
     def _load(folder: Path) -> Any:
         try:
-            return AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float64, attn_implementation="eager"
-            )
+            return as_it_was(folder, dtype=torch.float64, attn_implementation="eager")
         except ValueError:  # a class without eager attention
-            return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+            return as_it_was(folder, dtype=torch.float64)
 
     def log_probs(self, prompt: Sequence[int], response: Sequence[int]) -> Tensor:
         """Return the log-probs [T, V] that predict a response, with their graph."""
@@ -213,19 +227,15 @@ class Plain:
         return torch.cat(rows)
 
 
-def _wrong(played: Played, gaps: dict[str, float]) -> list[str]:
+def _wrong(played: Played, gaps: Gaps) -> list[str]:
     """Return what is wrong in a played run; `gaps` is filled."""
-
-    def found(name: str, gap: float) -> None:
-        gaps[name] = max(gaps.get(name, 0.0), gap if np.isfinite(gap) else np.inf)
-
-    lengths = []
+    found, lengths = gaps.found, []
     teacher = Plain(played.teacher)
     for number in range(ROUNDS):
         student = Plain(played.student(number))
-        _check_numbers(played, number, student, teacher, found)
+        check_numbers(played, number, student, teacher, found)
         lengths += [len(row["response_ids"]) for row in played.rows(number, "rollouts")]
-    _check_gradient(played, found)
+    check_gradient(played, found)
     _check_batches(played, found)
     _check_export(played, found)
     limits = {"gradient": np.inf, "gradient beyond rounding": OF_GRADIENT, "export": 0.0}
@@ -233,11 +243,8 @@ def _wrong(played: Played, gaps: dict[str, float]) -> list[str]:
     return wrong + (["all rows end together"] if len(set(lengths)) == 1 else [])
 
 
-Found = Callable[[str, float], None]
-
-
 @torch.no_grad()
-def _check_numbers(
+def check_numbers(
     played: Played, number: int, student: Plain, teacher: Plain, found: Found
 ) -> None:
     """Hold rollouts and token numbers of a round against both models."""
@@ -269,7 +276,7 @@ def _mean(log_p: Tensor, values: Tensor) -> Tensor:
     return (log_p.exp() * values).sum(1)
 
 
-def _check_gradient(played: Played, found: Found) -> None:
+def check_gradient(played: Played, found: Found) -> None:
     """Hold a step's gradient over all rollouts of round 0 against the dense loss in float64."""
     student = load(played.student(0))
     settings = played.session.config.train
@@ -385,7 +392,7 @@ def _generated(
 def _check_export(played: Played, found: Found) -> None:
     """Hold the last checkpoint, as transformers reads it, against the masters of its training."""
     folder, masters = played.student(ROUNDS), played.masters(ROUNDS - 1)
-    again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    again = as_it_was(folder, dtype=torch.float32)
     parameters = dict(again.named_parameters())
     assert parameters.keys() == masters.keys()
     gap = max((parameters[n] - value).abs().max().item() for n, value in masters.items())

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ....storage.errors import NumericsError
+from ...arrays.log_softmax import log_softmax
 from ...arrays.noise import uniforms
 from ...arrays.ragged import Ragged, concatenate
 from ...models.language_model import LanguageModel
@@ -130,7 +131,7 @@ class LocalEngine:
         sampling: Sampling,
     ) -> None:
         """Keep what this step says of the rows that still go on."""
-        log_probs = logits.log_softmax(1)
+        log_probs = log_softmax(logits)
         picked = log_probs.gather(1, tokens[:, None]).squeeze(1)[going]
         if not picked.isfinite().all():
             raise NumericsError(

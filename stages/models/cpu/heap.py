@@ -13,7 +13,9 @@ from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt, <malloc.h>
 _KEPT = 2**31 - 1  # bytes of free memory; the largest that mallopt takes
-_SEPARATE = 1 << 30  # bytes; with 32 MB, what glibc rises to by itself, peaks grew by half
+# Bytes. With 32 MB, what glibc rises to by itself, peaks grew by half; with 1 GB, by a tenth where
+# an embedding has 671 MB: a tensor does not fit into the hole that one of its size has left.
+_SEPARATE = 1 << 28
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tip.stages.arrays.log_softmax import log_softmax
 from tip.stages.signals.divergences import Features, features, support_features
 from tip.stages.signals.support import Support, merge_ids, teacher_support, top_ids
 from tip.stages.signals.supports import of_chunk
@@ -66,7 +67,7 @@ def computed(
     student: Tensor, teacher: Tensor, tokens: Tensor, ids: Tensor, valid: Tensor
 ) -> dict[str, np.ndarray]:
     """Return the features that the stage computes, from logits in their own precision."""
-    found = features(student.log_softmax(1), teacher.log_softmax(1), tokens, ids, valid)
+    found = features(log_softmax(student), log_softmax(teacher), tokens, ids, valid)
     return {name: value.numpy() for name, value in found._asdict().items()}
 
 
@@ -139,6 +140,12 @@ def test_hellinger_and_masses_stay_within_0_and_1() -> None:
     ids = ids.expand(30, -1)
     found = computed(flat, flat, ids[:, 0], ids, torch.ones_like(ids, dtype=torch.bool))
     assert (found["student_mass"] <= 1).all()
+
+
+def test_over_a_large_vocabulary_features_are_within_float32_of_the_reference() -> None:
+    a, b = (logits(1, 262_144, seed).float() for seed in (1, 2))
+    chosen = some_ids(1, 262_144)
+    assert_features(computed(a, b, *chosen), reference(a, b, *chosen), **NATS)
 
 
 # Eighths: where two logits differ, their rounded log-probs differ too, so ranks are definite.
