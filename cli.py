@@ -273,11 +273,19 @@ def sql(
     output: Annotated[
         Path | None, typer.Option("--output", help="Write .parquet or .csv instead of a table.")
     ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            min=0.001,
+            help="Seconds until it is broken off (default: those that a selection may take).",
+        ),
+    ] = None,
 ) -> None:
     """Ask the token table in SQL, e.g. "SELECT round, avg(reverse_kl) FROM tokens GROUP BY 1"."""
     from .pipeline.show.listing import print_query
 
-    print_query(query, name, numbers, runs, output)
+    print_query(query, name, numbers, runs, output, timeout)
 
 
 @cache_app.command("ls")

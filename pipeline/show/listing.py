@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from ...stages.select.rulebook import builtin_rules
+from ...stages.select.settings import SelectSettings
 from ...storage.errors import ConfigError, InputError, StoreError, is_panic
 from ...storage.files import user_path
 from ...storage.queries import ask
@@ -42,9 +43,17 @@ def print_rules() -> None:
 
 
 def print_query(
-    query: str, name: str, numbers: list[int] | None, runs: str, output: Path | None
+    query: str,
+    name: str,
+    numbers: list[int] | None,
+    runs: str,
+    output: Path | None,
+    seconds: float | None = None,
 ) -> None:
-    """Run one SELECT over the tables of a run and print or write its result."""
+    """Run one SELECT over the tables of a run and print or write its result.
+
+    After `seconds` (default: what a round's selection may take) it is broken off.
+    """
     run = RunFolder(runs, name)
     about = run.about()
     if about is None:
@@ -60,7 +69,7 @@ def print_query(
             rollouts[place] = _paths(store, "rollouts", pointers.of("rollouts"))
     if not tokens:
         raise ConfigError(f"run {name} has no scored round {numbers or ''}; play it first")
-    answer = ask(query, tokens, rollouts)
+    answer = ask(query, tokens, rollouts, seconds=seconds or SelectSettings().timeout_seconds)
     with _polars():
         _refuse_dates(answer)
         frame = pl.DataFrame(answer)

@@ -44,6 +44,9 @@ def test_a_question_is_answered_on_the_screen_or_in_a_file(
         print_query(COUNT, "run", None, runs, tmp_path / "all.txt")
     with pytest.raises(ConfigError, match="no scored round"):
         print_query(COUNT, "run", [7], runs, None)
+    endless = "SELECT count(*) FROM tokens a, tokens b, tokens c, tokens d WHERE a.jsd < d.jsd"
+    with pytest.raises(InputError, match="tip sql --timeout"):
+        print_query(endless, "run", None, runs, None, 0.2)
 
 
 def test_a_question_to_a_run_that_is_not_there_names_the_way_out(tmp_path: Path) -> None:
