@@ -39,7 +39,7 @@ def compare_and_show(
     )
     outcomes, teacher = compare(jobs, workers, reporter)
     session = look_at(jobs[0].config, reporter)
-    results = tables_of(outcomes, teacher, session, oracle_rollouts)
+    results = tables_of(outcomes, teacher, session, config.select, oracle_rollouts)
     out = console()
     for name, frame in results.items():
         if name == "rules":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ...stages.select.settings import SelectSettings
 from ...storage.runs import RoundPointers
 from ..executors.here import Here
 from ..rounds.replay import stored
@@ -24,17 +25,22 @@ REACHED = 0.9  # share of the all-token gain for which the steps are counted
 
 
 def tables_of(
-    outcomes: Sequence[Outcome], teacher: float | None, session: Session, oracle_rollouts: int
+    outcomes: Sequence[Outcome],
+    teacher: float | None,
+    session: Session,
+    select: SelectSettings,
+    oracle_rollouts: int,
 ) -> dict[str, pl.DataFrame]:
     """Return the tables of a comparison by name: rules, overlap, placement, oracle.
 
     A table that would have nothing to say is left out, such as one of a rule beside itself.
     session: of the run whose first round tells how the rules differ; every row of its seed shares
-    it. oracle_rollouts: how many of them the oracle is asked for; 0: there is no such table.
+    it. select: the config's own. oracle_rollouts: how many of them the oracle is asked for; 0:
+    there is no such table.
     """
     results = {"rules": table_of(outcomes, teacher)}
     rows = list(dict.fromkeys(outcome.row for outcome in outcomes))
-    scored = scored_round(session, 0)
+    scored = replace(scored_round(session, 0), settings=select)
     ranked = [rule for rule in dict.fromkeys(row.rule for row in rows) if rule not in UNRANKED]
     if ranked:
         for keep in sorted({row.keep for row in rows if row.keep < 1}, reverse=True):

@@ -74,7 +74,7 @@ def test_rows_of_a_seed_share_their_first_round_and_a_second_start_plays_nothing
     assert [(o.accuracy, o.curve, o.teacher_scored) for o in again] == [
         (o.accuracy, o.curve, o.teacher_scored) for o in outcomes
     ]
-    results = tables_of(again, teacher, look_at(jobs[0].config), 4)
+    results = tables_of(again, teacher, look_at(jobs[0].config), settings.select, 4)
     names = results["rules"]["row"].to_list()
     assert names == ["student before", "teacher", *(row.name for row in rows)]
     overlap = results["common tokens at 20%"]

@@ -101,7 +101,11 @@ def test_a_table_that_says_nothing_is_left_out(config: MakeConfig) -> None:
 
     def names(*rules: str) -> list[str]:
         rows = [ALL_TOKENS, Row(RANDOM, 0.2), *(Row(rule, 0.2) for rule in rules)]
-        return list(tables_of([outcome(row, 0, 40, 60) for row in rows], None, session, 2))
+        return list(
+            tables_of(
+                [outcome(row, 0, 40, 60) for row in rows], None, session, session.config.select, 2
+            )
+        )
 
     assert names() == ["rules", "where the types lie"]
     overlap = "common tokens at 20%"
