@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it, so `tip --help` answers at once.
 """
 
+import io
 import signal
 import sys
 from pathlib import Path
@@ -69,6 +70,9 @@ StoreRoot = Annotated[str, typer.Option("--store", help="Folder or URL of the st
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not where it is closed
+            stream.reconfigure(errors="backslashreplace")  # what a terminal's encoding lacks
     obey_sigterm()
     try:
         app()

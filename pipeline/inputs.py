@@ -15,7 +15,7 @@ from ..stages.models.quantised import check_quantised_teacher, refuse_quantised_
 from ..stages.models.served import read_served_card
 from ..stages.models.vocabulary import check_compatible
 from ..stages.models.weights import Weights
-from ..stages.prompts.dates import date_arguments
+from ..stages.prompts.dates import date_notes
 from ..stages.prompts.notes import notes_on
 from ..stages.prompts.order import all_rounds, shards
 from ..stages.prompts.render import Prompt, needed_columns, render_prompts
@@ -213,9 +213,9 @@ class Inputs:
         card, source = self.student_card, settings.source
         shown = [p.ids for p in prompts] + [p.teacher_ids for p in prompts if own]
         notes = notes_on(shown, card.special_ids, card.stop_ids, settings.template)
-        template = card.tokenizer.chat_template
-        if settings.template == "chat" and date_arguments(template, settings.date):
-            notes.append(f"the chat template writes the date, which is {settings.date} in all runs")
+        if settings.template == "chat":
+            template = card.tokenizer.chat_template
+            notes += date_notes(template, settings.date, settings.chat_kwargs)
         for note in notes:
             self._reporter.say(f"note: {source}: {note}")
 

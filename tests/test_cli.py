@@ -1,6 +1,7 @@
 """A person's mistake: one line on standard error, exit code 2, nothing half-made."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -177,6 +178,18 @@ def test_an_unknown_run_is_named(tip: Tip) -> None:
     assert code == 2
     assert "nobody" in error
     assert len(error.splitlines()) == 1
+
+
+def test_what_a_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    manifest = tmp_path / "st\xf6re" / "probe" / "00" / ("0" * 32) / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{")
+    command = [sys.executable, "-m", "tip.cli", "cache", "ls", "--store", "st\xf6re"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2
+    assert "st\\xf6re/probe/00" in done.stdout
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ..config.run import RunConfig
 from ..config.same import same_run
 from ..inputs import Inputs
 from ..progress import Reporter
-from .rows import NO_REFRESH, Row, run_config
+from .rows import NO_REFRESH, Row, refuse_unused, run_config
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ def jobs_of(
     """
     if config.evaluate is None:
         raise ConfigError("compare needs an [evaluate] section: add one with problems and answers")
+    refuse_unused(config.select, rows)
     inputs = Inputs(config, reporter, look=True)
     inputs.check()
     rows = [row for row in rows if row.refresh or _prompts_suffice(config, inputs, reporter)]

@@ -1,10 +1,12 @@
 """What rules choose of a scored round, without training: how much, of what, and how alike."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
+from ...stages.select.settings import SelectSettings
 from ...storage.runs import RoundPointers
 from ..executors.here import Here
 from ..rounds.replay import stored
@@ -19,16 +21,17 @@ TYPES = ("Q1", "Q2", "Q3", "Q4")
 
 
 def tables_of(
-    rows: Sequence[Row], session: Session, oracle_rollouts: int
+    rows: Sequence[Row], session: Session, select: SelectSettings, oracle_rollouts: int
 ) -> dict[str, pl.DataFrame]:
     """Return how the rules of a comparison differ, by name: overlap, ranks, placement, oracle.
 
     A table that would have nothing to say is left out, such as one of a rule beside itself.
     session: of the run whose first round tells how the rules differ; every row of its seed shares
-    it. oracle_rollouts: how many of them the oracle is asked for; 0: there is no such table.
+    it. select: the config's own. oracle_rollouts: how many of them the oracle is asked for; 0:
+    there is no such table.
     """
     results: dict[str, pl.DataFrame] = {}
-    scored = scored_round(session, 0)
+    scored = replace(scored_round(session, 0), settings=select)
     ranked = [rule for rule in dict.fromkeys(row.rule for row in rows) if rule not in UNRANKED]
     if ranked:
         names = [RANDOM, *ranked]

@@ -62,7 +62,7 @@ def compare_and_show(
     )
     outcomes = compare(wanted, workers, reporter)
     results, costs = _judge(outcomes, rows, rates, best, measures, teacher)
-    others |= tables_of(rows, look_at(jobs[0].config, reporter), oracle_rollouts)
+    others |= tables_of(rows, look_at(jobs[0].config, reporter), config.select, oracle_rollouts)
     out = console()
     show(results, costs, out)
     for name, frame in others.items():

@@ -74,7 +74,10 @@ def print_query(
         _refuse_dates(answer)
         frame = pl.DataFrame(answer)
         if output is None:
-            with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True):
+            lines = "ASCII_FULL" if Console().options.ascii_only else "UTF8_FULL"
+            with pl.Config(
+                tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True, tbl_formatting=lines
+            ):
                 print(visible(str(frame)))
         else:
             _write(frame, output)
@@ -122,7 +125,7 @@ def print_artifacts(root: str, kind: str | None) -> None:
     """Print a line an artifact; raise `StoreError` when a manifest is damaged."""
     store, damaged = existing_store(root), []
     try:
-        check_kind(kind or "all")
+        _ = kind if kind is None else check_kind(kind)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     shown = table(("kind", "key", "bytes", "rows", "made from"), left=("kind", "key", "made from"))
@@ -147,14 +150,17 @@ def print_sizes(root: str) -> None:
     refuse_damage(root, damaged)
 
 
-def refuse_damage(root: str, damaged: Sequence[str]) -> None:
-    """Print what is damaged, and raise `StoreError` where anything is."""
+def refuse_damage(root: str, damaged: Sequence[str], later: Sequence[Artifact] = ()) -> None:
+    """Print what is damaged and what was made of it, and raise `StoreError` where anything is."""
     for text in damaged:
         print(visible(text))
+    for artifact in later:
+        print(f"made from what is damaged: {artifact.kind} {artifact.key}")
     if damaged:
+        made = f" and {len(later)} made from what is" if later else ""
         raise StoreError(
-            f"{root}: {len(damaged)} damaged, or made from what is, listed above; remove their "
-            "folders in the store and run again: they are made anew"
+            f"{root}: {len(damaged)} damaged{made}, listed above; remove their folders in the "
+            "store and run again: they are made anew"
         )
 
 

@@ -15,7 +15,7 @@ from ...stages.models.language_model import LanguageModel
 from ...stages.models.weights import Weights
 from ...stages.train.data import load_training_data
 from ...stages.train.drift import drift
-from ...stages.train.export import Likeness, difference, export, likeness
+from ...stages.train.export import Likeness, difference, export, likeness, refuse_beyond
 from ...stages.train.settings import TrainSettings
 from ...stages.train.state import state_about
 from ...stages.train.train import train, train_inputs
@@ -109,6 +109,7 @@ class TrainWork:
             store.path(self.selection, "selection"),
         )
         model = holder.trainee(self.student)
+        refuse_beyond(model, self.settings.export_dtype)
         totals = train(
             model,
             data,

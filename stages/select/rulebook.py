@@ -100,7 +100,7 @@ def load_rule(name_or_path: str) -> Rule:
     if name_or_path.endswith(".sql"):
         path = Path(name_or_path)
         try:
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")  # after a BOM the head comment would be none
         except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path
             raise InputError(f"rule {name_or_path} cannot be read: {error}") from error
         return parse_rule(name_or_path, text)

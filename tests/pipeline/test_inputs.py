@@ -93,6 +93,12 @@ def test_a_template_that_writes_the_date_is_noted_and_its_prompts_do_not_change(
     note = "the chat template writes the date, which is 2024-07-26 in all runs"
     assert any(line.endswith(note) for line in said(dated))
     assert not any("date" in line for line in said(config()))
+    told = retold(
+        tmp_path / "told", template=template.replace("strftime_now('%d%m')", "date_string")
+    )
+    prompts = {"template": "chat", "chat_kwargs": {"date_string": "1203"}}
+    own = said(config(student={"model": told}, prompts=prompts))
+    assert any(line.endswith("date, which chat_kwargs gives as '1203'") for line in own)
 
 
 def test_a_prompt_that_ends_with_a_stop_token_is_noted(config: MakeConfig) -> None:

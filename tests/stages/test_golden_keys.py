@@ -68,7 +68,7 @@ GOLDEN = {
     "rollouts": (lambda: artifact_key("rollouts", rollouts()), "f4ef384345c8b9158a53189e4f8a796d"),
     "evaluation": (
         lambda: artifact_key("evaluation", evaluation()),
-        "43fe3a1bfcf32a4b71fc3e061292b9ce",
+        "6730c2efddea794dc13344b09b04ccea",
     ),
     "teacher": (lambda: artifact_key("teacher", teacher(None)), "9aa9704f99e5a3cedae854bedd72b843"),
     "teacher shown more": (

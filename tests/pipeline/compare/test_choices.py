@@ -19,7 +19,7 @@ def session(shared: MakeConfig) -> Session:
 def test_a_table_that_says_nothing_is_left_out(session: Session) -> None:
     def names(*rules: str) -> list[str]:
         rows = [ALL_TOKENS, Row(RANDOM, 0.2), *(Row(rule, 0.2) for rule in rules)]
-        return list(tables_of(rows, session, 2))
+        return list(tables_of(rows, session, session.config.select, 2))
 
     assert names() == ["where the types lie"]
     chosen, overlap = "chosen at 20%", "common tokens at 20%"

@@ -79,7 +79,7 @@ def test_rows_of_a_seed_share_their_first_round_and_a_second_start_plays_nothing
     assert [(values(o), o.teacher_scored) for o in again] == [
         (values(o), o.teacher_scored) for o in outcomes
     ]
-    results = tables_of(rows, look_at(jobs[0].config), 4)
+    results = tables_of(rows, look_at(jobs[0].config), settings.select, 4)
     overlap = results["common tokens at 20%"]
     assert overlap.filter(pl.col("rule") == "q3")["q3"].item() == 1.0
     shares = results["where the types lie"]

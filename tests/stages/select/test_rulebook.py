@@ -111,6 +111,16 @@ def test_a_file_of_the_user_is_a_rule_named_by_its_path(tmp_path: Path) -> None:
     assert load_rule(str(path)).name == str(path)
 
 
+def test_a_byte_order_mark_before_a_rule_takes_nothing_from_its_head_comment(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.sql"
+    text = "-- Mine.\n-- draw: sample\nSELECT *, 1 AS importance FROM tokens"
+    path.write_text(text, encoding="utf-8-sig")
+    rule = load_rule(str(path))
+    assert (rule.title, rule.draw, rule.file) == ("Mine.", "sample", text)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
