@@ -1,11 +1,10 @@
 """`tip compare`: play, then show and write the tables."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...storage.errors import ConfigError
-from ...storage.files import user_path
+from ...storage.files import unwritable, user_path
 from ..config.run import RunConfig
 from ..progress import Reporter, Stopwatch
 from ..session import look_at
@@ -58,11 +57,8 @@ def compare_and_show(
 
 def _check_folder(folder: Path) -> None:
     """Show that the tables' folder is there or can be made: before hours of work, not after."""
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not nearest.is_dir():
-        raise ConfigError(f"--output {folder}: {nearest} is a file; name a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigError(f"--output {folder}: {nearest} cannot be written; name another folder")
+    if (why := unwritable(folder)) is not None:
+        raise ConfigError(f"--output {folder}: {why}; name another folder")
 
 
 def _shares(texts: Sequence[str]) -> list[float]:
