@@ -185,8 +185,9 @@ def _problems(inputs: Inputs) -> str:
 
 def _rendered(prompts: Sequence[Prompt], settings: TextSettings) -> str:
     least, most = (found(len(prompt.ids) for prompt in prompts) for found in (min, max))
+    tokens = f"{least:,} to {most:,}" if least < most else f"{most:,}"
     how = "by the chat template" if settings.template == "chat" else "as they are"
-    return f"{len(prompts):,} of {least:,} to {most:,} tokens, {how}"
+    return f"{len(prompts):,} of {tokens} tokens, {how}"
 
 
 def _engines(inputs: Inputs) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from contextlib import nullcontext
 
 from rich.console import Console
 from rich.table import Table
@@ -20,9 +21,10 @@ def examine_and_show(config: RunConfig, *, load: bool, console: Console | None =
     width = None if sys.stdout.isatty() else _ONE_LINE
     console = console or Console(highlight=False, width=width)
     counts: Counter[str] = Counter()
-    for finding in examine(config, load=load):
-        counts[finding.verdict] += 1
-        console.print(_line(finding))
+    with console.status("looking") if console.is_terminal else nullcontext():
+        for finding in examine(config, load=load):
+            counts[finding.verdict] += 1
+            console.print(_line(finding))
     words = {"ok": "ok", "warn": "to look at", "fail": "failed", "-": "not looked at"}
     console.print(", ".join(f"{counts[v]} {words[v]}" for v in words if counts[v]))
     return not counts["fail"]

@@ -54,7 +54,7 @@ def test_the_checks_of_a_run_load_no_weights(
     said = {check.name: check.look(inputs) for check in CHECKS}
     assert said["student weights"].startswith("Qwen3ForCausalLM: 2 layers of 64, 0.1 M parameters")
     assert said["context"] == "room for prompts of up to 64 tokens, with responses of 64"
-    assert said["prompts"] == "400 of 10 to 10 tokens, as they are, 64 a round"
+    assert said["prompts"] == "400 of 10 tokens, as they are, 64 a round"
 
 
 def test_a_replay_renders_no_prompts_and_misses_none(config: MakeConfig) -> None:
