@@ -122,6 +122,28 @@ def run(
 
 
 @app.command()
+def doctor(
+    config: Config,
+    changes: Changes = [],  # noqa: B006
+    name: Name = None,
+    load: Annotated[
+        bool,
+        typer.Option("--load/--no-load", help="Read the weights that are here, and start vLLM."),
+    ] = True,
+) -> None:
+    """Look at everything that can be known before a run: a line a check, exit code 2 if one fails.
+
+    Models, tokenizers, prompts, problems, rule, engines, a teacher's server, memory and disks. A
+    check that fails hides no other. Nothing is written, and nothing fetched that --dry-run would
+    not fetch.
+    """
+    from .pipeline.doctor.show import examine_and_show
+
+    if not examine_and_show(_load(config, changes, name), load=load):
+        raise typer.Exit(2)
+
+
+@app.command()
 def rollout(config: Config, number: Round, changes: Changes = [], name: Name = None) -> None:  # noqa: B006
     """Sample the student's responses of one round."""
     from .pipeline.rounds.single import rollout_round

@@ -168,7 +168,7 @@ def test_tables_that_cannot_be_written_are_refused_before_anything_is_played(
 ) -> None:
     code, error = tip("compare", "x.toml", "--output", "x.toml")
     assert (code, len(error.splitlines())) == (2, 1)
-    assert "--output x.toml: x.toml is a file; name a folder" in error
+    assert "--output x.toml: x.toml is a file; name another folder" in error
     assert "is a file" in tip("compare", "x.toml", "--output", "x.toml/tables")[1]
     assert not (folder / "runs").exists()
 

@@ -1,6 +1,5 @@
 """`tip compare`: play, then show and write the tables."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from ...storage.errors import ConfigError
-from ...storage.files import user_path
+from ...storage.files import unwritable, user_path
 from ..config.run import RunConfig
 from ..metrics import EvaluateMetrics
 from ..progress import Reporter, Stopwatch
@@ -134,11 +133,8 @@ def _about(size: str, rounds: int, measures: Sequence[Measure], rates: Rates) ->
 
 def _check_folder(folder: Path) -> None:
     """Show that the tables' folder is there or can be made: before hours of work, not after."""
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not nearest.is_dir():
-        raise ConfigError(f"--output {folder}: {nearest} is a file; name a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigError(f"--output {folder}: {nearest} cannot be written; name another folder")
+    if (why := unwritable(folder)) is not None:
+        raise ConfigError(f"--output {folder}: {why}; name another folder")
 
 
 def _shares(texts: Sequence[str]) -> list[float]:

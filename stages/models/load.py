@@ -19,7 +19,7 @@ from .code import own_class
 from .config import load_config
 from .cpu.attention import NAME as BY_PRODUCTS
 from .cpu.attention import use_products_in_attention
-from .fingerprint import weight_files
+from .fingerprint import has_weights, weight_files
 from .head_check import check_head
 from .language_model import LanguageModel
 from .quiet import quiet
@@ -41,23 +41,49 @@ def load_model(
     than the config says or unknown to the architecture, an architecture that needs its own code, or
     logits that are not those of its head, or that change with what follows.
     """
+    weight_files(card.folder)
+    model = _from_folder(card, dtype)
+    model.to(device).eval().requires_grad_(False)
+    if device.type == "cpu":
+        _own_memory(model)
+    if attention == BY_PRODUCTS and _given_attention(card) is None:
+        with quiet():
+            use_products_in_attention(model)
+    loaded = LanguageModel(model, card, device, dtype)
+    with one_line(lambda reason: _unusable(card, reason)):  # a class may want other inputs than ids
+        check_head(loaded)
+        check_alone(loaded)
+    return loaded
+
+
+def load_on_meta(card: ModelCard) -> Any:
+    """Return a model on torch's device `meta`, without its weights: classes, modules and shapes.
+
+    Where weights are here, their headers are read and no more. Raises `ModelError` as `load_model`
+    does for all that needs no numbers: an architecture that is not known, or cannot be made of its
+    config; tensors that are missing, of another shape, or of no part of the model.
+    """
+    if has_weights(card.folder):
+        return _from_folder(card, torch.float32, device_map="meta")
     from transformers import AutoConfig, AutoModelForCausalLM  # heavy
 
-    weight_files(card.folder)
+    with one_line(lambda reason: _unusable(card, reason)), quiet(), torch.device("meta"):
+        config = AutoConfig.from_pretrained(card.folder, trust_remote_code=card.code)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=card.code)
+
+
+def _from_folder(card: ModelCard, dtype: torch.dtype, **given: Any) -> Any:
+    """Return the model of a folder, after showing that all it has comes from there."""
+    from transformers import AutoConfig, AutoModelForCausalLM  # heavy
+
     kind: Any = AutoModelForCausalLM
-    given: dict[str, Any] = {}
-
-    def unusable(reason: str) -> ModelError:
-        return ModelError(f"{card.folder}: the model does not load ({reason})")
-
-    config = load_config(card.folder, card.code)
-    if any(getattr(config, name, None) for name in _LEFT_OUT_BY_SDPA):
-        given["attn_implementation"] = "eager"
-    with one_line(unusable), quiet():
+    if (attention := _given_attention(card)) is not None:
+        given["attn_implementation"] = attention
+    with one_line(lambda reason: _unusable(card, reason)), quiet():
         if card.code and (own := own_class(card.folder)) is not None:
             given["config"] = AutoConfig.from_pretrained(card.folder, trust_remote_code=True)
             kind = own
-        both: Any = kind.from_pretrained(
+        model, report = kind.from_pretrained(
             card.folder,
             dtype=dtype,
             use_safetensors=True,
@@ -66,19 +92,18 @@ def load_model(
             output_loading_info=True,
             **given,
         )
-        model, report = both
     _refuse_partial(card.folder, report)
-    model.to(device).eval().requires_grad_(False)
-    if device.type == "cpu":
-        _own_memory(model)
-    if attention == BY_PRODUCTS and "attn_implementation" not in given:
-        with quiet():
-            use_products_in_attention(model)
-    loaded = LanguageModel(model, card, device, dtype)
-    with one_line(unusable):  # a class may want other inputs than ids
-        check_head(loaded)
-        check_alone(loaded)
-    return loaded
+    return model
+
+
+def _given_attention(card: ModelCard) -> str | None:
+    """Return the attention that a model must have, None where transformers' choice is right."""
+    config = load_config(card.folder, card.code)
+    return "eager" if any(getattr(config, name, None) for name in _LEFT_OUT_BY_SDPA) else None
+
+
+def _unusable(card: ModelCard, reason: str) -> ModelError:
+    return ModelError(f"{card.folder}: the model does not load ({reason})")
 
 
 def _own_memory(model: torch.nn.Module) -> None:

@@ -1,6 +1,10 @@
-"""A model in numbers, from its config and the headers of its weights: what a plan needs."""
+"""A model in numbers, from its config and the headers of its weights: what a plan needs.
+
+Of a name on the hub whose weights are still there, its class tells as well.
+"""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 from safetensors import SafetensorError, safe_open
@@ -8,14 +12,15 @@ from safetensors import SafetensorError, safe_open
 from ...storage.errors import ModelError
 from .card import ModelCard
 from .config import is_count, load_config
-from .fingerprint import weight_files
+from .fingerprint import has_weights, weight_files
+from .load import load_on_meta
 
 
 @dataclass(frozen=True)
 class Shape:
     """A model in numbers.
 
-    parameters: None where no weights are here. cache_elements: keys and values a token.
+    parameters: None where nothing here tells. cache_elements: keys and values a token.
     """
 
     parameters: int | None
@@ -42,8 +47,10 @@ def shape_of(card: ModelCard) -> Shape:
 
 
 def parameters_of(card: ModelCard) -> int | None:
-    """Return the number of parameters, None where no weights are here."""
-    if not any(card.folder.glob("*.safetensors")):
+    """Return the number of parameters, None where neither weights nor the class are known here."""
+    if not has_weights(card.folder):
+        with suppress(ModelError):
+            return sum(p.numel() for p in load_on_meta(card).parameters())
         return None
     total = 0
     for path in weight_files(card.folder):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from served import Served
+from tip.pipeline.checks import check_inputs
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.progress import Reporter
 from tip.pipeline.session import look_at, open_session
@@ -60,10 +61,10 @@ def test_the_shorter_context_of_both_models_is_the_limit(
     (teacher / "config.json").write_text(json.dumps(about | {"max_position_embeddings": 64}))
     short = config(teacher={"model": str(teacher)})
     with pytest.raises(ConfigError, match="the teacher's context of 64 tokens: lower it"):
-        open_session(short).inputs.check()
+        check_inputs(open_session(short).inputs)
     own = config(teacher={"model": str(teacher), "format": "{prompt}"}, rollout={"max_tokens": 60})
     with pytest.raises(TipError, match="more than the 4 that fit"):
-        open_session(own).inputs.check()
+        check_inputs(open_session(own).inputs)
 
 
 def retold(folder: Path, **changes: object) -> str:
@@ -80,7 +81,7 @@ def said(config: RunConfig) -> list[str]:
     lines: list[str] = []
     reporter = Reporter()
     reporter.say = lines.append  # type: ignore[method-assign]
-    look_at(config, reporter).inputs.check()
+    check_inputs(look_at(config, reporter).inputs)
     return lines
 
 
@@ -91,7 +92,7 @@ def test_a_template_that_writes_the_date_is_noted_and_its_prompts_do_not_change(
     student = retold(tmp_path / "dated", template=template)
     dated = config(student={"model": student}, prompts={"template": "chat"})
     note = "the chat template writes the date, which is 2024-07-26 in all runs"
-    assert any(line.endswith(note) for line in said(dated))
+    assert any(note in line for line in said(dated))
     assert not any("date" in line for line in said(config()))
     told = retold(
         tmp_path / "told", template=template.replace("strftime_now('%d%m')", "date_string")
@@ -117,4 +118,4 @@ def test_an_id_beyond_the_teachers_embedding_is_refused_before_any_work(
     tokenizer.save_pretrained(student)
     odd = config(student={"model": str(student)}, prompts={"format": "{prompt}beyond"})
     with pytest.raises(InputError, match=r"train.jsonl, line 1: the prompt holds token \d+ .'bey"):
-        look_at(odd).inputs.check()
+        check_inputs(look_at(odd).inputs)

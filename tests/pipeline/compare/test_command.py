@@ -138,6 +138,6 @@ def test_what_cannot_be_is_refused_before_anything_is_played(
     file = tmp_path / "file"
     file.touch()
     place: dict[str, Any] = ASKED | {"output": file / "tables"}
-    with pytest.raises(ConfigError, match=r"--output .*: .*/file is a file; name a folder"):
+    with pytest.raises(ConfigError, match=r"--output .*: .*/file is a file; name another folder"):
         compare_and_show(settings, **place)
     assert played == []
