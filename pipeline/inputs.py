@@ -114,6 +114,10 @@ class Inputs:
 
     def check(self) -> None:
         """Meet a user's mistakes before any work: in models, vocabularies, prompts and problems."""
+        rollout = None if self._config.rollout.replay else self._config.rollout
+        for name, section in (("rollout", rollout), ("evaluate", self._config.evaluate)):
+            for note in section.notes(name) if section else ():
+                self._reporter.say(f"note: {note}")
         refuse_quantised_student(self.student_card)
         teacher = self.teacher_card
         if self._config.score.engine == "transformers":
