@@ -186,6 +186,21 @@ def compare(
             "--vary", metavar="KEY=VALUE,...", help="A line for each value, too. Repeatable."
         ),
     ] = [],  # noqa: B006
+    lr: Annotated[
+        str,
+        typer.Option(
+            "--lr", help="Factors of train.lr: each row is judged at its best; 1: as it is."
+        ),
+    ] = "1,3,10",
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            help="What is judged: accuracy, reverse_kl, forward_kl, jsd, agreement, with commas "
+            "(default: accuracy, and reverse_kl where evaluate.reverse_kl is on). Rates are chosen "
+            "by the first.",
+        ),
+    ] = "",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds 0 to N - 1.")] = 5,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Runs at a time.")] = 1,
     oracle: Annotated[
@@ -202,6 +217,7 @@ def compare(
 
     All tokens, random tokens at each budget and no refresh are always among the rows. Within a
     seed all rows share prompts, noise and the first round. A finished run is not played again.
+    One learning rate for all decides many a verdict: a seed of its own tells each row's best.
 
     Other settings compare the same way: --rules all --vary train.loss=reverse_kl,forward_kl,jsd
     """
@@ -212,6 +228,8 @@ def compare(
         rules=rules.split(","),
         keeps=keep.split(","),
         vary=vary,
+        factors=lr.split(","),
+        metrics=metric.split(",") if metric else [],
         seeds=seeds,
         workers=workers,
         oracle_rollouts=oracle,
@@ -245,13 +263,28 @@ def status(
         print_run(RunFolder(runs, name))
 
 
-rules_app = typer.Typer(help="List the selection rules, or print one.")
+class _Rules(TyperGroup):
+    """Lets an option begin a command of its own: `tip rules --run RUN [RULE ...]`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args[:1] == ["--run"]:
+            args = ["on", *args[1:]]
+        return super().parse_args(ctx, args)
+
+
+rules_app = typer.Typer(cls=_Rules)
 app.add_typer(rules_app, name="rules", invoke_without_command=True)
 
 
 @rules_app.callback()
 def rules(context: typer.Context) -> None:
-    """List the selection rules: what each ranks tokens by, and where it comes from."""
+    """List the selection rules: what each ranks tokens by, and where it comes from.
+
+    What rules would choose on a run that is there, without training (tokens, their share of the
+    divergence, types, places, tokens in common, by round):
+
+    tip rules --run RUN [RULE ...] [--keep 0.2] [--round 3]
+    """
     from .pipeline.show.listing import print_rules
 
     if context.invoked_subcommand is None:
@@ -264,6 +297,29 @@ def rules_show(name: Annotated[str, typer.Argument(help="Name or path of a rule.
     from .stages.select.rulebook import load_rule
 
     typer.echo(load_rule(name).file.rstrip())
+
+
+@rules_app.command("on", hidden=True)
+def rules_on(
+    run: Annotated[str, typer.Argument(help="Whose rounds.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RULE]...", help="Names or .sql files.")
+    ] = None,
+    keep: Annotated[
+        float | None, typer.Option("--keep", help="Budget (default: that of the run).")
+    ] = None,
+    numbers: Annotated[
+        list[int] | None, typer.Option("--round", help="Which rounds (default: all). Repeatable.")
+    ] = None,
+    runs: Runs = "runs",
+) -> None:
+    """Tell what rules would choose on the rounds of a run, beside its own rule and random tokens.
+
+    tip rules --run RUN [RULE ...]
+    """
+    from .pipeline.compare.on_run import print_choices
+
+    print_choices(run, runs, names or [], keep, numbers)
 
 
 @app.command()

@@ -140,7 +140,11 @@ class EvaluateMetrics(Metrics):
     problems: int = 0
     samples: int = 0
     reverse_kl: float | None = None
-    """Nats: on fresh rollouts of the problems."""
+    """Nats: on fresh rollouts of the problems, as the next three."""
+    forward_kl: float | None = None
+    jsd: float | None = None
+    agreement: float | None = None
+    """Share of their tokens at which student and teacher have the same first choice."""
     generated_tokens: int = 0
     """Of those rollouts."""
     teacher_tokens_scored: int = 0

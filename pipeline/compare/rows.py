@@ -84,8 +84,7 @@ def rows_of(rules: Sequence[str], keeps: Sequence[float], vary: Sequence[str] = 
     `all` among the rules to have them vary as well.
     """
     fixed = {rule: load_rule(rule).keep for rule in rules}
-    if not all(0 < keep <= 1 for keep in keeps):
-        raise ConfigError(f"--keep {', '.join(map(str, keeps))}: expected shares in (0, 1]")
+    refuse_no_shares(keeps)
     rows = [ALL_TOKENS, NO_REFRESH]
     if any(keep is None for keep in fixed.values()):
         rows += [Row(RANDOM, keep) for keep in keeps]
@@ -96,6 +95,12 @@ def rows_of(rules: Sequence[str], keeps: Sequence[float], vary: Sequence[str] = 
     rows = list(dict.fromkeys(rows))
     _refuse_namesakes(rows)
     return rows
+
+
+def refuse_no_shares(keeps: Sequence[float]) -> None:
+    """Raise `ConfigError` for budgets that are no shares of the tokens."""
+    if not all(0 < keep <= 1 for keep in keeps):
+        raise ConfigError(f"--keep {', '.join(map(str, keeps))}: expected shares in (0, 1]")
 
 
 def run_config(config: RunConfig, row: Row, seed: int) -> RunConfig:

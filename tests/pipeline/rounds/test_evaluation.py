@@ -81,5 +81,8 @@ def test_an_evaluation_is_made_once_for_all_runs(config: MakeConfig, problems: P
     assert accuracies[0] == numbers(other, "evaluate", "accuracy")[0]
     shards = 2  # of 40 problems
     assert len(list(first.store.list("evaluation"))) == 3 * shards
-    divergence = numbers(first, "evaluate", "reverse_kl")
-    assert divergence[1] < divergence[0]
+    for name in ("reverse_kl", "forward_kl", "jsd"):
+        before, after = numbers(first, "evaluate", name)
+        assert after < before, name
+    before, after = numbers(first, "evaluate", "agreement")
+    assert 0.5 < before < after < 1

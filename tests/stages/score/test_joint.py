@@ -19,6 +19,7 @@ from tip.stages.arrays import chunks
 from tip.stages.models.head import Head
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.score import joint as score
+from tip.stages.score.agreement import agreement
 from tip.stages.score.joint import score_joint
 from tip.stages.score.separate import score_student, score_teacher
 from tip.storage.columns import TEACHER, TOKENS, schema
@@ -126,6 +127,22 @@ def assert_scores(
 
 def test_every_column_is_what_whole_logits_in_float64_give(made: Shard, scored: Tables) -> None:
     assert_scores(made, *scored[:2])
+
+
+def test_first_choices_agree_where_those_of_whole_logits_do(made: Shard, scored: Tables) -> None:
+    expected = [
+        int(ours.argmax()) == int(theirs.argmax())
+        for _, shown, response in made.rows()
+        for ours, theirs in zip(
+            log_probs(made.student, shown, response),
+            log_probs(made.teacher, shown, response),
+            strict=True,
+        )
+    ]
+    assert agreement(made.rollouts, scored[0]).tolist() == expected
+    # beside itself a model always agrees: its own first choice is in its support
+    itself = score_joint(load(made.student), load(made.student), made.rollouts, score_settings())
+    assert agreement(made.rollouts, itself[0]).all()
 
 
 def test_the_tables_have_their_schema_and_can_be_stored(scored: Tables, tmp_path: Path) -> None:
