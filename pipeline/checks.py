@@ -172,6 +172,7 @@ def _prompt_file(inputs: Inputs) -> str:
 
 def _prompts(inputs: Inputs) -> str:
     config, _ = inputs.config, inputs.round(0)
+    _say(inputs, config.rollout.notes("rollout"))
     return f"{_rendered(inputs.prompts, config.prompts)}, {config.rollout.prompts:,} a round"
 
 
@@ -180,7 +181,13 @@ def _problem_file(inputs: Inputs) -> str:
 
 
 def _problems(inputs: Inputs) -> str:
+    _say(inputs, inputs.evaluation.notes("evaluate"))
     return f"{_rendered(inputs.problems, inputs.evaluation)}, with answers"
+
+
+def _say(inputs: Inputs, notes: Sequence[str]) -> None:
+    for note in notes:
+        inputs.say(note)
 
 
 def _rendered(prompts: Sequence[Prompt], settings: TextSettings) -> str:

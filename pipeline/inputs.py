@@ -20,7 +20,7 @@ from ..stages.prompts.order import all_rounds, shards
 from ..stages.prompts.render import Prompt, needed_columns, render_prompts
 from ..stages.prompts.settings import TextSettings
 from ..storage.errors import ConfigError
-from ..storage.sources.rows import Row, read_rows
+from ..storage.sources.rows import Row, read_rows, unused
 from ..storage.store.store import Artifact
 from .config.run import RunConfig
 from .progress import Reporter
@@ -247,6 +247,7 @@ class Inputs:
         card, source = self.student_card, settings.source
         shown = [p.ids for p in prompts] + [p.teacher_ids for p in prompts if own]
         notes = notes_on(shown, card.special_ids, card.stop_ids, settings.template)
+        notes += unused(source, settings.subset, settings.split)
         if settings.template == "chat":
             template = card.tokenizer.chat_template
             notes += date_notes(template, settings.date, settings.chat_kwargs)

@@ -22,6 +22,7 @@ from ..files import user_path
 from .hub import parquet_files
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_SUFFIXES = (".jsonl", ".parquet", ".csv")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = "a .jsonl, .parquet or .csv file, or a Hugging Face data set name such as owner/name"
 
@@ -71,6 +72,18 @@ def read_rows(
     return rows
 
 
+def unused(source: str, subset: str | None, split: str) -> list[str]:
+    """Return a note where a file is asked for a part that only data sets of the hub have.
+
+    No error: a config of such a data set serves a copy of it, too.
+    """
+    asked = {"subset": subset, "split": None if split == "train" else split}
+    named = [f"{name} = {value!r}" for name, value in asked.items() if value is not None]
+    if not named or _suffix(source) not in _SUFFIXES:
+        return []
+    return [f"a file is read whole: {' and '.join(named)} would be that of a data set on the hub"]
+
+
 def _rows(
     source: str,
     subset: str | None,
@@ -81,7 +94,7 @@ def _rows(
 ) -> Iterator[Row]:
     path = user_path(source)
     suffix = _suffix(source)
-    if suffix in (".jsonl", ".parquet", ".csv"):
+    if suffix in _SUFFIXES:
         if not path.is_file():
             raise InputError(f"{source} does not exist or is no file: mend {section}.source")
         if suffix == ".jsonl":

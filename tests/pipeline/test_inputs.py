@@ -102,6 +102,27 @@ def test_a_template_that_writes_the_date_is_noted_and_its_prompts_do_not_change(
     assert any(line.endswith("date, which chat_kwargs gives as '1203'") for line in own)
 
 
+def test_a_part_of_a_data_set_that_is_asked_of_a_file_is_noted(config: MakeConfig) -> None:
+    lines = said(config(prompts={"subset": "main", "split": "test"}))
+    whole = "a file is read whole: subset = 'main' and split = 'test' would be that of a data set"
+    assert any(whole in line for line in lines)
+    assert not any("read whole" in line for line in said(config(prompts={"split": "train"})))
+
+
+def test_samples_that_must_be_equal_are_noted_before_any_work(
+    config: MakeConfig, asked: dict[str, object]
+) -> None:
+    def noted(**changes: object) -> list[str]:
+        return [line for line in said(config(**changes)) if "are equal" in line]
+
+    (rollout,) = noted(rollout={"samples": 4, "temperature": 0})
+    assert rollout.startswith("note: rollout.samples = 4 with temperature = 0: all samples of a pr")
+    (evaluate,) = noted(evaluate=asked | {"samples": 2, "temperature": 1.0, "top_k": 1})
+    assert evaluate.startswith("note: evaluate.samples = 2 with top_k = 1: ")
+    assert noted(rollout={"samples": 4}, evaluate=asked) == []
+    assert noted(rollout={"samples": 4, "temperature": 0, "replay": "other"}) == []
+
+
 def test_a_prompt_that_ends_with_a_stop_token_is_noted(config: MakeConfig) -> None:
     card = look_at(config()).inputs.student_card
     stop = card.tokenizer.convert_ids_to_tokens(card.stop_ids[0])
