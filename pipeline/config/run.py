@@ -85,6 +85,16 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _a_residual_needs_every_token(self) -> "RunConfig":
+        cut = None if self.rollout.replay else self.rollout.cut
+        if self.train.tail == "residual" and cut:
+            raise ValueError(
+                "train.tail = 'residual' is right in the mean where every token can be sampled, "
+                f"but rollout.{cut}: leave that out, or set train.tail = true"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _replay_is_another_run(self) -> "RunConfig":
         if self.rollout.replay == self.name:
             raise ValueError(

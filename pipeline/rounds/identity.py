@@ -16,6 +16,7 @@ from ..config.run import RunConfig
 from ..config.same import same_run
 from ..config.toml import make_config
 from ..session import Session
+from .residual import check_teacher
 
 
 def begin(session: Session) -> None:
@@ -40,6 +41,7 @@ def check(session: Session) -> dict[str, str]:
     """
     check_selection(session.config.select)
     session.inputs.check()
+    check_teacher(session)
     named = content(session)
     before = session.run.about()
     _refuse_half_a_branch(session.run, before)

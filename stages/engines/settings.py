@@ -24,3 +24,12 @@ class SamplingSettings(Settings):
     """What generates."""
     batch_size: Annotated[Count, NOT_IN_KEY] = 128
     """Rows generated together. Changes results only by rounding."""
+
+    @property
+    def cut(self) -> str | None:
+        """Return the setting that keeps tokens from being sampled at all, None where none does."""
+        if self.temperature == 0:
+            return "temperature = 0"
+        if self.top_p < 1:
+            return f"top_p = {self.top_p:g}"
+        return f"top_k = {self.top_k}" if self.top_k else None
