@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..storage.errors import StoreError
+from ..storage.facts import ResidualFacts
 
 
 class Metrics(BaseModel):
@@ -118,6 +119,7 @@ class TrainMetrics(Metrics):
     body_tokens: int = 0
     loss: float | None = None
     student_mass: float | None = None
+    residual: ResidualFacts | None = None
     largest_gradient: float | None = None
     skipped: int = 0
     learning_rate: float | None = None

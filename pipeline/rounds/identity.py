@@ -18,6 +18,7 @@ from ..config.same import same_run
 from ..config.toml import make_config
 from ..session import Session
 from .generators import check_room
+from .residual import check_teacher
 
 _WAY_OUT = "give this run another name (--name), its stored signals are shared"
 
@@ -45,6 +46,7 @@ def check(session: Session) -> dict[str, str]:
     check_selection(session.config.select)
     check_inputs(session.inputs)
     check_room(session)
+    check_teacher(session)
     check_settings(session.run, session.config)
     return check_content(session)
 

@@ -27,18 +27,21 @@ _WIDE_TEXT = 60  # characters of a cell before it is cut
 
 
 def print_rules() -> None:
-    """Print the built-in rules: name, budget, what must be known first, what each ranks by."""
+    """Print the built-in rules: name, budget, what each needs, reads and ranks by."""
     headings = ("rule", "budget", "needs", "ranks tokens by", "source")
     shown = table(headings, left=headings)
     shown.columns[0].no_wrap = True
     for rule in builtin_rules().values():
         budget = "its own" if rule.keep is not None else "keep"
         drawn = ", drawn" if rule.draw == "sample" else ""
-        shown.add_row(rule.name, budget + drawn, rule.needs, rule.title, rule.source.split(" (")[0])
+        needs, source = rule.needs + ("*" if rule.reads_sampled else ""), rule.source.split(" (")[0]
+        shown.add_row(rule.name, budget + drawn, needs, rule.title, source)
     Console().print(shown)
     print(
         "budget: `select.keep`, or the rule's own; drawn: by chance, without replacement.\n"
-        "needs: whose pass over the rollouts the ranking costs (training needs the teacher's)."
+        "needs: whose pass over the rollouts the ranking costs (training needs the teacher's).\n"
+        "*: it reads the sampled token itself; what train.tail = 'residual' gets right in the\n"
+        "mean is then the mean over the tokens that it keeps (docs/METHOD.md)."
     )
 
 

@@ -36,3 +36,12 @@ class SamplingSettings(Settings):
             f"{section}.samples = {self.samples} with {certain[0]}: all samples of a prompt are "
             f"equal; set {section}.samples = 1, or let chance decide"
         ]
+
+    @property
+    def cut(self) -> str | None:
+        """Return the setting that keeps tokens from being sampled at all, None where none does."""
+        if self.temperature == 0:
+            return "temperature = 0"
+        if self.top_p < 1:
+            return f"top_p = {self.top_p:g}"
+        return f"top_k = {self.top_k}" if self.top_k else None

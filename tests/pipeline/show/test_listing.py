@@ -1,5 +1,6 @@
 """What rules and store hold is told whole: every rule, every artifact, and what is damaged."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,8 +27,10 @@ COUNT = "SELECT round, count(*) AS tokens FROM tokens GROUP BY round ORDER BY ro
 
 def test_every_built_in_rule_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_rules()
-    shown = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert shown >= set(builtin_rules())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert {line.split()[0] for line in lines} >= set(builtin_rules())
+    reading = {line.split()[0] for line in lines if re.search(r"(teacher|student)\* ", line)}
+    assert reading == {name for name, rule in builtin_rules().items() if rule.reads_sampled}
 
 
 def test_a_question_is_answered_on_the_screen_or_in_a_file(

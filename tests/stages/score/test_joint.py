@@ -392,3 +392,43 @@ def test_signals_of_other_rollouts_are_refused(
     for other in (signals.slice(1), signals.take(pa.array(np.arange(signals.num_rows)[::-1]))):
         with pytest.raises(StoreError, match="not those of these rollouts"):
             replayed(made, models[0], other)
+
+
+def test_a_sampled_support_holds_shares_of_what_was_drawn_from_the_teacher(
+    made: Shard, models: tuple[LanguageModel, LanguageModel], scored: Tables
+) -> None:
+    settings = score_settings(support="sampled", draws=25, batch_tokens=40)
+    signals, tokens, facts, _ = score_joint(*models, made.rollouts, settings)
+    near, rows = 0.0, 0
+    for (_, ids, response, t), row in zip(positions(made), signals.to_pylist(), strict=True):
+        q = np.exp(log_probs(made.teacher, ids, response)[t])
+        share = np.exp(np.array(row["logprobs"], dtype=float))
+        assert row["ids"] == sorted(set(row["ids"]))
+        assert max(row["ids"]) < 60
+        np.testing.assert_allclose(share * 25, np.round(share * 25), atol=0.03)
+        lost = 0.0 if row["tail"] == -65504 else math.exp(row["tail"])
+        assert share.sum() + lost == pytest.approx(1, abs=2e-3)
+        drawn = np.zeros(len(q))
+        drawn[row["ids"]] = share
+        near += (((drawn - q)[:60]) ** 2).sum() - (q[:60] * (1 - q[:60])).sum() / 25
+        rows += 1
+    # the shares' variance is q (1 - q) / 25 as of 25 fair draws; 4 standard deviations were 0.02
+    assert abs(near / rows) < 0.02
+    assert facts.entries == sum(map(len, signals["ids"].to_pylist()))
+    # the numbers of a token are those of whole distributions, whatever is stored
+    for name in DIVERGENCES:
+        np.testing.assert_allclose(tokens[name].to_numpy(), scored[1][name].to_numpy(), **NATS)
+
+
+def test_what_is_drawn_depends_on_no_batch(
+    made: Shard, models: tuple[LanguageModel, LanguageModel]
+) -> None:
+    tables = [
+        score_joint(*models, made.rollouts, score_settings(support="sampled", batch_tokens=size))[0]
+        for size in (12, 400)
+    ]
+    assert tables[0]["ids"].equals(tables[1]["ids"])
+    alone, _ = score_teacher(
+        models[1], made.rollouts, score_settings(support="sampled"), student_vocabulary=60
+    )
+    assert alone["ids"].equals(tables[0]["ids"])
