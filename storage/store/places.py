@@ -167,6 +167,18 @@ def reported(doing: str, where: object) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def removed(place: Place, name: str) -> Iterator[None]:
+    """Remove a file that was written to learn of a place, also where its write failed halfway."""
+    try:
+        yield
+    except StoreError:
+        with suppress(StoreError):  # what went wrong first is told
+            place.remove(name)
+        raise
+    place.remove(name)
+
+
 def missing(where: object) -> str:
     """Return what to say of a committed part that is not there."""
     return (
