@@ -1,6 +1,6 @@
 """What rules choose of a scored round, without training: how much, of what, and how alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +36,9 @@ def tables_of(
     if ranked:
         names = [RANDOM, *ranked]
         for keep in sorted({row.keep for row in rows if row.keep < 1}, reverse=True):
-            results[f"chosen at {budget(keep)}"] = choices(scored, names, keep)
-            results[f"common tokens at {budget(keep)}"] = jaccard(scored, names, keep)
+            chosen = {rule: scored.chosen(rule, keep) for rule in names}
+            results[f"chosen at {budget(keep)}"] = choices(scored, chosen)
+            results[f"common tokens at {budget(keep)}"] = jaccard(chosen)
     if len(ranked) > 1:
         results["rank correlation of importance"] = rank_correlation(scored, ranked)
     results["where the types lie"] = placement(scored, session.inputs.student_card.tokenizer)
@@ -66,28 +67,29 @@ def scored_round(session: Session, number: int) -> ScoredRound:
     )
 
 
-def choices(scored: ScoredRound, rules: Sequence[str], keep: float) -> pl.DataFrame:
-    """Return what each rule chooses at a budget, a row a rule.
+def choices(scored: ScoredRound, chosen: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return what each rule chooses of a round, a row a rule.
 
-    share: of the trainable tokens. KL share: of their reverse KL. Q1 to Q4: the types' shares of
-    the chosen. relative_position: mean place of the chosen, 1 at the end of the response.
+    chosen: by rule, as `ScoredRound.chosen` gives it. share: of the trainable tokens. KL share: of
+    their reverse KL. Q1 to Q4: the types' shares of the chosen. relative_position: mean place of
+    the chosen, 1 at the end of the response.
     """
     length = pl.col("position").max().over("rollout") + 1
     placed = (pl.col("position") / length).alias("relative_position")
     tokens = scored.table().with_columns(placed).filter("trainable")
     held = float(tokens["reverse_kl"].sum())
     lines = []
-    for rule in rules:
-        chosen = scored.chosen(rule, keep).join(tokens, on=["rollout", "position"], how="inner")
-        types = dict(chosen["type"].value_counts().iter_rows())
+    for rule, keys in chosen.items():
+        frame = keys.join(tokens, on=["rollout", "position"], how="inner")
+        types = dict(frame["type"].value_counts().iter_rows())
         lines.append(
             {
                 "rule": rule,
-                "tokens": chosen.height,
-                "share": chosen.height / tokens.height,
-                "KL share": float(chosen["reverse_kl"].sum()) / held if held else None,
-                **{kind: types.get(kind, 0) / max(1, chosen.height) for kind in TYPES},
-                "relative_position": chosen["relative_position"].mean(),
+                "tokens": frame.height,
+                "share": frame.height / tokens.height,
+                "KL share": float(frame["reverse_kl"].sum()) / held if held else None,
+                **{kind: types.get(kind, 0) / max(1, frame.height) for kind in TYPES},
+                "relative_position": frame["relative_position"].mean(),
             }
         )
     return pl.DataFrame(lines)

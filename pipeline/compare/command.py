@@ -44,8 +44,7 @@ def compare_and_show(
     at_rates = dict.fromkeys(each for row in rows for each in rates.grid(row).values())
     # every run that may be played, so that each is known to be playable before the first is
     jobs = jobs_of(config, list(at_rates), [*range(seeds), TUNING_SEED], reporter)
-    assert config.evaluate is not None  # or there were no jobs
-    measures = measures_of(metrics, config.evaluate)
+    measures = measures_of(metrics, [job.config for job in jobs])
     rows = [row for row in rows if any(job.row == row for job in jobs)]
     teacher = ask_teacher(jobs[0].config, reporter)
     best, others = dict.fromkeys(rows, 1.0), dict[str, pl.DataFrame]()

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...stages.evaluate.settings import EvaluateSettings
 from ...storage.errors import ConfigError
+from ..config.run import RunConfig
 from ..metrics import EvaluateMetrics
 from .paired import Difference, Key, compare_to
 
@@ -69,20 +69,28 @@ MEASURES = {
 _WITHOUT_TEACHER = ("accuracy",)
 
 
-def measures_of(names: Iterable[str], settings: EvaluateSettings) -> list[Measure]:
+def measures_of(names: Iterable[str], configs: Sequence[RunConfig]) -> list[Measure]:
     """Return the measures of some names: accuracy and, where it is measured, reverse KL by default.
 
-    Raises `ConfigError` for an unknown one, and for one that `settings` do not measure.
+    configs: of the runs. Raises `ConfigError` for an unknown one, and for one that a run does not
+    measure.
     """
+    compared = all(c.evaluate is not None and c.evaluate.reverse_kl for c in configs)
+    drawn = any(c.score.support != "top" for c in configs)
     chosen = list(dict.fromkeys(name.strip() for name in names))
     if not chosen:
-        chosen = ["accuracy", "reverse_kl"] if settings.reverse_kl else ["accuracy"]
+        chosen = ["accuracy", "reverse_kl"] if compared else ["accuracy"]
     for name in chosen:
         if name not in MEASURES:
             raise ConfigError(f"--metric {name}: there is none; choose from {', '.join(MEASURES)}")
-        if name not in _WITHOUT_TEACHER and not settings.reverse_kl:
+        if name not in _WITHOUT_TEACHER and not compared:
             raise ConfigError(
                 f"--metric {name} compares with the teacher on held-out rollouts: add "
                 "`--set evaluate.reverse_kl=true`"
+            )
+        if name == "agreement" and drawn:
+            raise ConfigError(
+                "--metric agreement asks for the teacher's first choice, which is not known of ids "
+                "that were drawn: set score.support = 'top', or leave it out"
             )
     return [MEASURES[name] for name in chosen]

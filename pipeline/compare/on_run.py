@@ -8,12 +8,11 @@ from ...stages.select.rulebook import load_rule
 from ...storage.errors import ConfigError
 from ...storage.runs import RunFolder
 from ..config.toml import make_config
-from ..session import Session, look_at
+from ..session import Session, look_at, record_of
 from .choices import choices, scored_round
 from .overlap import jaccard
 from .page import console, show_plain
 from .rows import RANDOM, budget, refuse_no_shares
-from .scored import ScoredRound
 
 
 def print_choices(
@@ -31,28 +30,21 @@ def print_choices(
     refuse_no_shares([keep])
     for rule in names:
         load_rule(rule)
-    scored = {number: scored_round(session, number) for number in _rounds(session, numbers)}
+    frames = []
+    for number in _rounds(session, numbers):
+        scored = scored_round(session, number)
+        chosen = {rule: scored.chosen(rule, keep) for rule in names}
+        numbered = pl.lit(number, pl.Int32).alias("round")
+        frames.append(choices(scored, chosen).select(numbered, pl.all()))
     out = console()
-    show_plain(f"chosen at {budget(keep)}, by round", _by_round(scored, names, keep), out)
-    last = max(scored)
-    title = f"common tokens at {budget(keep)}, round {last}"
-    show_plain(title, jaccard(scored[last], names, keep), out)
-
-
-def _by_round(scored: dict[int, ScoredRound], rules: Sequence[str], keep: float) -> pl.DataFrame:
-    frames = [
-        choices(tables, rules, keep).select(pl.lit(number, pl.Int32).alias("round"), pl.all())
-        for number, tables in scored.items()
-    ]
-    return pl.concat(frames)
+    show_plain(f"chosen at {budget(keep)}, by round", pl.concat(frames), out)
+    show_plain(f"common tokens at {budget(keep)}, round {number}", jaccard(chosen), out)
 
 
 def _session(name: str, runs: str) -> Session:
     run = RunFolder(runs, name)
-    about = run.about()
-    if about is None:
-        raise ConfigError(f"no run {name} under {runs}; `tip status --runs {runs}` lists them")
-    return look_at(make_config(about.config | {"runs": runs}, str(run.config_path)))
+    config = record_of(run).config | {"runs": runs}
+    return look_at(make_config(config, str(run.config_path)))
 
 
 def _rounds(session: Session, numbers: Sequence[int] | None) -> list[int]:

@@ -73,17 +73,19 @@ def run(examined: Examined) -> str:
     """Look whether a run of that name has begun, and with these settings."""
     config = examined.config
     folder = RunView(config.runs, config.name)
-    if begun(folder) is None:
+    before = begun(folder)
+    if before is None:
         return f"{config.name} has not begun"
-    check_settings(folder, config)
+    check_settings(folder, config, before)
     trained = sum(pointers.checkpoint is not None for _, pointers in folder.rounds())
     return f"{config.name} began with these settings: {trained} of {config.rounds} rounds trained"
 
 
 def contents(examined: Examined) -> str:
     """Look whether models, prompts and rule are those that the run began with."""
-    named = check_content(examined.session)
-    if begun(examined.session.run) is None:
+    before = begun(examined.session.run)
+    named = check_content(examined.session, before)
+    if before is None:
         return "of a run that has not begun: nothing to compare with"
     if unknown := [key for key, digest in named.items() if not digest]:
         raise NotLookedError(f"{' and '.join(unknown)}: never hashed here")

@@ -22,8 +22,9 @@ from .scores import Scores, mean_over_tokens, score_shards
 def held_out(session: Session, number: int, student: Weights) -> dict[str, Any]:
     """Return the means over the tokens of fresh rollouts of the problems, and what they cost.
 
-    reverse_kl, forward_kl, jsd: nats. agreement: 0..1.
+    reverse_kl, forward_kl, jsd: nats. agreement: 0..1, None for a support that is drawn.
     """
+    top = session.config.score.support == "top"
     title = f"round {number} evaluate"
     problems: Sequence[Sequence[Prompt]] = shards(session.inputs.problems)
     made = rollout_shards(session, student, [tuple(part) for part in problems], title)
@@ -32,7 +33,8 @@ def held_out(session: Session, number: int, student: Weights) -> dict[str, Any]:
     return {
         "reverse_kl": mean_over_tokens(scores.tokens, "reverse_kl"),
         **_column_means(session, scores.tokens, ("forward_kl", "jsd")),
-        "agreement": _agreement(session, rollouts, scores),
+        # of ids that were drawn nobody can tell which is the teacher's first choice
+        "agreement": _agreement(session, rollouts, scores) if top else None,
         "generated_tokens": generated_tokens(made),
         "teacher_tokens_scored": scores.scored,
     }

@@ -47,8 +47,9 @@ def check(session: Session) -> dict[str, str]:
     check_inputs(session.inputs)
     check_room(session)
     check_teacher(session)
-    check_settings(session.run, session.config)
-    return check_content(session)
+    before = begun(session.run)
+    check_settings(session.run, session.config, before)
+    return check_content(session, before)
 
 
 def begun(run: RunFolder) -> RunRecord | None:
@@ -59,9 +60,8 @@ def begun(run: RunFolder) -> RunRecord | None:
     return record if rounds else None
 
 
-def check_settings(run: RunFolder, config: RunConfig) -> None:
-    """Raise where the run was begun with other settings."""
-    before = begun(run)
+def check_settings(run: RunFolder, config: RunConfig, before: RunRecord | None) -> None:
+    """Raise where the run was begun with other settings. before: as `begun` gives it."""
     if before is not None and (changed := same_run(before.config, config)):
         old = make_config(before.config, str(run.config_path))
         first = changed[0]
@@ -73,9 +73,9 @@ def check_settings(run: RunFolder, config: RunConfig) -> None:
         )
 
 
-def check_content(session: Session) -> dict[str, str]:
-    """Return the run's `content`; raise where it was begun with another."""
-    named, before = content(session), begun(session.run)
+def check_content(session: Session, before: RunRecord | None) -> dict[str, str]:
+    """Return the run's `content`; raise where it was begun with another. before: see `begun`."""
+    named = content(session)
     known = (before.content if before is not None else None) or {}
     for key, digest in named.items():
         if digest and known.get(key, digest) != digest:

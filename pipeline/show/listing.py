@@ -20,6 +20,7 @@ from ...storage.runs import RunFolder
 from ...storage.store.places import check_kind
 from ...storage.store.store import Artifact, Store
 from ...storage.visible import visible
+from ..session import record_of
 from .cells import count, number, table
 
 _FIRST_DAY, _LAST_DAY = ((d - date(1970, 1, 1)).days for d in (date.min, date.max))
@@ -58,10 +59,7 @@ def print_query(
     After `seconds` (default: what a round's selection may take) it is broken off.
     """
     run = RunFolder(runs, name)
-    about = run.about()
-    if about is None:
-        raise ConfigError(f"no run {name} under {runs}; `tip status --runs {runs}` lists them")
-    root = about.config.get("store")
+    root = record_of(run).config.get("store")
     if not isinstance(root, str):
         raise StoreError(f"{run.config_path}: damaged (it names no store); restore or delete it")
     store = existing_store(root)

@@ -31,9 +31,8 @@ def test_a_table_that_says_nothing_is_left_out(session: Session) -> None:
 def test_what_a_rule_chooses_is_counted(session: Session) -> None:
     scored = scored_round(session, 0)
     tokens = scored.table()
-    lines = {
-        line["rule"]: line for line in choices(scored, [ALL, RANDOM, "divergence"], 0.2).to_dicts()
-    }
+    chosen = {rule: scored.chosen(rule, 0.2) for rule in (ALL, RANDOM, "divergence")}
+    lines = {line["rule"]: line for line in choices(scored, chosen).to_dicts()}
     every, random, divergence = lines[ALL], lines[RANDOM], lines["divergence"]
     assert every["tokens"] == tokens.height
     assert (every["share"], every["KL share"]) == (1.0, pytest.approx(1.0))

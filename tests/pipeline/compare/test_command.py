@@ -118,6 +118,10 @@ def test_each_row_is_judged_at_the_rate_that_was_best_on_a_seed_of_its_own(
         ({"factors": ["1", "3"], "vary": ["train.lr=1e-3"]}, "add `--lr 1`"),
         ({"metrics": ["luck"]}, "--metric luck: there is none; choose from accuracy, reverse_kl"),
         ({"metrics": ["reverse_kl"]}, "add `--set evaluate.reverse_kl=true`"),
+        (
+            {"metrics": ["jsd"], "vary": ["evaluate.reverse_kl=true,false"]},
+            "add `--set evaluate.reverse_kl=true`",
+        ),
     ],
 )
 def test_rates_and_measures_that_there_are_not_are_refused(
@@ -125,6 +129,19 @@ def test_rates_and_measures_that_there_are_not_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=why):
         compare_and_show(config(evaluate=asked), **ASKED | words)
+    assert played == []
+
+
+def test_an_agreement_is_not_asked_of_ids_that_were_drawn(
+    config: MakeConfig, asked: dict[str, object], played: list[Job]
+) -> None:
+    drawn = config(
+        evaluate=asked | {"reverse_kl": True},
+        score={"support": "sampled"},
+        train={"loss": "forward_kl"},
+    )
+    with pytest.raises(ConfigError, match=r"set score\.support = 'top', or leave it out"):
+        compare_and_show(drawn, **ASKED | {"metrics": ["agreement"]})
     assert played == []
 
 

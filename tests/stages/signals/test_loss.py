@@ -270,9 +270,12 @@ def test_logits_of_1e4_lose_no_digits_near_the_top() -> None:
 
 
 @st.composite
-def any_rows(draw: st.DrawFn) -> tuple[Tensor, Support]:
-    """Return float32 logits [C, V] and a support whose numbers are finite, but anything."""
-    rows, vocabulary = draw(st.integers(1, 3)), draw(st.integers(1, 7))
+def any_rows(draw: st.DrawFn, least: int = 1) -> tuple[Tensor, Support]:
+    """Return float32 logits [C, V] and a support whose numbers are finite, but anything.
+
+    least: ids of the vocabulary.
+    """
+    rows, vocabulary = draw(st.integers(1, 3)), draw(st.integers(least, 7))
 
     def numbers(low: float, high: float, count: int) -> list[float]:
         floats = st.floats(low, high, width=32, allow_nan=False)

@@ -17,6 +17,8 @@ from tip.stages.signals.residual import TOLD, Residual
 from tip.stages.signals.support import Support, merge_ids, teacher_support
 from torch import Tensor
 
+from .test_loss import any_rows
+
 DIVERGENCES: list[Divergence] = ["reverse_kl", "forward_kl", "jsd"]
 VOCABULARY = 9
 # Sizes of the support's own part, from none at all to all ids but one, and all.
@@ -230,30 +232,19 @@ def test_ids_of_the_students_padding_get_nothing_where_nothing_else_is_outside(
 
 
 @st.composite
-def any_rows(draw: st.DrawFn) -> tuple[Tensor, Support, Residual]:
-    """Return float32 logits [C, V], a support and sampled tokens: all finite, but anything."""
-    rows, vocabulary = draw(st.integers(1, 3)), draw(st.integers(2, 7))
-
-    def numbers(low: float, high: float, count: int) -> list[float]:
-        floats = st.floats(low, high, width=32, allow_nan=False)
-        return draw(st.lists(floats, min_size=count, max_size=count))
-
-    logits = torch.tensor(numbers(-1e4, 1e4, rows * vocabulary)).reshape(rows, vocabulary)
-    id_sets = st.sets(st.integers(0, vocabulary - 1), min_size=1)
-    sets = [sorted(draw(id_sets)) for _ in range(rows)]
-    slots = max(map(len, sets)) + draw(st.integers(0, 2))
-    ids = torch.tensor([s + [s[0]] * (slots - len(s)) for s in sets])
-    valid = torch.tensor([[slot < len(s) for slot in range(slots)] for s in sets])
-    logprobs = torch.tensor(numbers(-65504, 0, rows * slots)).reshape(rows, slots)
-    tail = torch.tensor(numbers(-65504, 0, rows))
-    tokens = torch.tensor([draw(st.sampled_from(s)) for s in sets])
-    outside = torch.tensor([draw(st.booleans()) for _ in sets])
-    drawn = torch.tensor(numbers(-60, 0, rows))
-    return logits, Support(ids, valid, logprobs, tail), Residual(tokens, drawn, outside, 2.0)
+def sampled_rows(draw: st.DrawFn) -> tuple[Tensor, Support, Residual]:
+    """Return logits [C, V] and a support of any finite numbers, and sampled tokens of it."""
+    logits, support = draw(any_rows(least=2))
+    rows = range(len(logits))
+    tokens = [draw(st.sampled_from(support.ids[r][support.valid[r]].tolist())) for r in rows]
+    outside = [draw(st.booleans()) for _ in rows]
+    drawn = [draw(st.floats(-60, 0, width=32)) for _ in rows]
+    made = Residual(torch.tensor(tokens), torch.tensor(drawn), torch.tensor(outside), 2.0)
+    return logits, support, made
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-@given(any_rows())
+@given(sampled_rows())
 def test_finite_numbers_give_finite_ones_and_a_gradient_that_moves_no_total(
     divergence: Divergence, case: tuple[Tensor, Support, Residual]
 ) -> None:
