@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it, so `tip --help` answers at once.
 """
 
+import io
 import signal
 import sys
 from pathlib import Path
@@ -69,6 +70,9 @@ StoreRoot = Annotated[str, typer.Option("--store", help="Folder or URL of the st
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not where it is closed
+            stream.reconfigure(errors="backslashreplace")  # what a terminal's encoding lacks
     obey_sigterm()
     try:
         app()
@@ -115,6 +119,28 @@ def run(
         branch(session, origin)
     play(session)
     print_run(session.run)
+
+
+@app.command()
+def doctor(
+    config: Config,
+    changes: Changes = [],  # noqa: B006
+    name: Name = None,
+    load: Annotated[
+        bool,
+        typer.Option("--load/--no-load", help="Read the weights that are here, and start vLLM."),
+    ] = True,
+) -> None:
+    """Look at everything that can be known before a run: a line a check, exit code 2 if one fails.
+
+    Models, tokenizers, prompts, problems, rule, engines, a teacher's server, memory and disks. A
+    check that fails hides no other. Nothing is written, and nothing fetched that --dry-run would
+    not fetch.
+    """
+    from .pipeline.doctor.show import examine_and_show
+
+    if not examine_and_show(_load(config, changes, name), load=load):
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -182,6 +208,21 @@ def compare(
             "--vary", metavar="KEY=VALUE,...", help="A line for each value, too. Repeatable."
         ),
     ] = [],  # noqa: B006
+    lr: Annotated[
+        str,
+        typer.Option(
+            "--lr", help="Factors of train.lr: each row is judged at its best; 1: as it is."
+        ),
+    ] = "1,3,10",
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            help="What is judged: accuracy, reverse_kl, forward_kl, jsd, agreement, with commas "
+            "(default: accuracy, and reverse_kl where evaluate.reverse_kl is on). Rates are chosen "
+            "by the first.",
+        ),
+    ] = "",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds 0 to N - 1.")] = 5,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Runs at a time.")] = 1,
     oracle: Annotated[
@@ -198,6 +239,7 @@ def compare(
 
     All tokens, random tokens at each budget and no refresh are always among the rows. Within a
     seed all rows share prompts, noise and the first round. A finished run is not played again.
+    One learning rate for all decides many a verdict: a seed of its own tells each row's best.
 
     Other settings compare the same way: --rules all --vary train.loss=reverse_kl,forward_kl,jsd
     """
@@ -208,6 +250,8 @@ def compare(
         rules=rules.split(","),
         keeps=keep.split(","),
         vary=vary,
+        factors=lr.split(","),
+        metrics=metric.split(",") if metric else [],
         seeds=seeds,
         workers=workers,
         oracle_rollouts=oracle,
@@ -241,13 +285,28 @@ def status(
         print_run(RunFolder(runs, name))
 
 
-rules_app = typer.Typer(help="List the selection rules, or print one.")
+class _Rules(TyperGroup):
+    """Lets an option begin a command of its own: `tip rules --run RUN [RULE ...]`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args[:1] == ["--run"]:
+            args = ["on", *args[1:]]
+        return super().parse_args(ctx, args)
+
+
+rules_app = typer.Typer(cls=_Rules)
 app.add_typer(rules_app, name="rules", invoke_without_command=True)
 
 
 @rules_app.callback()
 def rules(context: typer.Context) -> None:
-    """List the selection rules: what each ranks tokens by, and where it comes from."""
+    """List the selection rules: what each ranks tokens by, and where it comes from.
+
+    What rules would choose on a run that is there, without training (tokens, their share of the
+    divergence, types, places, tokens in common, by round):
+
+    tip rules --run RUN [RULE ...] [--keep 0.2] [--round 3]
+    """
     from .pipeline.show.listing import print_rules
 
     if context.invoked_subcommand is None:
@@ -262,6 +321,29 @@ def rules_show(name: Annotated[str, typer.Argument(help="Name or path of a rule.
     typer.echo(load_rule(name).file.rstrip())
 
 
+@rules_app.command("on", hidden=True)
+def rules_on(
+    run: Annotated[str, typer.Argument(help="Whose rounds.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RULE]...", help="Names or .sql files.")
+    ] = None,
+    keep: Annotated[
+        float | None, typer.Option("--keep", help="Budget (default: that of the run).")
+    ] = None,
+    numbers: Annotated[
+        list[int] | None, typer.Option("--round", help="Which rounds (default: all). Repeatable.")
+    ] = None,
+    runs: Runs = "runs",
+) -> None:
+    """Tell what rules would choose on the rounds of a run, beside its own rule and random tokens.
+
+    tip rules --run RUN [RULE ...]
+    """
+    from .pipeline.compare.on_run import print_choices
+
+    print_choices(run, runs, names or [], keep, numbers)
+
+
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT over `tokens` and `rollouts`.")],
@@ -273,11 +355,19 @@ def sql(
     output: Annotated[
         Path | None, typer.Option("--output", help="Write .parquet or .csv instead of a table.")
     ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            min=0.001,
+            help="Seconds until it is broken off (default: those that a selection may take).",
+        ),
+    ] = None,
 ) -> None:
     """Ask the token table in SQL, e.g. "SELECT round, avg(reverse_kl) FROM tokens GROUP BY 1"."""
     from .pipeline.show.listing import print_query
 
-    print_query(query, name, numbers, runs, output)
+    print_query(query, name, numbers, runs, output, timeout)
 
 
 @cache_app.command("ls")

@@ -220,7 +220,7 @@ def _add(
     total.stored.append(supports)
     support = supports.padded(np.arange(len(chunk.tokens)), torch.device("cpu"))
     logits = chunk.student.clone()
-    losses, _ = bucket_loss_(logits, support, "reverse_kl")
+    losses, _, _ = bucket_loss_(logits, support, "reverse_kl")
     total.losses.append(losses.numpy())
     total.logits += _products(logits, dense[0])
     total.hidden += _products(logits @ head, dense[1])

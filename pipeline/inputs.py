@@ -11,17 +11,16 @@ from typing import Any
 from ..stages.evaluate.settings import EvaluateSettings
 from ..stages.models.card import ModelCard, look_at_card, read_card
 from ..stages.models.device import resolve_device, resolve_dtype
-from ..stages.models.quantised import check_quantised_teacher, refuse_quantised_student
 from ..stages.models.served import read_served_card
 from ..stages.models.vocabulary import check_compatible
 from ..stages.models.weights import Weights
-from ..stages.prompts.dates import date_arguments
+from ..stages.prompts.dates import date_notes
 from ..stages.prompts.notes import notes_on
 from ..stages.prompts.order import all_rounds, shards
 from ..stages.prompts.render import Prompt, needed_columns, render_prompts
 from ..stages.prompts.settings import TextSettings
 from ..storage.errors import ConfigError
-from ..storage.sources.rows import read_rows
+from ..storage.sources.rows import Row, read_rows, unused
 from ..storage.store.store import Artifact
 from .config.run import RunConfig
 from .progress import Reporter
@@ -31,8 +30,12 @@ class Inputs:
     """Cards, prompts and problems of a config. Raises `TipError` for what does not serve."""
 
     def __init__(self, config: RunConfig, reporter: Reporter, *, look: bool = False) -> None:
-        self._config, self._reporter, self._look = config, reporter, look
+        self.config, self._reporter, self._look = config, reporter, look
         self._cut: list[list[int]] = []  # the rounds cut so far, each a list of places of prompts
+
+    def say(self, note: str) -> None:
+        """Tell a person what is odd, though it can be used."""
+        self._reporter.say(f"note: {note}")
 
     def of(self, config: RunConfig) -> "Inputs":
         """Return what is known of another config, found as this is."""
@@ -41,87 +44,111 @@ class Inputs:
     @cached_property
     def student_card(self) -> ModelCard:
         """Return the card of the first student."""
-        return (look_at_card if self._look else read_card)(self._config.student)
+        return (look_at_card if self._look else read_card)(self.config.student)
 
     @cached_property
     def teacher_card(self) -> ModelCard:
         """Return the teacher's card, after showing that it speaks the student's tokens."""
-        settings = self._config.teacher
-        if settings.server is not None:
-            card = read_served_card(settings, look=self._look)
-        else:
-            card = (look_at_card if self._look else read_card)(settings)
+        card = self.teacher_card_alone
         for note in check_compatible(self.student_card, card):
-            self._reporter.say(f"note: {note}")
+            self.say(note)
         return card
+
+    @cached_property
+    def teacher_card_alone(self) -> ModelCard:
+        """Return the teacher's card, whatever the student is."""
+        settings = self.config.teacher
+        if settings.server is not None:
+            return read_served_card(settings, look=self._look)
+        return (look_at_card if self._look else read_card)(settings)
 
     @property
     def first_student(self) -> Weights:
         """Return the student that round 0 starts with."""
         card = self.student_card
-        return Weights("student", card, card.fingerprint, self._dtype, self._config.student.vllm)
+        return Weights("student", card, card.fingerprint, self._dtype, self.config.student.vllm)
 
     def teacher(self, engine: str) -> Weights:
-        """Return the teacher as an engine computes it.
+        """Return the teacher as an engine computes it, shown to speak the student's tokens."""
+        _ = self.teacher_card
+        return self.teacher_alone(engine)
+
+    def teacher_alone(self, engine: str) -> Weights:
+        """Return the teacher as an engine computes it, whatever the student is.
 
         `auto` of a server is bfloat16: the device here says nothing of it, and vLLM makes bfloat16
         of most weights.
         """
-        settings, card = self._config.teacher, self.teacher_card
+        settings, card = self.config.teacher, self.teacher_card_alone
         served = engine == "server" and settings.dtype == "auto"
-        dtype = "bfloat16" if served else _dtype(settings.dtype, self._config.device)
+        dtype = "bfloat16" if served else _dtype(settings.dtype, self.config.device)
         return Weights("teacher", card, card.fingerprint, dtype, settings.vllm)
 
     @property
     def _dtype(self) -> str:
-        return _dtype(self._config.student.dtype, self._config.device)
+        return _dtype(self.config.student.dtype, self.config.device)
+
+    @cached_property
+    def prompt_rows(self) -> list[Row]:
+        """Return the rows that prompts are made of; rendering takes them away."""
+        return self._rows(self.config.prompts, None)
+
+    @cached_property
+    def problem_rows(self) -> list[Row]:
+        """Return the rows that problems are made of; rendering takes them away."""
+        return self._rows(self.evaluation, self.evaluation.answer)
 
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Return all distinct prompts of the source, rendered."""
-        config = self._config
-        who, context = "student", self.student_card.context
-        if config.teacher.format is None and self.teacher_card.context < context:
-            who, context = "teacher", self.teacher_card.context
-        room = context - config.rollout.max_tokens
-        if room < 1:
-            raise ConfigError(
-                f"rollout.max_tokens = {config.rollout.max_tokens} leaves no room for a prompt in "
-                f"the {who}'s context of {context} tokens: lower it"
-            )
-        longest = min(room, config.prompts.max_tokens or room)
-        return self._render(config.prompts, None, longest, config.prompts.too_long)
+        settings, longest = self.config.prompts, self.rooms[0]
+        rows = self.prompt_rows
+        del self.prompt_rows  # a million of them take a gigabyte
+        longest = min(longest, settings.max_tokens or longest)
+        return self._render(rows, settings, None, longest, settings.too_long)
 
     @cached_property
     def problems(self) -> list[Prompt]:
         """Return the evaluation's problems, rendered."""
-        settings = self.evaluation
-        longest = self.student_card.context - settings.max_tokens
-        return self._render(settings, settings.answer, longest, "refuse")
+        settings, longest = self.evaluation, self.problem_room
+        rows = self.problem_rows
+        del self.problem_rows
+        return self._render(rows, settings, settings.answer, longest, "refuse")
+
+    @property
+    def rooms(self) -> tuple[int, int]:
+        """Return the longest prompts in tokens that leave room for a response.
+
+        The first is the student's, the second that of a teacher with a prompt of its own; else both
+        read the same.
+        """
+        tokens = self.config.rollout.max_tokens
+        student, teacher = self.student_card, self.teacher_card
+        if self.config.teacher.format is None:
+            both = _room("rollout", tokens, student=student, teacher=teacher)
+            return both, both
+        return _room("rollout", tokens, student=student), _room("rollout", tokens, teacher=teacher)
+
+    @property
+    def problem_room(self) -> int:
+        """Return the longest problem in tokens that leaves room for an answer."""
+        settings, readers = self.evaluation, {"student": self.student_card}
+        if settings.reverse_kl:
+            readers["teacher"] = self.teacher_card
+        return _room("evaluate", settings.max_tokens, **readers)
 
     @property
     def evaluation(self) -> EvaluateSettings:
         """Return the evaluation's settings, or say that there are none."""
-        if self._config.evaluate is None:
+        if self.config.evaluate is None:
             raise ConfigError(
                 "the config has no [evaluate] section: add one with `source`, `format` and `answer`"
             )
-        return self._config.evaluate
+        return self.config.evaluate
 
     def everything_asked(self) -> list[Prompt]:
         """Return all prompts and problems that an engine may be given."""
-        return [*self.prompts, *(self.problems if self._config.evaluate else [])]
-
-    def check(self) -> None:
-        """Meet a user's mistakes before any work: in models, vocabularies, prompts and problems."""
-        refuse_quantised_student(self.student_card)
-        teacher = self.teacher_card
-        if self._config.score.engine == "transformers":
-            check_quantised_teacher(teacher)
-        if self._config.evaluate is not None:
-            _ = self.problems
-        if self._config.rollout.replay is None:
-            self.round(0)
+        return [*self.prompts, *(self.problems if self.config.evaluate else [])]
 
     def round(self, number: int) -> list[Prompt]:
         """Return the prompts of a round, in order."""
@@ -131,7 +158,7 @@ class Inputs:
 
     @cached_property
     def _rounds(self) -> Iterator[list[int]]:
-        config = self._config
+        config = self.config
         hashes = [p.hash for p in self.prompts]
         return all_rounds(hashes, config.rollout.prompts, config.data_seed)
 
@@ -141,13 +168,13 @@ class Inputs:
 
     def shown(self, source: Artifact) -> tuple[tuple[int, ...], ...] | None:
         """Return the teacher's own prompts of a shard of rollouts, None where it has none."""
-        if self._config.teacher.format is None:
+        if self.config.teacher.format is None:
             return None
         own = self._shown_by_hash
         if missing := [h for h in source.inputs["prompts"] if h not in own]:
             raise ConfigError(
                 f"teacher.format cannot be filled for {len(missing)} prompts of the rollouts: they "
-                f"are not in prompts.source = {self._config.prompts.source!r} (a replay needs the "
+                f"are not in prompts.source = {self.config.prompts.source!r} (a replay needs the "
                 "prompts of the run that it replays)"
             )
         return tuple(own[h] for h in source.inputs["prompts"])
@@ -155,11 +182,11 @@ class Inputs:
     @property
     def longest_shown(self) -> int:
         """Return the tokens of the longest prompt that the teacher is shown."""
-        if self._config.teacher.format is None:
+        if self.config.teacher.format is None:
             longest = max(len(p.ids) for p in self.prompts)
         else:
             longest = max(len(ids) for ids in self._shown_by_hash.values())
-        if self._config.evaluate:
+        if self.config.evaluate:
             longest = max(longest, *(len(p.ids) for p in self.problems))
         return longest
 
@@ -167,19 +194,26 @@ class Inputs:
     def _shown_by_hash(self) -> dict[str, tuple[int, ...]]:
         return {p.hash: p.teacher_ids for p in self.prompts}
 
-    def _render(
-        self, settings: TextSettings, answer: str | None, longest: int, too_long: Any
-    ) -> list[Prompt]:
-        training = answer is None
-        teacher_format = self._config.teacher.format if training else None
-        rows = read_rows(
+    def _rows(self, settings: TextSettings, answer: str | None) -> list[Row]:
+        own = self.config.teacher.format if answer is None else None
+        return read_rows(
             settings.source,
             subset=settings.subset,
             split=settings.split,
             limit=settings.limit,
-            needed=needed_columns(settings, teacher_format=teacher_format, answer_column=answer),
-            section="prompts" if training else "evaluate",
+            needed=needed_columns(settings, teacher_format=own, answer_column=answer),
+            section="prompts" if answer is None else "evaluate",
         )
+
+    def _render(
+        self,
+        rows: list[Row],
+        settings: TextSettings,
+        answer: str | None,
+        longest: int,
+        too_long: Any,
+    ) -> list[Prompt]:
+        teacher_format = self.config.teacher.format if answer is None else None
         prompts, facts = render_prompts(
             rows,
             settings,
@@ -188,13 +222,13 @@ class Inputs:
             teacher_format=teacher_format,
             answer_column=answer,
             longest=longest,
-            teacher_longest=self._teacher_room() if teacher_format else None,
+            teacher_longest=self.rooms[1] if teacher_format else None,
             too_long=too_long,
             rows_of_heads=self._rows_of_heads(settings),
         )
         if facts.duplicates or facts.too_long:
-            self._reporter.say(
-                f"note: {settings.source}: {facts.rows} rows, {facts.duplicates} duplicates and "
+            self.say(
+                f"{settings.source}: {facts.rows} rows, {facts.duplicates} duplicates and "
                 f"{facts.too_long} too long left out"
             )
         self._say_what_is_odd(settings, prompts, own=teacher_format is not None)
@@ -206,21 +240,33 @@ class Inputs:
         if isinstance(settings, EvaluateSettings) and not settings.reverse_kl:
             return student, student  # no teacher reads it, and none needs to be there
         teacher = self.teacher_card.head_rows
-        own = not isinstance(settings, EvaluateSettings) and self._config.teacher.format is not None
+        own = not isinstance(settings, EvaluateSettings) and self.config.teacher.format is not None
         return student if own else min(student, teacher), teacher
 
     def _say_what_is_odd(self, settings: TextSettings, prompts: list[Prompt], *, own: bool) -> None:
         card, source = self.student_card, settings.source
         shown = [p.ids for p in prompts] + [p.teacher_ids for p in prompts if own]
         notes = notes_on(shown, card.special_ids, card.stop_ids, settings.template)
-        template = card.tokenizer.chat_template
-        if settings.template == "chat" and date_arguments(template, settings.date):
-            notes.append(f"the chat template writes the date, which is {settings.date} in all runs")
+        notes += unused(source, settings.subset, settings.split)
+        if settings.template == "chat":
+            template = card.tokenizer.chat_template
+            notes += date_notes(template, settings.date, settings.chat_kwargs)
         for note in notes:
-            self._reporter.say(f"note: {source}: {note}")
+            self.say(f"{source}: {note}")
 
-    def _teacher_room(self) -> int:
-        return self.teacher_card.context - self._config.rollout.max_tokens
+
+def _room(section: str, tokens: int, **readers: ModelCard) -> int:
+    """Return what models that read prompts and responses of so many tokens leave for a prompt.
+
+    Raises `ConfigError` where one leaves nothing.
+    """
+    who, card = min(readers.items(), key=lambda reader: reader[1].context)
+    if card.context <= tokens:
+        raise ConfigError(
+            f"{section}.max_tokens = {tokens} leaves no room for a prompt in the {who}'s context "
+            f"of {card.context} tokens: lower it"
+        )
+    return card.context - tokens
 
 
 def _dtype(name: str, device: str) -> str:

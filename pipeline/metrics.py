@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..storage.errors import StoreError
+from ..storage.facts import ResidualFacts
 
 
 class Metrics(BaseModel):
@@ -118,6 +119,7 @@ class TrainMetrics(Metrics):
     body_tokens: int = 0
     loss: float | None = None
     student_mass: float | None = None
+    residual: ResidualFacts | None = None
     largest_gradient: float | None = None
     skipped: int = 0
     learning_rate: float | None = None
@@ -140,7 +142,11 @@ class EvaluateMetrics(Metrics):
     problems: int = 0
     samples: int = 0
     reverse_kl: float | None = None
-    """Nats: on fresh rollouts of the problems."""
+    """Nats: on fresh rollouts of the problems, as the next three."""
+    forward_kl: float | None = None
+    jsd: float | None = None
+    agreement: float | None = None
+    """Share of their tokens at which student and teacher have the same first choice."""
     generated_tokens: int = 0
     """Of those rollouts."""
     teacher_tokens_scored: int = 0

@@ -57,8 +57,18 @@ ROLLOUTS = (
 TEACHER = (
     _ROLLOUT,
     _POSITION,
-    Column("ids", _INT32S, "token", "support: sampled token, student's top, teacher's top"),
-    Column("logprobs", _FLOAT16S, "nats", "teacher log-prob of each support id"),
+    Column(
+        "ids",
+        _INT32S,
+        "token",
+        "support: sampled token, student's top, teacher's top; or what was drawn from the teacher",
+    ),
+    Column(
+        "logprobs",
+        _FLOAT16S,
+        "nats",
+        "teacher log-prob of each support id; of drawn ones the log of their share",
+    ),
     Column("tail", pa.float32(), "nats", "log of the mass outside; null if nothing is", True),
     Column("entropy", pa.float32(), "nats", "entropy of the teacher"),
 )

@@ -127,6 +127,19 @@ class SelectionFacts(Facts):
     seconds: float
 
 
+class ResidualFacts(Facts):
+    """What the sampled tokens gave to a round's loss beside support and tail."""
+
+    outside: float
+    """Share of the tokens trained on that were sampled outside the support's own ids."""
+    clipped: float
+    """Share of them whose ratio of probabilities was above the cap."""
+    clipped_off: float
+    """Share of the summed size of all residuals that the cap took off."""
+    nats: float
+    """What the residuals add to the loss, a token."""
+
+
 class CheckpointFacts(Facts):
     """A round's training and the student that came of it."""
 
@@ -141,7 +154,10 @@ class CheckpointFacts(Facts):
     losses: list[float | None]
     """Of each step, None where it moved nothing."""
     student_mass: float
-    """The live student's mean probability on the stored supports."""
+    """The live student's mean probability on the stored supports; with a residual, on what of them
+    does not depend on the sampled token."""
+    residual: ResidualFacts | None = None
+    """None for a training without."""
     largest_gradient: float
     skipped: int
     """Steps skipped, since loss or gradient were not finite."""

@@ -26,6 +26,19 @@ def user_path(text: str | Path) -> Path:
     return path
 
 
+def nearest(folder: Path) -> Path:
+    """Return a folder, or the first above it that is there."""
+    return next(p for p in (folder, *folder.absolute().parents) if os.path.exists(p))
+
+
+def unwritable(folder: Path) -> str | None:
+    """Say why nothing could be written to a folder, though it were made; None where it could."""
+    place = nearest(folder)
+    if not place.is_dir():
+        return f"{place} is a file"
+    return None if os.access(place, os.W_OK | os.X_OK) else f"{place} cannot be written"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path beside to write a file to; afterwards it is `path`, durably.

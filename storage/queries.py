@@ -150,7 +150,12 @@ def _limited(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> It
 
 @contextmanager
 def open_tokens(
-    parts: Parts, rollouts: Parts = (), *, threads: int = 0, memory_gb: float | None = None
+    parts: Parts,
+    rollouts: Parts = (),
+    *,
+    threads: int = 0,
+    memory_gb: float | None = None,
+    seconds: float | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a locked connection with the views `tokens` and, if parts are given, `rollouts`.
 
@@ -159,7 +164,9 @@ def open_tokens(
     length, stop_reason, reward. Raises `StoreError` for a part that cannot be read.
     """
     paths = chain(_flat(parts), _flat(rollouts))
-    with locked_connection(paths, threads=threads, memory_gb=memory_gb) as connection:
+    with locked_connection(
+        paths, threads=threads, memory_gb=memory_gb, seconds=seconds
+    ) as connection:
         add_view(connection, "tokens", parts)
         if rollouts:
             add_rollouts_view(connection, "rollouts", rollouts)
@@ -288,13 +295,21 @@ def _unsteady() -> frozenset[str]:
     return names | _CLOCKS | _SESSION | {_SAMPLE, _CATALOG}
 
 
-def ask(sql: str, tokens: Parts, rollouts: Parts = (), *, name: str = "SQL") -> pa.Table:
+def ask(
+    sql: str,
+    tokens: Parts,
+    rollouts: Parts = (),
+    *,
+    name: str = "SQL",
+    seconds: float | None = None,
+) -> pa.Table:
     """Return the answer to a user's SELECT over `tokens` and `rollouts`, in its order.
 
-    Raises `InputError`, one line that begins with `name`, for SQL that cannot be answered.
+    After `seconds` it is broken off. Raises `InputError`, one line that begins with `name`, for
+    SQL that cannot be answered.
     """
     inner = one_select(sql, name)
-    with open_tokens(tokens, rollouts) as connection, users_sql(connection, name):
+    with open_tokens(tokens, rollouts, seconds=seconds) as connection, users_sql(connection, name):
         return connection.sql(f"SELECT * FROM (\n{inner}\n)").to_arrow_table()
 
 
@@ -323,11 +338,12 @@ def users_sql(
         yield
     except duckdb.InterruptException as error:
         raise InputError(
-            f"{name}: took longer than `timeout_seconds` allows: make it simpler, or raise that"
+            f"{name}: took longer than it may: make it simpler, or allow more "
+            "(`select.timeout_seconds`, `tip sql --timeout`)"
         ) from error
     except duckdb.OutOfMemoryException as error:
         raise InputError(
-            f"{name}: needs more memory than `memory_gb` allows: {first_line(error)}"
+            f"{name}: needs more memory than it may have (`select.memory_gb`): {first_line(error)}"
         ) from error
     except duckdb.Error as error:
         unknown = re.search(r'Referenced column "([^"]+)" not found', str(error))

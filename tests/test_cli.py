@@ -1,6 +1,7 @@
 """A person's mistake: one line on standard error, exit code 2, nothing half-made."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -167,7 +168,7 @@ def test_tables_that_cannot_be_written_are_refused_before_anything_is_played(
 ) -> None:
     code, error = tip("compare", "x.toml", "--output", "x.toml")
     assert (code, len(error.splitlines())) == (2, 1)
-    assert "--output x.toml: x.toml is a file; name a folder" in error
+    assert "--output x.toml: x.toml is a file; name another folder" in error
     assert "is a file" in tip("compare", "x.toml", "--output", "x.toml/tables")[1]
     assert not (folder / "runs").exists()
 
@@ -177,6 +178,18 @@ def test_an_unknown_run_is_named(tip: Tip) -> None:
     assert code == 2
     assert "nobody" in error
     assert len(error.splitlines()) == 1
+
+
+def test_what_a_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    manifest = tmp_path / "st\xf6re" / "probe" / "00" / ("0" * 32) / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{")
+    command = [sys.executable, "-m", "tip.cli", "cache", "ls", "--store", "st\xf6re"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2
+    assert "st\\xf6re/probe/00" in done.stdout
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

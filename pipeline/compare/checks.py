@@ -8,11 +8,12 @@ from typing import Any
 from ...stages.select.check import check_selection
 from ...storage.errors import ConfigError
 from ...storage.runs import RunFolder
+from ..checks import check_inputs
 from ..config.run import RunConfig
 from ..config.same import same_run
 from ..inputs import Inputs
 from ..progress import Reporter
-from .rows import NO_REFRESH, Row, run_config
+from .rows import NO_REFRESH, Row, refuse_unused, run_config
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def jobs_of(
     """
     if config.evaluate is None:
         raise ConfigError("compare needs an [evaluate] section: add one with problems and answers")
+    refuse_unused(config.select, rows)
     inputs = Inputs(config, reporter, look=True)
-    inputs.check()
+    check_inputs(inputs)
     rows = [row for row in rows if row.refresh or _prompts_suffice(config, inputs, reporter)]
     jobs = [Job(row, seed, run_config(config, row, seed)) for seed in seeds for row in rows]
     for job in jobs:
@@ -45,7 +47,7 @@ def jobs_of(
     for select in {job.config.select.model_dump_json(): job.config.select for job in jobs}.values():
         check_selection(select)
     for each in {_inputs(job.config): job.config for job in jobs}.values():
-        Inputs(each, Reporter(quiet=True), look=True).check()
+        check_inputs(Inputs(each, Reporter(quiet=True), look=True))
     return jobs
 
 

@@ -1,19 +1,25 @@
 """`tip compare`: play, then show and write the tables."""
 
-import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
+
 from ...storage.errors import ConfigError
-from ...storage.files import user_path
+from ...storage.files import unwritable, user_path
 from ..config.run import RunConfig
+from ..metrics import EvaluateMetrics
 from ..progress import Reporter, Stopwatch
 from ..session import look_at
-from ..show.compare import console, show, show_plain, write
-from .checks import jobs_of
-from .play import compare
-from .rows import rows_of
-from .table import tables_of
+from .checks import Job, jobs_of
+from .choices import tables_of
+from .measures import Measure, measures_of
+from .page import console, show, show_plain, write
+from .play import Outcome, ask_teacher, compare, try_rates
+from .rates import TUNING_SEED, Rates, best_rates, rates_of, rates_table
+from .rows import Row, rows_of
+from .table import Judged, costs_of, judged
 
 
 def compare_and_show(
@@ -22,6 +28,8 @@ def compare_and_show(
     rules: Sequence[str],
     keeps: Sequence[str],
     vary: Sequence[str],
+    factors: Sequence[str],
+    metrics: Sequence[str],
     seeds: int,
     workers: int,
     oracle_rollouts: int,
@@ -32,37 +40,100 @@ def compare_and_show(
     folder = output or user_path(config.runs) / f"{config.name}-compare"
     _check_folder(folder)
     rows = rows_of([rule.strip() for rule in rules], _shares(keeps), vary)
-    jobs = jobs_of(config, rows, range(seeds), reporter)
-    size = f"{len(jobs) // seeds} rows x {seeds} seeds"
+    rates = rates_of(factors, config.train.lr, rows)
+    at_rates = dict.fromkeys(each for row in rows for each in rates.grid(row).values())
+    # every run that may be played, so that each is known to be playable before the first is
+    jobs = jobs_of(config, list(at_rates), [*range(seeds), TUNING_SEED], reporter)
+    measures = measures_of(metrics, [job.config for job in jobs])
+    rows = [row for row in rows if any(job.row == row for job in jobs)]
+    teacher = ask_teacher(jobs[0].config, reporter)
+    best, others = dict.fromkeys(rows, 1.0), dict[str, pl.DataFrame]()
+    if rates.tuned:
+        best, tried = _tuned(jobs, rates, rows, measures[0], workers, reporter)
+        others[f"{measures[0].name} of seed {TUNING_SEED} by learning rate"] = tried
+
+    chosen = {*rows, *(rates.grid(row)[best[row]] for row in rows)}
+    wanted = [job for job in jobs if job.seed != TUNING_SEED and job.row in chosen]
+    size = f"{len(wanted) // seeds} rows x {seeds} seeds"
     reporter.say(
-        f"compare: {size} = {len(jobs)} runs of {config.rounds} rounds, {workers} at a time"
+        f"compare: {size} = {len(wanted)} runs of {config.rounds} rounds, {workers} at a time"
     )
-    outcomes, teacher = compare(jobs, workers, reporter)
-    session = look_at(jobs[0].config, reporter)
-    results = tables_of(outcomes, teacher, session, oracle_rollouts)
+    outcomes = compare(wanted, workers, reporter)
+    results, costs = _judge(outcomes, rows, rates, best, measures, teacher)
+    others |= tables_of(rows, look_at(jobs[0].config, reporter), config.select, oracle_rollouts)
     out = console()
-    for name, frame in results.items():
-        if name == "rules":
-            show(frame, out)
-        else:
-            show_plain(name, frame, out)
-    about = (
-        f"{size}, {config.rounds} rounds; differences are paired by "
-        "seed, in points of accuracy, with 95 % t intervals; p-values are adjusted (Holm). "
-        "*equal*: the interval lies within 2 points; *better* or *worse*: adjusted p below 5 %; "
-        "else, and with fewer than 3 seeds, *unsettled*."
-    )
-    page = write(folder, results, about)
+    show(results, costs, out)
+    for name, frame in others.items():
+        show_plain(name, frame, out)
+    page = write(folder, results, costs, others, _about(size, config.rounds, measures, rates))
     reporter.say(f"{watch.seconds:.0f} s; written to {page} and beside it as Parquet")
+
+
+def _tuned(
+    jobs: Sequence[Job],
+    rates: Rates,
+    rows: Sequence[Row],
+    measure: Measure,
+    workers: int,
+    reporter: Reporter,
+) -> tuple[dict[Row, float], pl.DataFrame]:
+    """Return the factor at which each row is best on the tuning seed, and the table behind it."""
+    tuning = [job for job in jobs if job.seed == TUNING_SEED]
+    reporter.say(
+        f"learning rates: {len(rows)} rows x {len(rates.factors)} rates = {len(tuning)} runs of "
+        f"seed {TUNING_SEED}, judged by {measure.name}; `--lr 1` leaves them out"
+    )
+    outcomes = try_rates(tuning, workers, reporter)
+    tried = {job.row: outcome for job, outcome in zip(tuning, outcomes, strict=True)}
+    best = best_rates(rates, rows, tried, measure)
+    return best, rates_table(rates, rows, tried, best, measure)
+
+
+def _judge(
+    outcomes: Sequence[Outcome],
+    rows: Sequence[Row],
+    rates: Rates,
+    best: dict[Row, float],
+    measures: Sequence[Measure],
+    teacher: EvaluateMetrics | None,
+) -> tuple[list[Judged], pl.DataFrame]:
+    """Return each measure's tables, at the best rates first, and what the rows of those took."""
+    own = [outcome for outcome in outcomes if outcome.row in rows]
+    if not rates.tuned:
+        return [judged(own, measure, teacher) for measure in measures], costs_of(own)
+    at_best = [
+        replace(outcome, row=row)
+        for row in rows
+        for outcome in outcomes
+        if outcome.row == rates.grid(row)[best[row]]
+    ]
+    results = [
+        judged(given, measure, teacher, title)
+        for measure in measures
+        for given, title in ((at_best, "each at its best rate"), (own, "all at the config's rate"))
+    ]
+    return results, costs_of(at_best)
+
+
+def _about(size: str, rounds: int, measures: Sequence[Measure], rates: Rates) -> str:
+    tuned = (
+        f" Best rates were chosen on seed {TUNING_SEED}, from which no verdict is taken, by "
+        f"{measures[0].name}."
+        if rates.tuned
+        else ""
+    )
+    return (
+        f"{size}, {rounds} rounds; differences are paired by seed, with 95 % t intervals; p-values "
+        "are adjusted (Holm). *equal*: the interval lies within the measure's margin; *better* or "
+        "*worse*: adjusted p below 5 %; else, and with fewer than 3 seeds, *unsettled*. Judged: "
+        f"{'; '.join(measure.about for measure in measures)}.{tuned}"
+    )
 
 
 def _check_folder(folder: Path) -> None:
     """Show that the tables' folder is there or can be made: before hours of work, not after."""
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not nearest.is_dir():
-        raise ConfigError(f"--output {folder}: {nearest} is a file; name a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigError(f"--output {folder}: {nearest} cannot be written; name another folder")
+    if (why := unwritable(folder)) is not None:
+        raise ConfigError(f"--output {folder}: {why}; name another folder")
 
 
 def _shares(texts: Sequence[str]) -> list[float]:

@@ -1,6 +1,6 @@
 """How alike rules are: the tokens that they share, and the order in which they rank all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -9,9 +9,12 @@ from scipy import stats
 from .scored import ScoredRound
 
 
-def jaccard(scored: ScoredRound, rules: Sequence[str], keep: float) -> pl.DataFrame:
-    """Return the share of common tokens of each pair of rules at one budget: a square table."""
-    sets = {rule: _keys(scored.chosen(rule, keep)) for rule in rules}
+def jaccard(chosen: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return the share of common tokens of each pair of rules: a square table.
+
+    chosen: of a round, by rule, as `ScoredRound.chosen` gives it.
+    """
+    sets = {rule: _keys(frame) for rule, frame in chosen.items()}
     rows = []
     for rule, ours in sets.items():
         common = {other: len(ours & theirs) / len(ours | theirs) for other, theirs in sets.items()}

@@ -1,8 +1,7 @@
 """Paired comparison over seeds: what may be concluded of a difference, and what may not.
 
 The unit is the seed: runs of one seed share prompts, noise and the first rollouts, so their
-difference is free of what they share; different seeds share nothing but the models. Differences
-are in points of accuracy (0..100).
+difference is free of what they share; different seeds share nothing but the models.
 
 Accuracies are counts of a few problems, so a few seeds may all show the same difference by chance.
 Such a spread of zero says nothing of how far the next seed would lie: it is no evidence, and never
@@ -17,9 +16,8 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
-EQUAL_WITHIN = 2.0  # points: a difference that matters to nobody
 FEWEST = 3  # seeds below which nothing is settled
-_NO_SPREAD = 1e-9  # points: what rounding leaves of differences that are the same
+_NO_SPREAD = 1e-9  # what rounding leaves of differences that are the same
 
 Key = TypeVar("Key", bound=Hashable)
 Verdict = Literal["equal", "better", "worse", "unsettled", "itself"]
@@ -38,14 +36,18 @@ class Difference:
 
 
 def compare_to(
-    baseline: Key, values: Mapping[Key, Sequence[float]], *, within: float = EQUAL_WITHIN
+    baseline: Key,
+    values: Mapping[Key, Sequence[float]],
+    *,
+    within: float,
+    more_is_better: bool = True,
 ) -> dict[Key, Difference]:
     """Compare every row with a baseline, seed by seed.
 
-    values: row -> accuracy of each seed in points, all in the same order of seeds. The p-values of
-    all rows but the baseline are adjusted together (Holm, 1979). `equal` only where the whole
-    interval lies within +-`within` points; `better` or `worse` only where the adjusted p-value is
-    below 5 %; otherwise `unsettled`. Fewer than `FEWEST` seeds settle nothing. Where all seeds show
+    values: row -> the number of each seed, all in the same order of seeds. The p-values of all rows
+    but the baseline are adjusted together (Holm, 1979). `equal` only where the whole interval lies
+    within +-`within`; `better` or `worse` only where the adjusted p-value is below 5 %; otherwise
+    `unsettled`. Fewer than `FEWEST` seeds settle nothing. Where all seeds show
     the same difference, it has no bounds and p = 1, unless it is zero: rows that answer alike with
     every seed are `equal`.
     """
@@ -54,7 +56,7 @@ def compare_to(
     seeds = len(values[baseline])
     out = {baseline: Difference(seeds, 0.0, 0.0, 0.0, 1.0, "itself")}
     for name, (mean, low, high, _) in rows.items():
-        verdict = _verdict(mean, low, high, adjusted[name], within)
+        verdict = _verdict(mean if more_is_better else -mean, low, high, adjusted[name], within)
         if seeds < FEWEST:
             verdict = "unsettled"
         out[name] = Difference(seeds, mean, low, high, adjusted[name], verdict)
@@ -88,9 +90,9 @@ def _paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, floa
     return mean, float(interval.low), float(interval.high), float(found.pvalue)
 
 
-def _verdict(mean: float, low: float, high: float, p: float, within: float) -> Verdict:
+def _verdict(gain: float, low: float, high: float, p: float, within: float) -> Verdict:
     if -within < low and high < within:
         return "equal"
     if p < 1 - LEVEL:
-        return "better" if mean > 0 else "worse"
+        return "better" if gain > 0 else "worse"
     return "unsettled"

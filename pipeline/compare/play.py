@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...stages.engines.protocols import Tick
+from ...storage.errors import NumericsError
 from ...storage.runs import RunFolder
 from ..config.run import RunConfig
 from ..executors.finder import LackingError
 from ..executors.own_process import in_own_process, tell_all_to_end
 from ..inputs import Inputs
-from ..metrics import by_round, costs
+from ..metrics import EvaluateMetrics, by_round, costs
 from ..progress import Reporter
 from ..rounds.play import play
 from ..rounds.single import evaluate_teacher
@@ -32,16 +33,15 @@ _GLANCE = 0.5  # seconds between two looks at whether all runs have ended
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; accuracies in points, tokens and seconds summed over its rounds.
+    """What a run came to; tokens and seconds summed over its rounds.
 
     peak_gpu_memory_mb: None where no GPU was used. lost_ground: whether the student lost, in a
-    round, what it was not trained on. curve: accuracy by optimiser steps.
+    round, what it was not trained on. curve: evaluations by optimiser steps, the first before any.
     """
 
     row: Row
     seed: int
-    accuracy: float
-    reverse_kl: float | None
+    lr: float
     trained_tokens: int
     teacher_scored: int
     teacher_reused: int
@@ -49,24 +49,49 @@ class Outcome:
     peak_memory_mb: int
     peak_gpu_memory_mb: int | None
     lost_ground: bool
-    curve: tuple[tuple[int, float], ...]
+    curve: tuple[tuple[int, EvaluateMetrics], ...]
+
+    @property
+    def result(self) -> EvaluateMetrics:
+        """Return the evaluation after the last round."""
+        return self.curve[-1][1]
 
 
-def compare(
-    jobs: Sequence[Job], workers: int, reporter: Reporter
-) -> tuple[list[Outcome], float | None]:
-    """Play all runs, `workers` at a time; return what they came to, and the teacher's accuracy.
+def ask_teacher(config: RunConfig, reporter: Reporter) -> EvaluateMetrics | None:
+    """Return the teacher's answers to the problems, None where a server holds it.
 
-    The teacher is asked first, with the first run's seed: what is wrong with it shows before hours
-    of work. Its accuracy in points is None where a server holds it, for nobody can ask it here.
+    Asked before any run: what is wrong with it shows before hours of work. Nobody can ask a server.
     """
-    teacher = None
-    if jobs[0].config.teacher.server is None:
-        teacher = 100 * _each(_ask_teacher, [jobs[0].config], 1, lambda _: None)[0]
-        reporter.say(f"teacher: accuracy {teacher:.1f} %")
-    with reporter.bar("compare", len(jobs), "runs") as tick:
-        played = _each(_play, [job.config for job in jobs], workers, tick)
-    return [_outcome(job, lines) for job, lines in zip(jobs, played, strict=True)], teacher
+    if config.teacher.server is not None:
+        return None
+    teacher = _each(evaluate_teacher, [config], 1, lambda _: None)[0]
+    reporter.say(f"teacher: accuracy {teacher.accuracy:.1%}")
+    return teacher
+
+
+def compare(jobs: Sequence[Job], workers: int, reporter: Reporter) -> list[Outcome]:
+    """Play all runs, `workers` at a time; return what they came to."""
+    played = _all(_play, jobs, workers, reporter, "compare")
+    return [_outcome(job, lines) for job, lines in zip(jobs, played, strict=True)]
+
+
+def try_rates(jobs: Sequence[Job], workers: int, reporter: Reporter) -> list[Outcome | None]:
+    """Play runs as `compare` does; None for one whose numbers were not finite at its rate."""
+    played = _all(_try, jobs, workers, reporter, "learning rates")
+    return [
+        _outcome(job, lines) if lines else None for job, lines in zip(jobs, played, strict=True)
+    ]
+
+
+def _all(
+    work: Callable[[Session], Any],
+    jobs: Sequence[Job],
+    workers: int,
+    reporter: Reporter,
+    title: str,
+) -> list[Any]:
+    with reporter.bar(title, len(jobs), "runs") as tick:
+        return _each(work, [job.config for job in jobs], workers, tick)
 
 
 def _play(session: Session) -> list[dict[str, Any]]:
@@ -76,8 +101,12 @@ def _play(session: Session) -> list[dict[str, Any]]:
     return session.run.metrics()[before:]
 
 
-def _ask_teacher(session: Session) -> float:
-    return evaluate_teacher(session).accuracy
+def _try(session: Session) -> list[dict[str, Any]]:
+    """Play a run; return nothing where its numbers were not finite."""
+    try:
+        return _play(session)
+    except NumericsError:
+        return []
 
 
 def _each(
@@ -150,16 +179,13 @@ def _outcome(job: Job, played: list[dict[str, Any]]) -> Outcome:
     steps, curve = 0, []
     for of_round in results.values():
         if of_round.evaluate is not None:
-            curve.append((steps, 100 * of_round.evaluate.accuracy))
+            curve.append((steps, of_round.evaluate))
         steps += 0 if of_round.train is None else of_round.train.steps
-    last = results[job.config.rounds].evaluate
-    assert last is not None  # a run ends with an evaluation
     on_gpu = [m["peak_gpu_memory_mb"] for m in paid if "peak_gpu_memory_mb" in m]
     return Outcome(
         row=job.row,
         seed=job.seed,
-        accuracy=100 * last.accuracy,
-        reverse_kl=last.reverse_kl,
+        lr=job.config.train.lr,
         trained_tokens=spent.trained,
         teacher_scored=spent.scored,
         teacher_reused=spent.reused,

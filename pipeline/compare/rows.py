@@ -11,6 +11,7 @@ from itertools import chain, product
 from pathlib import Path
 
 from ...stages.select.rulebook import load_rule
+from ...stages.select.settings import SelectSettings
 from ...storage.errors import ConfigError
 from ..config.run import RunConfig
 from ..config.toml import apply_change, make_config
@@ -83,8 +84,7 @@ def rows_of(rules: Sequence[str], keeps: Sequence[float], vary: Sequence[str] = 
     `all` among the rules to have them vary as well.
     """
     fixed = {rule: load_rule(rule).keep for rule in rules}
-    if not all(0 < keep <= 1 for keep in keeps):
-        raise ConfigError(f"--keep {', '.join(map(str, keeps))}: expected shares in (0, 1]")
+    refuse_no_shares(keeps)
     rows = [ALL_TOKENS, NO_REFRESH]
     if any(keep is None for keep in fixed.values()):
         rows += [Row(RANDOM, keep) for keep in keeps]
@@ -97,18 +97,54 @@ def rows_of(rules: Sequence[str], keeps: Sequence[float], vary: Sequence[str] = 
     return rows
 
 
+def refuse_no_shares(keeps: Sequence[float]) -> None:
+    """Raise `ConfigError` for budgets that are no shares of the tokens."""
+    if not all(0 < keep <= 1 for keep in keeps):
+        raise ConfigError(f"--keep {', '.join(map(str, keeps))}: expected shares in (0, 1]")
+
+
 def run_config(config: RunConfig, row: Row, seed: int) -> RunConfig:
     """Return the config of one run of the comparison."""
     values = config.model_dump(mode="json")
+    values["select"] = settings_of(config.select, row.rule, row.keep).model_dump(mode="json")
     for change in row.changes:
         apply_change(values, change, "--vary")
     name = f"{config.name}-{row.run_label}-s{seed}"
     values |= {"name": name, "seed": seed, "data_seed": seed}
-    values["select"] |= {"rule": row.rule, "keep": row.keep}
     if not row.refresh:  # as many prompts and steps, all answered by the first student
         values["rollout"] |= {"prompts": config.rollout.prompts * config.rounds}
         values |= {"rounds": 1}
     return make_config(values, f"compare {row.name}")
+
+
+def settings_of(select: SelectSettings, rule: str, keep: float) -> SelectSettings:
+    """Return the config's selection with another rule and budget, as that rule can take it.
+
+    Parameters go to the rules that have them, the correction to those that draw.
+    """
+    chosen = load_rule(rule)
+    params = {name: value for name, value in select.params.items() if name in chosen.params}
+    corrected = select.corrected and chosen.draw == "sample"
+    return select.model_copy(
+        update={"rule": rule, "keep": keep, "params": params, "corrected": corrected}
+    )
+
+
+def refuse_unused(select: SelectSettings, rows: Sequence[Row]) -> None:
+    """Raise `ConfigError` for what a config sets of selection and no row can take."""
+    rules = [load_rule(row.rule) for row in rows]
+    known = sorted({name for rule in rules for name in rule.params})
+    for name in select.params:
+        if name not in known:
+            raise ConfigError(
+                f"select.params.{name}: no rule compared has such a parameter; they have "
+                f"{', '.join(known) or 'none'}: drop it, or add its rule to --rules"
+            )
+    if select.corrected and all(rule.draw != "sample" for rule in rules):
+        raise ConfigError(
+            "select.corrected = true weighs tokens of sampled rules, and none is compared: drop "
+            "it, or add one to --rules"
+        )
 
 
 def _refuse_namesakes(rows: Sequence[Row]) -> None:

@@ -13,14 +13,15 @@ import pyarrow as pa
 from ...stages.select.select import select
 from ...stages.select.settings import SelectSettings
 from ...storage.tables import read_table
+from .rows import settings_of
 
 
 @dataclass(frozen=True)
 class ScoredRound:
     """The tables of a round, a file a shard, and how its tokens are chosen.
 
-    settings: how tokens are chosen beside rule and budget (scope, cuts). seed: of ties and draws.
-    vocabulary: V, for entropies as shares of ln V. threads: 0 takes all cores.
+    settings: how tokens are chosen beside rule and budget (scope, cuts, parameters). seed: of ties
+    and draws. vocabulary: V, for entropies as shares of ln V. threads: 0 takes all cores.
     """
 
     rollouts: tuple[Path, ...]
@@ -37,8 +38,8 @@ class ScoredRound:
 
     def chosen(self, rule: str, keep: float) -> pl.DataFrame:
         """Return what a rule selects: rollout, position, type, importance."""
-        update = {"rule": rule, "keep": keep, "params": {}, "where": None}
-        return pl.DataFrame(self.selection(self.settings.model_copy(update=update)))
+        settings = settings_of(self.settings, rule, keep).model_copy(update={"where": None})
+        return pl.DataFrame(self.selection(settings))
 
     def selection(self, settings: SelectSettings) -> pa.Table:
         """Return the `selection` table that some settings give."""

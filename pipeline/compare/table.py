@@ -1,165 +1,150 @@
-"""The tables of a comparison: what its rows came to, and how its rules differ in one round."""
+"""The results of a comparison: what its rows came to, and what they cost."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from ...storage.runs import RoundPointers
-from ..executors.here import Here
-from ..rounds.replay import stored
-from ..session import Session
-from .oracle import to_oracle
-from .overlap import jaccard, rank_correlation
-from .paired import EQUAL_WITHIN, Difference, compare_to
-from .placement import placement
+from ..metrics import EvaluateMetrics
+from .measures import Measure
+from .paired import Difference
 from .play import Outcome
-from .rows import ALL, ALL_TOKENS, RANDOM, UNRANKED, Row, budget
-from .scored import ScoredRound
+from .rows import ALL, ALL_TOKENS, RANDOM, Row
 
 REACHED = 0.9  # share of the all-token gain for which the steps are counted
 
 
-def tables_of(
-    outcomes: Sequence[Outcome], teacher: float | None, session: Session, oracle_rollouts: int
-) -> dict[str, pl.DataFrame]:
-    """Return the tables of a comparison by name: rules, overlap, placement, oracle.
+@dataclass(frozen=True)
+class Judged:
+    """The rows of a comparison by one measure. rates: at which learning rates, in words."""
 
-    A table that would have nothing to say is left out, such as one of a rule beside itself.
-    session: of the run whose first round tells how the rules differ; every row of its seed shares
-    it. oracle_rollouts: how many of them the oracle is asked for; 0: there is no such table.
+    measure: Measure
+    rates: str
+    frame: pl.DataFrame
+
+    @property
+    def title(self) -> str:
+        """Return the table's name."""
+        return ", ".join(filter(None, (self.measure.name, self.rates)))
+
+
+def judged(
+    outcomes: Iterable[Outcome],
+    measure: Measure,
+    teacher: EvaluateMetrics | None = None,
+    rates: str = "",
+) -> Judged:
+    """Return the comparison by a measure, a row a line: student before and teacher first.
+
+    Values and differences in the measure's unit; `verdict` columns as in `paired.compare_to`. Where
+    what all tokens gained is not settled, no share of it is kept and no 90 % of it are reached:
+    those columns are null. So is what some outcome lacks. teacher: what it answered; None leaves
+    its line out.
     """
-    results = {"rules": table_of(outcomes, teacher)}
-    rows = list(dict.fromkeys(outcome.row for outcome in outcomes))
-    scored = scored_round(session, 0)
-    ranked = [rule for rule in dict.fromkeys(row.rule for row in rows) if rule not in UNRANKED]
-    if ranked:
-        for keep in sorted({row.keep for row in rows if row.keep < 1}, reverse=True):
-            names = [RANDOM, *ranked]
-            results[f"common tokens at {budget(keep)}"] = jaccard(scored, names, keep)
-    if len(ranked) > 1:
-        results["rank correlation of importance"] = rank_correlation(scored, ranked)
-    results["where the types lie"] = placement(scored, session.inputs.student_card.tokenizer)
-    if oracle_rollouts and ranked:
-        results["oracle"] = _to_oracle(session, scored, ranked, oracle_rollouts)
-    return results
+    by_row = _by_row(outcomes)
+    values = {row: [_known(measure.of(o.result)) for o in every] for row, every in by_row.items()}
+    to_all = measure.judge(ALL_TOKENS, values)
+    befores = [_known(measure.of(o.curve[0][1])) for o in by_row[ALL_TOKENS]]
+    before, gain = float(np.mean(befores)), settled_gain(befores, values[ALL_TOKENS], measure)
+    lines: list[dict[str, Any]] = [
+        {"row": "student before", "value": before, "seeds": len(befores)}
+    ]
+    if teacher is not None and (value := measure.of(teacher)) is not None:
+        lines.append({"row": "teacher", "value": value})
+    for row, every in by_row.items():
+        differences = {"all": to_all[row], "random": _to_random(row, values, measure)}
+        lines.append(_line(row, every, measure, differences, before, gain))
+    return Judged(measure, rates, pl.DataFrame(lines, infer_schema_length=None))
 
 
-def scored_round(session: Session, number: int) -> ScoredRound:
-    """Return the tables of a round of a run. Raises `StoreError` where one is gone."""
-    pointers = session.run.round(number) or RoundPointers()
-
-    def paths(kind: str) -> tuple[Path, ...]:
-        found = stored(session, kind, pointers.of(kind))
-        return tuple(session.store.path(artifact, kind) for artifact in found)
-
-    config = session.config
-    return ScoredRound(
-        rollouts=paths("rollouts"),
-        teacher=paths("teacher"),
-        tokens=paths("tokens"),
-        settings=config.select,
-        seed=config.seed,
-        vocabulary=session.inputs.student_card.head_rows,
-        threads=config.threads,
+def costs_of(outcomes: Iterable[Outcome]) -> pl.DataFrame:
+    """Return what each row took: means over seeds, teacher tokens summed, the largest memory."""
+    return pl.DataFrame(
+        [
+            {
+                "row": row.name,
+                "seeds": len(every),
+                "lr": every[0].lr,
+                "trained_tokens": float(np.mean([o.trained_tokens for o in every])),
+                "teacher_scored": sum(o.teacher_scored for o in every),
+                "teacher_reused": sum(o.teacher_reused for o in every),
+                "seconds": float(np.mean([o.seconds for o in every])),
+                "peak_memory_mb": max(o.peak_memory_mb for o in every),
+                "peak_gpu_memory_mb": max(o.peak_gpu_memory_mb or 0 for o in every) or None,
+                "lost_ground": sum(o.lost_ground for o in every),
+            }
+            for row, every in _by_row(outcomes).items()
+        ],
+        infer_schema_length=None,
     )
 
 
-def _to_oracle(
-    session: Session, scored: ScoredRound, rules: Sequence[str], rollouts: int
-) -> pl.DataFrame:
-    here, loss = Here(session.config, session.store, session.reporter), session.config.train.loss
-    try:
-        student = here.holder.trainee(session.student(0))
-        with session.reporter.bar("oracle", rollouts, "rollouts") as tick:
-            return to_oracle(scored, rules, rollouts, student, loss, tick)
-    finally:
-        here.close()
+def settled_gain(
+    befores: Sequence[float], afters: Sequence[float], measure: Measure
+) -> float | None:
+    """Return by how much a measure rose, seed by seed; None where no gain is settled.
 
-
-def table_of(outcomes: Iterable[Outcome], teacher: float | None) -> pl.DataFrame:
-    """Return the comparison, a row a line: initial student and teacher first, then as played.
-
-    Accuracies and differences in points; `verdict` columns as in `paired.compare_to`. Where what
-    all tokens gained is not settled, no share of it is kept and no 90 % of it are reached: those
-    columns are null. teacher: its accuracy; None leaves its line out.
+    Settled as better, and the whole interval beyond the measure's margin: a share of a gain that
+    may be none is noise divided by noise, whatever the mean says.
     """
+    found = measure.judge("before", {"before": befores, "after": afters})["after"]
+    least = min(abs(found.low), abs(found.high))
+    return found.mean if found.verdict == "better" and least > measure.within(befores) else None
+
+
+def _by_row(outcomes: Iterable[Outcome]) -> dict[Row, list[Outcome]]:
     by_row: dict[Row, list[Outcome]] = {}
     for outcome in sorted(outcomes, key=lambda o: o.seed):
         by_row.setdefault(outcome.row, []).append(outcome)
-    accuracies = {row: [o.accuracy for o in every] for row, every in by_row.items()}
-    to_all = compare_to(ALL_TOKENS, accuracies)
-    befores = [o.curve[0][1] for o in by_row[ALL_TOKENS]]
-    before, gain = float(np.mean(befores)), settled_gain(befores, accuracies[ALL_TOKENS])
-    lines: list[dict[str, Any]] = [
-        {"row": "student before", "accuracy": before, "seeds": len(befores)}
-    ]
-    if teacher is not None:
-        lines.append({"row": "teacher", "accuracy": teacher})
-    for row, every in by_row.items():
-        lines.append(_line(row, every, to_all[row], _to_random(row, accuracies), before, gain))
-    return pl.DataFrame(lines, infer_schema_length=None)
+    return by_row
 
 
-def settled_gain(befores: Sequence[float], afters: Sequence[float]) -> float | None:
-    """Return what was gained from before to after, seed by seed; None where it is not settled.
-
-    Settled as better, and the whole interval beyond `EQUAL_WITHIN`: a share of a gain that may be
-    none is noise divided by noise, whatever the mean says.
-    """
-    found = compare_to("before", {"before": befores, "after": afters})["after"]
-    return found.mean if found.verdict == "better" and found.low > EQUAL_WITHIN else None
+def _known(value: float | None) -> float:
+    assert value is not None  # `measures_of` has asked for what is measured
+    return value
 
 
-def _to_random(row: Row, accuracies: dict[Row, list[float]]) -> Difference | None:
+def _to_random(row: Row, values: dict[Row, list[float]], measure: Measure) -> Difference | None:
     """Compare with random at the same budget and settings; such rows are adjusted together."""
     baseline = replace(row, rule=RANDOM)
-    if baseline not in accuracies or row.rule == ALL:
+    if baseline not in values or row.rule == ALL:
         return None
     alike = {
-        each: values
-        for each, values in accuracies.items()
+        each: found
+        for each, found in values.items()
         if (each.keep, each.changes) == (row.keep, row.changes)
     }
-    return compare_to(baseline, alike)[row]
+    return measure.judge(baseline, alike)[row]
 
 
 def _line(
     row: Row,
     every: Sequence[Outcome],
-    to_all: Difference,
-    to_random: Difference | None,
+    measure: Measure,
+    differences: dict[str, Difference | None],
     before: float,
     gain: float | None,
 ) -> dict[str, Any]:
-    mean = float(np.mean([o.accuracy for o in every]))
-    divergences = [o.reverse_kl for o in every if o.reverse_kl is not None]
-    found = [] if gain is None else _steps_to(every, before + REACHED * gain)
+    values = [_known(measure.of(o.result)) for o in every]
+    mean = float(np.mean(values))
+    found = [] if gain is None else _steps_to(every, measure, before + REACHED * gain)
     line = {
         "row": row.name,
         "rule": row.rule,
         "keep": row.keep,
         "refresh": row.refresh,
         "changes": " ".join(row.changes),
+        "lr": every[0].lr,
         "seeds": len(every),
-        "accuracy": mean,
-        "sd": float(np.std([o.accuracy for o in every], ddof=1)) if len(every) > 1 else None,
+        "value": mean,
+        "sd": float(np.std(values, ddof=1)) if len(every) > 1 else None,
         "gain_kept": None if gain is None else (mean - before) / gain,
-        "reverse_kl": float(np.mean(divergences)) if divergences else None,
         "steps_to_90": float(np.mean(found)) if len(found) == len(every) else None,
         "reached_90": None if gain is None else len(found),
-        "trained_tokens": float(np.mean([o.trained_tokens for o in every])),
-        "teacher_scored": sum(o.teacher_scored for o in every),
-        "teacher_reused": sum(o.teacher_reused for o in every),
-        "seconds": float(np.mean([o.seconds for o in every])),
-        "peak_memory_mb": max(o.peak_memory_mb for o in every),
-        "peak_gpu_memory_mb": max(o.peak_gpu_memory_mb or 0 for o in every) or None,
-        "lost_ground": sum(o.lost_ground for o in every),
     }
-    for name, difference in (("all", to_all), ("random", to_random)):
+    for name, difference in differences.items():
         values = asdict(difference) if difference else {}
         line |= {
             f"{key}_to_{name}": values.get(key) for key in ("mean", "low", "high", "p", "verdict")
@@ -167,7 +152,11 @@ def _line(
     return line
 
 
-def _steps_to(every: Sequence[Outcome], accuracy: float) -> list[int]:
-    """Return the optimiser steps after which each seed reached an accuracy, if it did."""
-    reached = [[steps for steps, then in o.curve if then >= accuracy] for o in every]
+def _steps_to(every: Sequence[Outcome], measure: Measure, wanted: float) -> list[int]:
+    """Return the optimiser steps after which each seed was as good as wanted, if it was."""
+    sign = 1 if measure.more_is_better else -1
+    reached = [
+        [steps for steps, then in o.curve if sign * _known(measure.of(then)) >= sign * wanted]
+        for o in every
+    ]
     return [steps[0] for steps in reached if steps]

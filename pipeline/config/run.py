@@ -85,6 +85,33 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _a_residual_needs_every_token(self) -> "RunConfig":
+        cut = None if self.rollout.replay else self.rollout.cut
+        if self.train.tail == "residual" and cut:
+            raise ValueError(
+                "train.tail = 'residual' is right in the mean where every token can be sampled, "
+                f"but rollout.{cut}: leave that out, or set train.tail = true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_of_draws_are_for_forward_kl(self) -> "RunConfig":
+        train, replay = self.train, self.rollout.replay
+        unfit = {
+            f"train.loss = '{train.loss}'": train.loss != "forward_kl",
+            f"train.tail = {train.tail!r}": train.tail is not True,
+            f"rollout.replay = {replay!r}": replay is not None,
+        }
+        if self.score.support == "sampled" and any(unfit.values()):
+            wrong = next(name for name, is_so in unfit.items() if is_so)
+            raise ValueError(
+                "score.support = 'sampled' keeps shares of draws: for forward KL over a run's own "
+                f"rollouts, with train.tail = true, but {wrong}: change it, or set "
+                "score.support = 'top'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _replay_is_another_run(self) -> "RunConfig":
         if self.rollout.replay == self.name:
             raise ValueError(

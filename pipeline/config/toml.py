@@ -30,7 +30,7 @@ def load_config(path: Path, changes: Sequence[str] = (), name: str | None = None
     Raises `ConfigError` with the place of the first wrong value and what was expected there.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors write a BOM
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such config file; see examples/ for some") from error
     except (ValueError, RecursionError) as error:  # or thousands of digits or brackets

@@ -17,19 +17,21 @@ _GIB = 1 << 30
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _MASTER_BYTES = 16  # float32 weight, gradient and two moments
 _LIBRARIES = 130 << 20  # bytes that a process takes with its first model, beside the model
-_DRAWING = (
-    5  # numbers a logit while a token is drawn: the last ones, these, their share, in float64
-)
+_DRAWING = 20  # bytes a logit while a token is drawn: the last ones, these, their float64 shares
 _LONGEST_BY_PRODUCTS = 256  # tokens of a sequence whose attention scores are kept on a CPU
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one stage needs. what: made of what. bytes: a device; None where it is not known."""
+    """What one stage needs. what: made of what. bytes: a device; None where it is not known.
+
+    least: what of them is no estimate: weights, or masters with their gradients and moments.
+    """
 
     stage: str
     what: str
     bytes: float | None
+    least: float | None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,6 @@ def memory_of(session: Session) -> list[Need]:
     """Return what each stage needs."""
     config, inputs = session.config, session.inputs
     on_cpu = session.device.type == "cpu"
-    process = resident() + _LIBRARIES if on_cpu else 0
 
     def loaded(shape: Shape, dtype: str) -> _Loaded:
         return _Loaded(shape, _BYTES[dtype], shape.file if on_cpu else 0)
@@ -77,16 +78,17 @@ def memory_of(session: Session) -> list[Need]:
         rows = len(inputs.problems) * config.evaluate.samples
         evaluate = _generating(session, "evaluate", student, config.evaluate, longest, rows)
         if config.evaluate.reverse_kl and config.score.mode == "joint":
-            needs[0] = replace(rollout, bytes=_sum(rollout.bytes, teacher.weights))  # stays on
-            evaluate = max(
-                evaluate, replace(score[0], stage="evaluate"), key=lambda n: n.bytes or 0
-            )
+            # the held-out rollouts are scored as well, and the teacher stays for the next round's
+            needs[0] = replace(rollout, bytes=_sum(rollout.bytes, teacher.weights))
+            scored = replace(score[0], stage="evaluate")
+            evaluate = max(evaluate, scored, key=lambda need: need.bytes or 0)
         needs.append(evaluate)
     if not on_cpu:
         return needs
-    with_process = [Need(n.stage, n.what, _sum(n.bytes, process)) for n in needs]
+    process = float(resident() + _LIBRARIES)
     text = "Python, its libraries and the tokenizers, counted in each of these"
-    return [*with_process, Need("process", text, process)]
+    needs = [replace(need, bytes=_sum(need.bytes, process)) for need in needs]
+    return [*needs, Need("process", text, process, None)]
 
 
 def _generating(
@@ -97,15 +99,15 @@ def _generating(
     if terms.engine == "vllm":
         if session.device.type == "cpu":
             size = _sum(weights, vllm.cpu_cache_gb * _GIB)
-            return Need(stage, "vLLM: weights and its cache", size)
+            return Need(stage, "vLLM: weights and its cache", size, weights)
         share = None if weights is None else weights / vllm.tensor_parallel
         text = f"vLLM: weights on each of {vllm.tensor_parallel}, then {vllm.memory:.0%} of it all"
-        return Need(stage, text, share)
+        return Need(stage, text, share, share)
     shape, rows = student.shape, min(terms.batch_size, rows)
     cache = rows * (prompt + terms.max_tokens) * shape.cache_elements * student.width
-    drawing = 4 * _DRAWING * rows * shape.vocabulary
+    drawing = _DRAWING * rows * shape.vocabulary
     size = student.at_work(cache + max(drawing, student.passing(rows * prompt)))
-    return Need(stage, f"weights, cache and logits of {rows} rows", size)
+    return Need(stage, f"weights, cache and logits of {rows} rows", size, weights)
 
 
 def _scoring(session: Session, student: _Loaded, teacher: _Loaded, prompt: int) -> list[Need]:
@@ -118,27 +120,29 @@ def _scoring(session: Session, student: _Loaded, teacher: _Loaded, prompt: int) 
     if config.score.mode == "joint":
         passing = max(student.passing(tokens), teacher.passing(tokens))
         size = _sum(student.weights, teacher.at_work(2 * chunk + passing))
-        return [Need("score", "both models and a chunk of logits each", size)]
-    what = "the student and a chunk of logits"
+        both = _sum(student.weights, teacher.weights)
+        return [Need("score", "both models and a chunk of logits each", size, both)]
     size = student.at_work(chunk + student.passing(tokens))
-    return [_teacher(session, teacher, chunk, tokens), Need("score (student)", what, size)]
+    what = "the student and a chunk of logits"
+    alone = Need("score (student)", what, size, student.weights)
+    return [_teacher(session, teacher, chunk, tokens), alone]
 
 
 def _teacher(session: Session, teacher: _Loaded, chunk: int, tokens: int) -> Need:
     config, stage, weights = session.config, "score (teacher)", teacher.weights
     if config.score.engine == "server":
-        return Need(stage, "on the server", 0.0)
+        return Need(stage, "on the server", 0.0, 0.0)
     if config.score.engine == "transformers":
         size = teacher.at_work(chunk + teacher.passing(tokens))
-        return Need(stage, "the teacher and a chunk of logits", size)
+        return Need(stage, "the teacher and a chunk of logits", size, weights)
     vllm, vocabulary = config.teacher.vllm, teacher.shape.vocabulary
     logits = 3 * 4 * (vllm.batch_tokens or scoring_batch(vocabulary)) * vocabulary
     if session.device.type == "cpu":
         size = _sum(weights, vllm.cpu_cache_gb * _GIB + logits)
-        return Need(stage, "vLLM: weights, its cache, logits of a batch", size)
+        return Need(stage, "vLLM: weights, its cache, logits of a batch", size, weights)
     text = f"vLLM: weights on each of {vllm.tensor_parallel} and logits, then {vllm.memory:.0%}"
     share = None if weights is None else weights / vllm.tensor_parallel
-    return Need(stage, text, _sum(share, logits))
+    return Need(stage, text, _sum(share, logits), share)
 
 
 def _training(session: Session, shape: Shape, prompt: int) -> Need:
@@ -146,21 +150,22 @@ def _training(session: Session, shape: Shape, prompt: int) -> Need:
     config, settings = session.config, session.config.train
     what = "float32 masters, gradients, moments, activations"
     if shape.parameters is None:
-        return Need("train", what, None)
-    longest = prompt + config.rollout.max_tokens
+        return Need("train", what, None, None)
+    on_cpu, longest = session.device.type == "cpu", prompt + config.rollout.max_tokens
     tokens = max(longest, min(settings.batch_tokens, settings.rollouts_per_step * longest))
     layer = 8 * shape.hidden + 3 * shape.attention // 2 + 5 * shape.inner
-    if session.device.type == "cpu" and config.cpu.attention and longest <= _LONGEST_BY_PRODUCTS:
+    if on_cpu and config.cpu.attention and longest <= _LONGEST_BY_PRODUCTS:
         layer += 2 * shape.heads * longest
-    # computed again, a layer is there whole, with its gradients, and on a CPU with gaps between
-    whole = 3 if session.device.type == "cpu" else 2
-    kept = shape.hidden * shape.layers + whole * layer
-    activations = tokens * (kept if settings.activation_checkpointing else layer * shape.layers)
-    at_work = 4 * activations + _chunk(session, settings.chunk_elements)
-    # where the head is the embedding, the gradient of the one is added to that of the other, when
-    # nothing of the body is held any more
-    at_work = max(at_work, 4 * shape.vocabulary * shape.hidden if shape.tied else 0)
-    return Need("train", what, float(shape.parameters * _MASTER_BYTES + at_work))
+    kept = layer * shape.layers
+    if settings.activation_checkpointing:
+        # a layer that is computed again is there whole, with its gradients, and on a CPU with gaps
+        kept = shape.hidden * shape.layers + (3 if on_cpu else 2) * layer
+    more = 4 * tokens * kept + _chunk(session, settings.chunk_elements)
+    if shape.tied:
+        # the gradient of the head is added to that of the embedding when no layer is held any more
+        more = max(more, 4 * shape.vocabulary * shape.hidden)
+    masters = float(shape.parameters * _MASTER_BYTES)
+    return Need("train", what, masters + more, masters)
 
 
 def _chunk(session: Session, elements: int) -> int:

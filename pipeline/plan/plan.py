@@ -19,6 +19,7 @@ from ..rounds.replay import replayed
 from ..rounds.rollouts import rollout_works
 from ..rounds.scores import teacher_works
 from ..session import Session
+from .disk import WeightsOnDisk, weights_on_disk
 from .memory import Need, memory_of
 
 # Where the store says nothing: entries a token and bytes an entry, of the SmolLM2 pair; a row of
@@ -60,7 +61,7 @@ class Plan:
 
     response_tokens, basis: expected tokens of a response, and what that rests on. unhashed: roles
     whose weights were never hashed here, so that what is stored of them is not known. prompt: ids
-    and tokens of the first prompt; none in a replay.
+    and tokens of the first prompt; none in a replay. weights: None where their size is not known.
     """
 
     rounds: list[RoundPlan]
@@ -69,6 +70,7 @@ class Plan:
     memory: list[Need]
     unhashed: tuple[str, ...]
     prompt: tuple[tuple[int, str], ...] = ()
+    weights: WeightsOnDisk | None = None
 
     @property
     def tokens(self) -> int:
@@ -94,6 +96,11 @@ def plan_of(session: Session, origin: str | None = None) -> Plan:
     if origin and session.run.branch() is None:
         session = view_of_branch(session, origin)
     check(session)
+    return planned(session)
+
+
+def planned(session: Session) -> Plan:
+    """Return what a run would do that was shown to be one that can be played."""
     known = _known(session)
     length, basis = _response_tokens(session, known)
     entry_bytes = _bytes_a_token(known)
@@ -106,7 +113,9 @@ def plan_of(session: Session, origin: str | None = None) -> Plan:
         rounds.append(_many(rounds[-_SINGLE_ROUNDS:], single, end - single))
     cards = {"student": session.inputs.student_card, "teacher": session.inputs.teacher_card}
     unhashed = tuple(role for role, card in cards.items() if not card.fingerprint)
-    return Plan(rounds, length, basis, memory_of(session), unhashed, _first_prompt(session))
+    weights = weights_on_disk(session, sum(line.rounds for line in rounds if not line.trained))
+    prompt = _first_prompt(session)
+    return Plan(rounds, length, basis, memory_of(session), unhashed, prompt, weights)
 
 
 def _first_prompt(session: Session) -> tuple[tuple[int, str], ...]:

@@ -1,12 +1,9 @@
 """Evaluations between the rounds: problems with known answers, and a held-out divergence."""
 
-from collections.abc import Sequence
-
 from ...stages.evaluate.evaluate import evaluate_inputs, summary_of
 from ...stages.holder import InVllm
 from ...stages.models.weights import Weights
 from ...stages.prompts.order import shards
-from ...stages.prompts.render import Prompt
 from ...stages.rollout.rollout import sampling_of
 from ...storage.facts import EvaluationFacts
 from ...storage.keys import key_of
@@ -18,9 +15,9 @@ from ..session import Session
 from ..works.evaluation import EvaluateWork
 from ..works.work import Made
 from .generators import generator_of
+from .held_out import held_out
 from .report import report
-from .rollouts import gap_of, generated_tokens, rollout_shards
-from .scores import mean_over_tokens, score_shards
+from .rollouts import gap_of
 
 
 def ensure_evaluation(session: Session, number: int, model: Weights) -> EvaluateMetrics:
@@ -39,7 +36,7 @@ def ensure_evaluation(session: Session, number: int, model: Weights) -> Evaluate
     who = "evaluate" if model.role == "student" else f"evaluate {model.role}"
     more = {}
     if settings.reverse_kl and model.role == "student":
-        more = _held_out_divergence(session, number, model)
+        more = held_out(session, number, model)
     gaps = [(each, EvaluationFacts.of(each.artifact).engine_gap) for each in made]
     metrics = EvaluateMetrics.model_validate(
         {
@@ -98,16 +95,3 @@ def _inputs(session: Session, model: Weights) -> dict:
     sampling = sampling_of(settings, session.inputs.student_card.stop_ids, session.config.seed)
     compute = model.compute(settings.engine)
     return evaluate_inputs(model.fingerprint, compute, problems, settings, sampling)
-
-
-def _held_out_divergence(session: Session, number: int, student: Weights) -> dict[str, float]:
-    """Return the mean reverse KL to the teacher on fresh rollouts of the problems, and its cost."""
-    title = f"round {number} evaluate"
-    problems: Sequence[Sequence[Prompt]] = shards(session.inputs.problems)
-    made = rollout_shards(session, student, [tuple(part) for part in problems], title)
-    scores = score_shards(session, student, [each.artifact for each in made], title)
-    return {
-        "reverse_kl": mean_over_tokens(scores.tokens, "reverse_kl"),
-        "generated_tokens": generated_tokens(made),
-        "teacher_tokens_scored": scores.scored,
-    }

@@ -22,17 +22,15 @@ def generator_of(session: Session, weights: Weights, section: SamplingSettings) 
     """
     if section.engine == "transformers":
         return Embedded(weights, section.batch_size)
-    config, asked = session.config, session.inputs.everything_asked()
-    sections = [config.rollout, *([config.evaluate] if config.evaluate else [])]
-    spec = _spec(
-        session,
-        weights,
-        needed=max(len(p.ids) for p in asked) + max(s.max_tokens for s in sections),
-        rows=max(s.batch_size for s in sections),
-        top=max(config.rollout.student_top_max, 1),
-    )
     probes = probes_of(session)
-    return InVllm(weights, spec, probes, _known_reference(session, weights, probes))
+    return InVllm(weights, _writing(session, weights), probes, _known_reference(weights, probes))
+
+
+def check_room(session: Session) -> None:
+    """Raise `ConfigError` where vLLM is told to take less than the longest prompt and response."""
+    if any(section.engine == "vllm" for section in _sections(session)):
+        _writing(session, session.inputs.first_student)
+    reader_of(session)
 
 
 def probes_of(session: Session) -> Sequences:
@@ -40,9 +38,7 @@ def probes_of(session: Session) -> Sequences:
 
     Empty where no engine but the embedded one generates.
     """
-    config = session.config
-    sections = [config.rollout, *([config.evaluate] if config.evaluate else [])]
-    if all(section.engine == "transformers" for section in sections):
+    if all(section.engine == "transformers" for section in _sections(session)):
         return ()
     return tuple(tuple(ids.tolist()) for ids in probe_sequences(session.inputs.everything_asked()))
 
@@ -65,11 +61,27 @@ def reader_of(session: Session) -> Reader | Served | None:
     return Reader(teacher, spec, settings.engine_top, given_ids=session.device.type == "cuda")
 
 
-def _known_reference(
-    session: Session, weights: Weights, probes: Sequences
-) -> tuple[float, ...] | None:
+def _sections(session: Session) -> list[SamplingSettings]:
+    """Return the sections of all that is generated."""
+    config = session.config
+    return [config.rollout, *([config.evaluate] if config.evaluate else [])]
+
+
+def _writing(session: Session, weights: Weights) -> EngineSpec:
+    """Return what a process that generates is started with: with room for all sections."""
+    sections, asked = _sections(session), session.inputs.everything_asked()
+    return _spec(
+        session,
+        weights,
+        needed=max(len(p.ids) for p in asked) + max(s.max_tokens for s in sections),
+        rows=max(s.batch_size for s in sections),
+        top=max(session.config.rollout.student_top_max, 1),
+    )
+
+
+def _known_reference(weights: Weights, probes: Sequences) -> tuple[float, ...] | None:
     """Return what a checkpoint knows of the probes since its training."""
-    artifact = session.store.find("checkpoint", weights.key)
+    artifact = weights.checkpoint
     known = CheckpointFacts.of(artifact).probe if artifact is not None else None
     found = (known or {}).get(probe_key(as_arrays(probes)))
     return None if found is None else tuple(found)

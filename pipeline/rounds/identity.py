@@ -12,10 +12,15 @@ from ...stages.select.rulebook import load_rule
 from ...storage.errors import ConfigError
 from ...storage.keys import key_of
 from ...storage.runs import RunFolder, RunRecord
+from ..checks import check_inputs
 from ..config.run import RunConfig
 from ..config.same import same_run
 from ..config.toml import make_config
 from ..session import Session
+from .generators import check_room
+from .residual import check_teacher
+
+_WAY_OUT = "give this run another name (--name), its stored signals are shared"
 
 
 def begin(session: Session) -> None:
@@ -39,32 +44,50 @@ def check(session: Session) -> dict[str, str]:
     Returns the run's `content`.
     """
     check_selection(session.config.select)
-    session.inputs.check()
-    named = content(session)
-    before = session.run.about()
-    _refuse_half_a_branch(session.run, before)
-    rounds, _ = list(session.run.rounds()), session.run.metrics()  # a damaged line is met here
-    if before is None or not rounds:
-        return named
-    run, runs = session.run.name, session.config.runs
-    way_out = "give this run another name (--name), its stored signals are shared"
-    if changed := same_run(before.config, session.config):
-        old = make_config(before.config, str(session.run.config_path))
+    check_inputs(session.inputs)
+    check_room(session)
+    check_teacher(session)
+    before = begun(session.run)
+    check_settings(session.run, session.config, before)
+    return check_content(session, before)
+
+
+def begun(run: RunFolder) -> RunRecord | None:
+    """Return the record of a run that has begun, None where it has not."""
+    record = run.about()
+    _refuse_half_a_branch(run, record)
+    rounds, _ = list(run.rounds()), run.metrics()  # a damaged line is met here
+    return record if rounds else None
+
+
+def check_settings(run: RunFolder, config: RunConfig, before: RunRecord | None) -> None:
+    """Raise where the run was begun with other settings. before: as `begun` gives it."""
+    if before is not None and (changed := same_run(before.config, config)):
+        old = make_config(before.config, str(run.config_path))
         first = changed[0]
         raise ConfigError(
-            f"run {run} in {runs} was started with {first} = {_value(old, first)!r}, now it is "
-            f"{_value(session.config, first)!r}"
+            f"{_named(config)} was started with {first} = {_value(old, first)!r}, now it is "
+            f"{_value(config, first)!r}"
             + (f" (and {len(changed) - 1} more differ)" if len(changed) > 1 else "")
-            + f": {way_out}"
+            + f": {_WAY_OUT}"
         )
-    known = before.content or {}
+
+
+def check_content(session: Session, before: RunRecord | None) -> dict[str, str]:
+    """Return the run's `content`; raise where it was begun with another. before: see `begun`."""
+    named = content(session)
+    known = (before.content if before is not None else None) or {}
     for key, digest in named.items():
         if digest and known.get(key, digest) != digest:
             raise ConfigError(
-                f"run {run} in {runs}: what {key} = {_value(session.config, key)!r} names has "
-                f"changed since it was started: bring the old one back, or {way_out}"
+                f"{_named(session.config)}: what {key} = {_value(session.config, key)!r} names has "
+                f"changed since it was started: bring the old one back, or {_WAY_OUT}"
             )
     return named
+
+
+def _named(config: RunConfig) -> str:
+    return f"run {config.name} in {config.runs}"
 
 
 def _refuse_half_a_branch(run: RunFolder, record: RunRecord | None) -> None:

@@ -16,13 +16,16 @@ from ..works.work import Made
 from .generators import generator_of
 from .replay import replayed
 from .report import report
+from .residual import check_replayed
 
 
 def ensure_rollouts(session: Session, number: int, student: Weights) -> list[Artifact]:
     """Return the rollouts of a round, a shard an artifact; those of another run on replay."""
     watch, replay = Stopwatch(), session.config.rollout.replay
     if replay:
-        made = [Made(a, fresh=False) for a in replayed(session, replay, number)]
+        found = replayed(session, replay, number)
+        check_replayed(session, found)
+        made = [Made(a, fresh=False) for a in found]
     else:
         prompts = session.inputs.round_shards(number)
         made = rollout_shards(session, student, prompts, f"round {number} rollout")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from ...storage.errors import ConfigError
 from ...storage.store.store import Artifact
+from ..checks import check_answering
 from ..metrics import EvaluateMetrics
 from ..session import Session
 from .evaluation import ensure_evaluation
@@ -63,6 +64,7 @@ def evaluate_round(session: Session, number: int) -> EvaluateMetrics:
 def evaluate_teacher(session: Session) -> EvaluateMetrics:
     """Evaluate the teacher on the same problems."""
     with _working(session):
+        check_answering(session.inputs)
         engine = session.inputs.evaluation.engine
         return ensure_evaluation(session, 0, session.inputs.teacher(engine))
 

@@ -14,7 +14,7 @@ from ...stages.train.schedule import learning_rates
 from ...stages.train.state import drop_state
 from ...stages.train.train import steps_of
 from ...storage.errors import InputError, StoreError
-from ...storage.facts import CheckpointFacts, RolloutFacts, SelectionFacts
+from ...storage.facts import CheckpointFacts, ResidualFacts, RolloutFacts, SelectionFacts
 from ...storage.runs import RoundPointers, RunFolder
 from ...storage.store.store import Artifact
 from ..metrics import TrainMetrics
@@ -44,12 +44,13 @@ def ensure_training(
     ((made,),) = session.executor.map([work], f"round {number} train")
     facts = CheckpointFacts.of(made.artifact)
     skipped = f", {facts.skipped} steps skipped (not finite)" if facts.skipped else ""
+    sampled = _sampled(facts.residual) if facts.residual else ""
     numbers = facts.dump() | {"round": number, "stage": "train", "fresh": made.fresh}
     report(
         session,
         watch,
         f"{facts.steps} steps on {facts.trained_tokens:,} tokens: loss {facts.loss:.4f}"
-        f"{skipped}" + ("" if made.fresh else ", found"),
+        f"{skipped}{sampled}" + ("" if made.fresh else ", found"),
         TrainMetrics.model_validate(numbers),
     )
     session.run.point(number, checkpoint=made.artifact.key)
@@ -161,6 +162,14 @@ def horizon(session: Session, steps: int) -> int:
     about = session.run.about()
     fixed = None if about is None else about.horizon_rounds
     return session.config.train.horizon or (fixed or session.config.rounds) * steps
+
+
+def _sampled(residual: ResidualFacts) -> str:
+    """Return what a person is told of the tokens that were sampled outside their support."""
+    told = f", {residual.outside:.1%} sampled outside the support"
+    if residual.clipped:
+        told += f" ({residual.clipped:.2%} clipped: {residual.clipped_off:.1%} of the residual)"
+    return told
 
 
 def _refuse_nothing(session: Session, selection: Artifact) -> None:

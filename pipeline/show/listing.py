@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from ...stages.select.rulebook import builtin_rules
+from ...stages.select.settings import SelectSettings
 from ...storage.errors import ConfigError, InputError, StoreError, is_panic
 from ...storage.files import user_path
 from ...storage.queries import ask
@@ -19,6 +20,7 @@ from ...storage.runs import RunFolder
 from ...storage.store.places import check_kind
 from ...storage.store.store import Artifact, Store
 from ...storage.visible import visible
+from ..session import record_of
 from .cells import count, number, table
 
 _FIRST_DAY, _LAST_DAY = ((d - date(1970, 1, 1)).days for d in (date.min, date.max))
@@ -26,30 +28,38 @@ _WIDE_TEXT = 60  # characters of a cell before it is cut
 
 
 def print_rules() -> None:
-    """Print the built-in rules: name, budget, what must be known first, what each ranks by."""
+    """Print the built-in rules: name, budget, what each needs, reads and ranks by."""
     headings = ("rule", "budget", "needs", "ranks tokens by", "source")
     shown = table(headings, left=headings)
     shown.columns[0].no_wrap = True
     for rule in builtin_rules().values():
         budget = "its own" if rule.keep is not None else "keep"
         drawn = ", drawn" if rule.draw == "sample" else ""
-        shown.add_row(rule.name, budget + drawn, rule.needs, rule.title, rule.source.split(" (")[0])
+        needs, source = rule.needs + ("*" if rule.reads_sampled else ""), rule.source.split(" (")[0]
+        shown.add_row(rule.name, budget + drawn, needs, rule.title, source)
     Console().print(shown)
     print(
         "budget: `select.keep`, or the rule's own; drawn: by chance, without replacement.\n"
-        "needs: whose pass over the rollouts the ranking costs (training needs the teacher's)."
+        "needs: whose pass over the rollouts the ranking costs (training needs the teacher's).\n"
+        "*: it reads the sampled token itself; what train.tail = 'residual' gets right in the\n"
+        "mean is then the mean over the tokens that it keeps (docs/METHOD.md)."
     )
 
 
 def print_query(
-    query: str, name: str, numbers: list[int] | None, runs: str, output: Path | None
+    query: str,
+    name: str,
+    numbers: list[int] | None,
+    runs: str,
+    output: Path | None,
+    seconds: float | None = None,
 ) -> None:
-    """Run one SELECT over the tables of a run and print or write its result."""
+    """Run one SELECT over the tables of a run and print or write its result.
+
+    After `seconds` (default: what a round's selection may take) it is broken off.
+    """
     run = RunFolder(runs, name)
-    about = run.about()
-    if about is None:
-        raise ConfigError(f"no run {name} under {runs}; `tip status --runs {runs}` lists them")
-    root = about.config.get("store")
+    root = record_of(run).config.get("store")
     if not isinstance(root, str):
         raise StoreError(f"{run.config_path}: damaged (it names no store); restore or delete it")
     store = existing_store(root)
@@ -60,12 +70,15 @@ def print_query(
             rollouts[place] = _paths(store, "rollouts", pointers.of("rollouts"))
     if not tokens:
         raise ConfigError(f"run {name} has no scored round {numbers or ''}; play it first")
-    answer = ask(query, tokens, rollouts)
+    answer = ask(query, tokens, rollouts, seconds=seconds or SelectSettings().timeout_seconds)
     with _polars():
         _refuse_dates(answer)
         frame = pl.DataFrame(answer)
         if output is None:
-            with pl.Config(tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True):
+            lines = "ASCII_FULL" if Console().options.ascii_only else "UTF8_FULL"
+            with pl.Config(
+                tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True, tbl_formatting=lines
+            ):
                 print(visible(str(frame)))
         else:
             _write(frame, output)
@@ -113,7 +126,7 @@ def print_artifacts(root: str, kind: str | None) -> None:
     """Print a line an artifact; raise `StoreError` when a manifest is damaged."""
     store, damaged = existing_store(root), []
     try:
-        check_kind(kind or "all")
+        _ = kind if kind is None else check_kind(kind)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     shown = table(("kind", "key", "bytes", "rows", "made from"), left=("kind", "key", "made from"))
@@ -138,14 +151,17 @@ def print_sizes(root: str) -> None:
     refuse_damage(root, damaged)
 
 
-def refuse_damage(root: str, damaged: Sequence[str]) -> None:
-    """Print what is damaged, and raise `StoreError` where anything is."""
+def refuse_damage(root: str, damaged: Sequence[str], later: Sequence[Artifact] = ()) -> None:
+    """Print what is damaged and what was made of it, and raise `StoreError` where anything is."""
     for text in damaged:
         print(visible(text))
+    for artifact in later:
+        print(f"made from what is damaged: {artifact.kind} {artifact.key}")
     if damaged:
+        made = f" and {len(later)} made from what is" if later else ""
         raise StoreError(
-            f"{root}: {len(damaged)} damaged, or made from what is, listed above; remove their "
-            "folders in the store and run again: they are made anew"
+            f"{root}: {len(damaged)} damaged{made}, listed above; remove their folders in the "
+            "store and run again: they are made anew"
         )
 
 

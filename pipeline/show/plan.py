@@ -6,6 +6,7 @@ from rich.console import Console
 
 from ...stages.models.device import resolve_device
 from ..config.run import RunConfig
+from ..plan.disk import WeightsOnDisk
 from ..plan.plan import Plan, RoundPlan
 from .cells import count, size, table
 
@@ -27,7 +28,7 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
     console.print(
         f"estimates: {plan.response_tokens:.0f} tokens a response ({plan.basis}); still to be "
         f"made: {most}{count(plan.tokens)} generated tokens, {count(plan.teacher_tokens)} teacher "
-        f"tokens, {size(plan.bytes)}, and checkpoints beside",
+        f"tokens, {size(plan.bytes)} of tables{_weights(plan.weights)}",
         soft_wrap=True,
     )
     memory = table(
@@ -46,6 +47,15 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
             "never hashed here, and a plan reads no weights. The first run hashes them.",
             soft_wrap=True,
         )
+
+
+def _weights(weights: WeightsOnDisk | None) -> str:
+    if weights is None:
+        return ", and checkpoints beside"
+    return (
+        f", {size(weights.checkpoints)} of checkpoints; the run folder holds up to "
+        f"{size(weights.states)} of training states"
+    )
 
 
 def _prompt(prompt: tuple[tuple[int, str], ...]) -> str:

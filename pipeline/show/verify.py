@@ -29,9 +29,7 @@ def verify_store(root: str, runs: str) -> None:
     states = [state for run in folders for state in run.kept_states()]
     words += [text for run in folders for text in _damaged_records(run)]
     words += [text for state in states for text in _damaged_state(state)]
-    for artifact in descendants(artifacts, damaged):
-        words.append(f"made from what is damaged: {artifact.kind} {artifact.key}")
-    refuse_damage(root, words)
+    refuse_damage(root, words, descendants(artifacts, damaged))
     print(f"{len(artifacts)} artifacts and {len(states)} training states, all whole")
 
 

@@ -188,7 +188,7 @@ class TeacherWork:
             return score_teacher(holder.model(self.teacher), rollouts, self.settings, **terms)
         scorer = holder.scorer(self.reader)
         if isinstance(scorer, ServerScorer):
-            _refuse_other_model(scorer, self.teacher, store)
+            _keep_or_compare(scorer, self.teacher, store)
         dtype = self.teacher.dtype
         return score_with_engine(scorer, rollouts, self.settings, dtype=dtype, **terms)
 
@@ -242,11 +242,16 @@ def own_prompts(source: Artifact, shown: Shown | None) -> dict[str, tuple[int, .
     return None if shown is None else dict(zip(source.inputs["prompts"], shown, strict=True))
 
 
-def _refuse_other_model(scorer: ServerScorer, teacher: Weights, store: Store) -> None:
-    """Compare a server's model with the one that made the scores stored under its name."""
+def _keep_or_compare(scorer: ServerScorer, teacher: Weights, store: Store) -> None:
+    """Compare a server's model with the first one that made scores under its name."""
     inputs = probe_inputs(teacher.fingerprint, teacher.dtype, len(scorer.probe))
     facts = ProbeFacts(logprobs=[float(x) for x in scorer.probe], server=scorer.settings.url)
     known, _ = store.ensure("probe", inputs, lambda _: facts.dump())
+    refuse_other_model(scorer, teacher, known)
+
+
+def refuse_other_model(scorer: ServerScorer, teacher: Weights, known: Artifact) -> None:
+    """Raise `ModelError` where a server's model is not that of a stored probe."""
     gap = float(np.abs(scorer.probe - np.asarray(ProbeFacts.of(known).logprobs)).mean())
     if not gap <= CHECK_TOLERANCE[getattr(torch, teacher.dtype)]:
         raise ModelError(

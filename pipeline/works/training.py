@@ -13,11 +13,13 @@ from ...stages.models.card import ModelCard
 from ...stages.models.fingerprint import model_fingerprint
 from ...stages.models.language_model import LanguageModel
 from ...stages.models.weights import Weights
+from ...stages.signals.supports import Cut
 from ...stages.train.data import load_training_data
 from ...stages.train.drift import drift
-from ...stages.train.export import Likeness, difference, export, likeness
+from ...stages.train.export import Likeness, difference, export, likeness, refuse_beyond
 from ...stages.train.settings import TrainSettings
 from ...stages.train.state import state_about
+from ...stages.train.tempered import at_temperature
 from ...stages.train.train import train, train_inputs
 from ...storage.errors import StoreError
 from ...storage.facts import CheckpointFacts
@@ -107,8 +109,13 @@ class TrainWork:
             [store.path(a, "rollouts") for a in self.rollouts],
             [store.path(a, "teacher") for a in self.teacher],
             store.path(self.selection, "selection"),
+            self._cuts(),
         )
         model = holder.trainee(self.student)
+        refuse_beyond(model, self.settings.export_dtype)
+        temperature = self.rollouts[0].inputs["temperature"]
+        if data.drawn is not None and temperature != 1:
+            data = at_temperature(model, data, temperature, self.settings)
         totals = train(
             model,
             data,
@@ -125,6 +132,12 @@ class TrainWork:
         )
         moved = drift(model, data, self.settings)
         return model, totals.facts(self.rates[-1], moved)
+
+    def _cuts(self) -> list[Cut] | None:
+        """Return how each shard's supports were cut, where a residual needs to know."""
+        if self.settings.tail != "residual":
+            return None
+        return [Cut(a.inputs["teacher_top_p"], a.inputs["teacher_top_max"]) for a in self.teacher]
 
     def _export(
         self, holder: Holder, store: Store, draft: Draft, tick: Tick

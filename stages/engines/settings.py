@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from ..settings import NOT_IN_KEY, Count, Fraction, Natural, NotNegative, Settings
 
+_CERTAIN = {"temperature": 0, "top_k": 1}  # with either, nothing is left to chance
+
 
 class SamplingSettings(Settings):
     """How responses are sampled."""
@@ -24,3 +26,22 @@ class SamplingSettings(Settings):
     """What generates."""
     batch_size: Annotated[Count, NOT_IN_KEY] = 128
     """Rows generated together. Changes results only by rounding."""
+
+    def notes(self, section: str) -> list[str]:
+        """Return what is odd about them, though it can be used. section: where they stand."""
+        certain = [f"{k} = {v}" for k, v in _CERTAIN.items() if getattr(self, k) == v]
+        if self.samples == 1 or not certain:
+            return []
+        return [
+            f"{section}.samples = {self.samples} with {certain[0]}: all samples of a prompt are "
+            f"equal; set {section}.samples = 1, or let chance decide"
+        ]
+
+    @property
+    def cut(self) -> str | None:
+        """Return the setting that keeps tokens from being sampled at all, None where none does."""
+        if self.temperature == 0:
+            return "temperature = 0"
+        if self.top_p < 1:
+            return f"top_p = {self.top_p:g}"
+        return f"top_k = {self.top_k}" if self.top_k else None

@@ -19,7 +19,7 @@ from .settings import EvaluateSettings
 from .statistics import Summary, summarise
 from .verdicts import Verifier
 
-VERSION = 2
+VERSION = 3
 
 
 def evaluate_inputs(

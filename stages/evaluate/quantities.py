@@ -16,8 +16,12 @@ _NUMBER = re.compile(
 _DECIMAL_COMMA = re.compile(
     r"([+-]?)(?:(\d{1,3}(?:\.\d{3})+),(\d+)|(\d+),(\d{1,2}|\d{4,})|0,(\d+))"
 )
+# Two digits a group, as in India. Beside another of its kind it may be a list: 10,20,300.
+_LAKHS = re.compile(r"(?<![\d.,])[1-9]\d?(?:,\d{2})+,\d{3}(?![\d,])")
 _WORD = r"[A-Za-z]+(?:\^(?:-?\d|\{-?\d\}))?"
-_MEASURED = re.compile(rf"({_NUMBER.pattern}) ?({_WORD}(?: ?[ /-] ?{_WORD})*)?")
+_UNIT = rf"{_WORD}(?: ?[ /-] ?{_WORD})*"
+_OVER = re.compile(rf"\\[dt]?frac ?\{{ ?({_UNIT}) ?\}} ?\{{ ?({_UNIT}) ?\}}")
+_MEASURED = re.compile(rf"({_NUMBER.pattern}) ?({_UNIT})?")
 _MULTIPLES = {
     "dozen": 12,
     "hundred": 10**2,
@@ -70,6 +74,9 @@ def same_quantity(reference: str, answer: str) -> bool | None:
     A unit counts where both have one that is known here: for the reference or the answer alone it
     may be left out.
     """
+    texts = (reference, answer)
+    if not all(map(_LAKHS.search, texts)):
+        reference, answer = (_LAKHS.sub(lambda m: m[0].replace(",", ""), text) for text in texts)
     expected, given = (_quantity(text, letters=True) for text in (reference, answer))
     if (expected and expected[1] == "") or (given and given[1] == ""):  # then 5m is 5 times m
         expected, given = (_quantity(text, letters=False) for text in (reference, answer))
@@ -91,7 +98,7 @@ def _quantity(text: str, *, letters: bool) -> tuple[Fraction, str | None] | None
     letters: whether a single letter after a number is its unit.
     """
     text = re.sub(r"\^ ?(?:\{ ?)?\\circ(?: ?\})?", " degree", text)
-    text = re.sub(r"\\[,;: ]|~", " ", re.sub(TEXT, r" \1", text))
+    text = _OVER.sub(r" \1/\2", re.sub(r"\\[,;: ]|~", " ", re.sub(TEXT, r" \1", text)))
     match = _MEASURED.fullmatch(" ".join(text.split()))
     if match is None:
         return None

@@ -15,7 +15,8 @@ Question = bool | list[tuple[str, str]]
 _LONGEST = 2000  # characters: no answer has more, and patterns take time on them
 _BASED = re.compile(r"\d[0-9A-F]*_(?:\{ ?(\d+) ?\}|(\d))")
 _WORD = "(?:[A-Za-z]-)?[A-Za-z]{2,}"
-_WORDS = re.compile(rf"(?=.*[A-Za-z]{{4}}){_WORD}(?:[ -]{_WORD})*")
+# Two or three letters are a product (`xy` is `yx`) unless one is an o, which no variable is called.
+_WORDS = re.compile(rf"(?i:yes|no)|(?=.*(?:[A-Za-z]{{4}}|o)){_WORD}(?:[ -]{_WORD})*")
 
 
 def question(reference: str, answer: str) -> Question:
@@ -88,15 +89,43 @@ def _terms(text: str) -> list[str]:
 
 
 def _term_by_term(expected: list[str], given: list[str]) -> Question:
-    """Return what to ask of lists with dots: as many terms, each beside its own."""
-    if len(expected) != len(given):
-        return False
+    """Return what to ask of lists with dots: each term beside its own."""
+    alike = len(expected) == len(given)
+    pairs = list(zip(expected, given, strict=True)) if alike else _continued(expected, given)
     asked = []
-    for pair in zip(expected, given, strict=True):
+    for pair in pairs:
         bare = ["".join(text.split()) for text in pair]
         if bare[0] == bare[1]:
             continue
         if any(text in ("", ",", "+") or r"\ldots" in text for text in bare):
             return False
         asked.append(pair)
-    return asked or True
+    return asked or bool(pairs)
+
+
+def _continued(expected: list[str], given: list[str]) -> list[tuple[str, str]]:
+    """Return what to ask where one list shows more terms around its dots; nothing: it is another.
+
+    What is shown more must continue the first two terms by their difference, from either end:
+    `1,2,3,...,n` is `1,2,...,n`, and `1,2,4,...,n` is not.
+    """
+    heads, tails = zip(*(_sides(parts[::2]) for parts in (expected, given)), strict=True)
+    alike = expected[1:2] == given[1:2] and all(tails) == any(tails)  # a sum is no list
+    if not alike or min(map(len, heads)) < 2:
+        return []
+    first, second = heads[0][:2]
+    pairs = []
+    for (ours, theirs), way in ((heads, "+"), (tails, "-")):
+        pairs += zip(ours, theirs, strict=False)
+        shown, longer = min(len(ours), len(theirs)), max(ours, theirs, key=len)
+        for before, term in zip(longer[shown - 1 :], longer[shown:], strict=False):
+            pairs.append((f"({before}) {way} (({second}) - ({first}))", term))
+    return pairs
+
+
+def _sides(terms: list[str]) -> tuple[list[str], list[str]]:
+    """Return the terms before the only dots of a list, and those after them from its end."""
+    if terms.count(r"\ldots") != 1:
+        return [], []
+    place = terms.index(r"\ldots")
+    return terms[:place], terms[:place:-1]

@@ -21,7 +21,8 @@ class EvaluateSettings(SamplingSettings, TextSettings):
     timeout: Positive = 5.0
     """Seconds that one verdict may take before its process is killed."""
     reverse_kl: Annotated[bool, NOT_IN_KEY] = False
-    """Also measure the mean reverse KL to the teacher, on fresh rollouts of the problems."""
+    """Also measure the divergences to the teacher and the next-token agreement with it, on fresh
+    rollouts of the problems."""
     resamples: Annotated[Count, NOT_IN_KEY] = 10_000
     """Bootstrap resamples of the 95 % interval."""
 

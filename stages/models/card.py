@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...storage.errors import ModelError
+from ...storage.files import user_path
 from ..boundary import one_line
 from .code import refuse_own_code
 from .config import context_of, is_count, text_config
@@ -66,8 +67,14 @@ def card_of(
 ) -> ModelCard:
     """Return the card of a folder.
 
-    declared: what stands for weights that are not there. look: hash nothing.
+    declared: what stands for weights that are not there. look: hash nothing. Raises `ModelError`
+    for a folder of the user's that is asked for a revision.
     """
+    if declared is None and settings.revision is not None and user_path(settings.model).is_dir():
+        raise ModelError(
+            f"{settings.model}: a folder has no revision: drop revision = {settings.revision!r}, "
+            "or give the model's name on the hub (owner/name)"
+        )
     config = read_json(folder / "config.json")
     code = settings.trust_remote_code
     refuse_own_code(folder, config, trusted=code)

@@ -92,6 +92,14 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
+def has_weights(folder: Path) -> bool:
+    """Tell whether a model could be loaded from a folder: of a name on the hub they come later."""
+    try:
+        return bool(weight_files(folder))
+    except ModelError:
+        return False
+
+
 def _indexed(index: Path) -> list[Path]:
     """Return the files that an index names. Raises `ModelError` where one is not there."""
     files = [index.parent / name for name in indexed_names(index)]

@@ -16,10 +16,10 @@ from ..boundary import one_line
 from .alone_check import check_alone
 from .card import ModelCard
 from .code import own_class
-from .config import load_config
+from .config import load_config, text_config
 from .cpu.attention import NAME as BY_PRODUCTS
 from .cpu.attention import use_products_in_attention
-from .fingerprint import weight_files
+from .fingerprint import has_weights, weight_files
 from .head_check import check_head
 from .language_model import LanguageModel
 from .quiet import quiet
@@ -42,18 +42,44 @@ def load_model(
     logits that are not those of its head, or that change with what follows.
     """
     weight_files(card.folder)
+    model = _from_folder(card, dtype)
+    model.to(device).eval().requires_grad_(False)
+    if device.type == "cpu":
+        _own_memory(model)
+    if attention == BY_PRODUCTS and not _needs_eager(card):
+        with quiet():
+            use_products_in_attention(model)
+    loaded = LanguageModel(model, card, device, dtype)
+    with one_line(lambda reason: _unusable(card, reason)):  # a class may want other inputs than ids
+        check_head(loaded)
+        check_alone(loaded)
+    return loaded
+
+
+def load_on_meta(card: ModelCard) -> Any:
+    """Return a model on torch's device `meta`, without its weights: classes, modules and shapes.
+
+    Where weights are here, their headers are read and no more. Raises `ModelError` as `load_model`
+    does for all that needs no numbers: an architecture that is not known, or cannot be made of its
+    config; tensors that are missing, of another shape, or of no part of the model.
+    """
+    if has_weights(card.folder):
+        return _from_folder(card, torch.float32, device_map="meta")
     config = load_config(card.folder, card.code)
-    kind, given = _class_of(config), {}
+    with one_line(lambda reason: _unusable(card, reason)), quiet(), torch.device("meta"):
+        return _class_of(config).from_config(config, trust_remote_code=card.code)
 
-    def unusable(reason: str) -> ModelError:
-        return ModelError(f"{card.folder}: the model does not load ({reason})")
 
-    if any(getattr(config.get_text_config(), name, None) for name in _LEFT_OUT_BY_SDPA):
+def _from_folder(card: ModelCard, dtype: torch.dtype, **given: Any) -> Any:
+    """Return the model of a folder, after showing that all it has comes from there."""
+    config = load_config(card.folder, card.code)
+    kind = _class_of(config)
+    if _needs_eager(card):
         given["attn_implementation"] = "eager"
-    with one_line(unusable), quiet():
+    with one_line(lambda reason: _unusable(card, reason)), quiet():
         if card.code and (own := own_class(card.folder)) is not None:
             kind, given["config"] = own, config
-        both: Any = kind.from_pretrained(
+        model, report = kind.from_pretrained(
             card.folder,
             dtype=dtype,
             use_safetensors=True,
@@ -62,19 +88,18 @@ def load_model(
             output_loading_info=True,
             **given,
         )
-        model, report = both
     _refuse_partial(card.folder, report)
-    model.to(device).eval().requires_grad_(False)
-    if device.type == "cpu":
-        _own_memory(model)
-    if attention == BY_PRODUCTS and "attn_implementation" not in given:
-        with quiet():
-            use_products_in_attention(model)
-    loaded = LanguageModel(model, card, device, dtype)
-    with one_line(unusable):  # a class may want other inputs than ids
-        check_head(loaded)
-        check_alone(loaded)
-    return loaded
+    return model
+
+
+def _needs_eager(card: ModelCard) -> bool:
+    """Return whether transformers' sdpa would leave out something of a model."""
+    config = text_config(card.folder, card.code)
+    return any(getattr(config, name, None) for name in _LEFT_OUT_BY_SDPA)
+
+
+def _unusable(card: ModelCard, reason: str) -> ModelError:
+    return ModelError(f"{card.folder}: the model does not load ({reason})")
 
 
 def _class_of(config: Any) -> Any:

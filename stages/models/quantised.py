@@ -1,7 +1,5 @@
 """Quantised weights: a teacher may have them where their library is there; a student may not."""
 
-from pathlib import Path
-
 from ...storage.errors import ModelError
 from ..boundary import one_line
 from .card import ModelCard
@@ -11,7 +9,7 @@ from .quiet import quiet
 
 def refuse_quantised_student(card: ModelCard) -> None:
     """Raise `ModelError` for weights that cannot be trained."""
-    if (method := _method(card.folder)) is not None:
+    if (method := quantised_by(card)) is not None:
         raise ModelError(
             f"{card.folder}: its weights are quantised ({method}), which cannot be trained: choose "
             "the plain checkpoint, or load it with transformers, `dequantize()` and save it"
@@ -20,7 +18,7 @@ def refuse_quantised_student(card: ModelCard) -> None:
 
 def check_quantised_teacher(card: ModelCard) -> None:
     """Raise `ModelError` where transformers cannot compute with such weights on this machine."""
-    method = _method(card.folder)
+    method = quantised_by(card)
     if method is None:
         return
 
@@ -37,9 +35,9 @@ def check_quantised_teacher(card: ModelCard) -> None:
         AutoHfQuantizer.from_config(about, pre_quantized=True).validate_environment()
 
 
-def _method(folder: Path) -> str | None:
+def quantised_by(card: ModelCard) -> str | None:
     """Return the name of how weights are quantised, None where they are not."""
-    about = read_json(folder / "config.json").get("quantization_config")
+    about = read_json(card.folder / "config.json").get("quantization_config")
     if not about:
         return None
     return str(about.get("quant_method", "unknown")) if isinstance(about, dict) else "unknown"

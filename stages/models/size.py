@@ -1,6 +1,10 @@
-"""A model in numbers, from its config and the headers of its weights: what a plan needs."""
+"""A model in numbers, from its config and the headers of its weights: what a plan needs.
+
+Of a name on the hub whose weights are still there, its class tells as well.
+"""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,16 +13,17 @@ from safetensors import SafetensorError, safe_open
 from ...storage.errors import ModelError
 from .card import ModelCard
 from .config import is_count, text_config
-from .fingerprint import weight_files
+from .fingerprint import has_weights, weight_files
+from .load import load_on_meta
 
 
 @dataclass(frozen=True)
 class Shape:
     """A model in numbers.
 
-    parameters, file: weights and the bytes that they are read from; None and 0 where none are here.
-    cache_elements: keys and values a token. attention: width of queries, keys and values of a
-    layer. inner: width inside of its feed-forward part. tied: the head is the embedding.
+    parameters: None where nothing here tells. file: bytes that weights are read from, 0 where none
+    are here. cache_elements: keys and values a token. attention: width of queries, keys and values
+    of a layer. inner: width inside of its feed-forward part. tied: the head is the embedding.
     """
 
     parameters: int | None
@@ -62,9 +67,13 @@ def shape_of(card: ModelCard) -> Shape:
 
 
 def parameters_of(card: ModelCard) -> int | None:
-    """Return the number of parameters, None where no weights are here."""
+    """Return the number of parameters, None where neither weights nor the class are known here."""
+    if not has_weights(card.folder):
+        with suppress(ModelError):
+            return sum(p.numel() for p in load_on_meta(card).parameters())
+        return None
     total = 0
-    for path in (files := _files(card)):
+    for path in weight_files(card.folder):
         try:
             with safe_open(path, framework="np") as file:
                 names = list(file.keys())
@@ -73,8 +82,8 @@ def parameters_of(card: ModelCard) -> int | None:
             raise ModelError(
                 f"{path}: not a whole safetensors file ({error}); copy it again"
             ) from error
-    return total if files else None
+    return total
 
 
 def _files(card: ModelCard) -> list[Path]:
-    return weight_files(card.folder) if any(card.folder.glob("*.safetensors")) else []
+    return weight_files(card.folder) if has_weights(card.folder) else []

@@ -14,13 +14,13 @@ def check_compatible(student: ModelCard, teacher: ModelCard) -> tuple[str, ...]:
     """Raise `ModelError` unless every id means the same token to both; return lesser
     differences in words.
     """
-    ours, theirs = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
-    _same_tokens(_by_id(ours), _by_id(theirs))
-    notes = []
+    ours, theirs = _by_id(student.tokenizer.get_vocab()), _by_id(teacher.tokenizer.get_vocab())
+    _same_tokens(ours, theirs)
+    notes = [*_named_by_one("student", ours, theirs), *_named_by_one("teacher", theirs, ours)]
     if set(student.stop_ids) != set(teacher.stop_ids):
         notes.append(
             f"stop ids differ: student {list(student.stop_ids)}, teacher {list(teacher.stop_ids)}; "
-            "the student's end a rollout"
+            "the student's end a rollout, and rollout.stop_ids"
         )
     if student.head_rows != teacher.head_rows:
         notes.append(
@@ -28,7 +28,10 @@ def check_compatible(student: ModelCard, teacher: ModelCard) -> tuple[str, ...]:
             f"{teacher.head_rows}; divergences run over the ids of both"
         )
     if _template(student.tokenizer) != _template(teacher.tokenizer):
-        notes.append("chat templates differ: both are shown the student's prompt")
+        notes.append(
+            "chat templates differ: both are shown the student's prompt (teacher.format gives the "
+            "teacher one of its own)"
+        )
     return tuple(notes)
 
 
@@ -51,6 +54,17 @@ def _same_tokens(ours: dict[int, str], theirs: dict[int, str]) -> None:
             f"student and teacher share only {len(shared)} of {max(len(ours), len(theirs))} "
             "tokens: choose a teacher of the same family"
         )
+
+
+def _named_by_one(who: str, ids: dict[int, str], others: dict[int, str]) -> list[str]:
+    """Return a note on the tokens that one tokenizer names alone, such as `<think>`."""
+    alone = sorted(ids.keys() - others.keys())
+    if not alone:
+        return []
+    return [
+        f"the {who}'s tokenizer alone names {len(alone)} tokens, the first is {alone[0]} "
+        f"({ids[alone[0]]!r}): the other model has never met them; see that no prompt holds one"
+    ]
 
 
 def _template(tokenizer: Any) -> str | None:

@@ -4,6 +4,7 @@ Llama 3, SmolLM3, Mistral and gpt-oss have such templates. With the clock's date
 be another one tomorrow: a run could not go on, and a store would know nothing of it.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,3 +18,12 @@ def date_arguments(template: Any, day: str) -> dict[str, Any]:
     now = datetime.fromisoformat(day)
     known = {"strftime_now": now.strftime, "date_string": now.strftime("%d %b %Y")}
     return {name: value for name, value in known.items() if name in str(template)}
+
+
+def date_notes(template: Any, day: str, chat_kwargs: Mapping[str, Any]) -> list[str]:
+    """Return a note on the date that a chat template writes; none if it writes no date."""
+    given = date_arguments(template, day)
+    if "date_string" in given and "date_string" in chat_kwargs:
+        own = chat_kwargs["date_string"]
+        return [f"the chat template writes the date, which chat_kwargs gives as {own!r}"]
+    return [f"the chat template writes the date, which is {day} in all runs"] if given else []

@@ -18,11 +18,10 @@ from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
 from ..signals.divergences import features
-from ..signals.support import support_ids, teacher_support
 from ..signals.supports import Supports, of_chunks
 from .checks import check_model
 from .settings import ScoreSettings
-from .shard import RolloutArrays, read_rollouts, refuse_unknown_ids
+from .shard import RolloutArrays, read_rollouts, refuse_unknown_ids, support_of
 from .tables import Columns, feature_columns, in_batches, teacher_result, tokens_result
 
 
@@ -77,10 +76,11 @@ def _batch(
     """Return supports and features of a batch, chunk by chunk."""
     ours = predicting_states(student, shard.student_prompts, shard.responses, rows)
     theirs = predicting_states(teacher, shard.teacher_prompts, shard.responses, rows)
-    known = shard.student_ids(shard.responses.places(rows), student.device)
+    places = shard.responses.places(rows)
+    known = shard.student_ids(places, student.device)
+    noise = shard.noise(places, settings, student.device)
     vocabulary = max(student.vocabulary, teacher.vocabulary)
     chunk = chunk_rows(settings.chunk_elements, vocabulary)
-    top_p, most = settings.teacher_top_p, settings.teacher_top_max
     supports, numbers = [], []
     for (piece, our_logits), (_, their_logits) in zip(
         student.head.pieces(ours, chunk, vocabulary),
@@ -89,7 +89,7 @@ def _batch(
     ):
         p, q = log_softmax(our_logits), log_softmax(their_logits).to(student.device)
         wanted = known.rows(piece)
-        ids, valid = support_ids(wanted, q, p.shape[1], top_p, most)
-        supports.append(teacher_support(q, ids, valid))
-        numbers.append(features(p, q, wanted.tokens, ids, valid))
+        support = support_of(q, wanted, noise[piece], p.shape[1], settings)
+        supports.append(support)
+        numbers.append(features(p, q, wanted.tokens, support.ids, support.valid))
     return of_chunks(supports), feature_columns(numbers)

@@ -20,9 +20,12 @@ def teacher_inputs(
     """Return what makes a shard of teacher scores. rollouts: key and content hash of its source.
 
     prompts: the teacher's own prompts where they differ from the student's (privileged context).
+    Supports of the most probable ids have the keys that they had when there were no others.
     """
+    sampled = {"support": settings.support, "draws": settings.draws}
     return {
         **settings.key(),
+        **(sampled if settings.support == "sampled" else {}),
         "version": TEACHER_VERSION,
         "teacher": teacher,
         "dtype": dtype,

@@ -21,11 +21,16 @@ from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
 from ..signals.divergences import support_features
-from ..signals.support import support_ids, teacher_support
 from ..signals.supports import Supports, of_chunks, of_table
 from .checks import check_model
 from .settings import ScoreSettings
-from .shard import RolloutArrays, read_rollouts, refuse_other_signals, refuse_unknown_ids
+from .shard import (
+    RolloutArrays,
+    read_rollouts,
+    refuse_other_signals,
+    refuse_unknown_ids,
+    support_of,
+)
 from .tables import Columns, feature_columns, in_batches, teacher_result, tokens_result
 
 
@@ -69,14 +74,14 @@ def _teacher_batch(
 ) -> tuple[Supports, Columns]:
     """Return supports and the teacher's numbers of a batch."""
     states = predicting_states(teacher, shard.teacher_prompts, shard.responses, rows)
-    known = shard.student_ids(shard.responses.places(rows), teacher.device)
+    places = shard.responses.places(rows)
+    known = shard.student_ids(places, teacher.device)
+    noise = shard.noise(places, settings, teacher.device)
     chunk = chunk_rows(settings.chunk_elements, teacher.vocabulary)
-    top_p, most = settings.teacher_top_p, settings.teacher_top_max
     supports, entropies, logprobs = [], [], []
     for piece, logits in teacher.head.pieces(states, chunk, teacher.vocabulary):
         q, wanted = log_softmax(logits), known.rows(piece)
-        ids, valid = support_ids(wanted, q, vocabulary, top_p, most)
-        supports.append(teacher_support(q, ids, valid))
+        supports.append(support_of(q, wanted, noise[piece], vocabulary, settings))
         entropies.append(-torch.linalg.vecdot(q.exp(), q))
         logprobs.append(q.gather(1, wanted.tokens[:, None]).squeeze(1))
     numbers = {"teacher_entropy": entropies, "teacher_logprob": logprobs}

@@ -10,6 +10,12 @@ from ..settings import BY_CONTENT, NOT_IN_KEY, Count, Fraction, Natural, Setting
 class ScoreSettings(Settings):
     """Teacher signals of the rollouts."""
 
+    support: Annotated[Literal["top", "sampled"], BY_CONTENT] = "top"
+    """`top`: the sampled token, the student's and the teacher's most probable ids, and a tail.
+    `sampled`: ids drawn from the teacher, each with its share of the draws (Random Sampling KD);
+    for mode = "joint" and train.loss = "forward_kl". Its keys hold `draws`."""
+    draws: Annotated[Count, BY_CONTENT] = 50
+    """Draws at a token, with replacement, for support = "sampled"."""
     teacher_top_p: Fraction = 0.99
     """Keep the teacher's most probable ids up to this mass."""
     teacher_top_max: Natural = 64
@@ -29,6 +35,15 @@ class ScoreSettings(Settings):
     """Logits held at once in each model's head (rows x vocabulary)."""
     check_rows: Annotated[Natural, NOT_IN_KEY] = 1
     """Rollouts a shard that are scored again, alone, and must agree."""
+
+    @model_validator(mode="after")
+    def _shares_of_draws_are_no_log_probs(self) -> "ScoreSettings":
+        if self.support == "sampled" and self.mode != "joint":
+            raise ValueError(
+                "support = 'sampled' keeps shares of draws, of which mode = 'separate' makes no "
+                "divergence: set mode = 'joint', or support = 'top'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _other_engines_have_one_model(self) -> "ScoreSettings":

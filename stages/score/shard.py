@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from ...storage.errors import ModelError, StoreError
 from ..arrays.batching import on_device
+from ..arrays.noise import token_uniforms
 from ..arrays.ragged import Ragged, from_lists, within
 from ..models.language_model import LanguageModel
 from ..signals.alignment import read_lengths
-from ..signals.support import StudentIds
+from ..signals.support import StudentIds, Support, drawn_support, support_ids, teacher_support
+from .settings import ScoreSettings
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ class RolloutArrays:
     def read_lengths(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
         """Return the tokens [R] that a model reads of each rollout behind these prompts."""
         return read_lengths(np.array([len(p) for p in prompts]), self.responses.counts)
+
+    def noise(self, tokens: np.ndarray, settings: ScoreSettings, device: torch.device) -> Tensor:
+        """Return the draws [n, K] of some of the N tokens, none where ids are not drawn."""
+        count = settings.draws if settings.support == "sampled" else 0
+        rollouts, positions = (of_all[tokens] for of_all in self.positions())
+        return on_device(token_uniforms(rollouts, positions, count), device)
 
     def student_ids(self, tokens: np.ndarray, device: torch.device) -> StudentIds:
         """Return the student's part of the support of some of the N tokens.
@@ -79,6 +88,21 @@ def read_rollouts(
         from_lists(table["logprobs"]).values,
         Ragged(from_lists(table["top_ids"]).values, from_lists(table["top_counts"]).values),
     )
+
+
+def support_of(
+    teacher: Tensor, student: StudentIds, noise: Tensor, vocabulary: int, settings: ScoreSettings
+) -> Support:
+    """Return the teacher's buckets of C tokens as they are stored.
+
+    teacher: its log-probs [C, V]. noise: of the draws [C, K]. vocabulary: rows of the student's
+    head; other ids are in the tail.
+    """
+    if settings.support == "sampled":
+        return drawn_support(teacher, noise, vocabulary)
+    top_p, most = settings.teacher_top_p, settings.teacher_top_max
+    ids, valid = support_ids(student, teacher, vocabulary, top_p, most)
+    return teacher_support(teacher, ids, valid)
 
 
 def refuse_unknown_ids(who: str, model: LanguageModel, ids: np.ndarray) -> None:

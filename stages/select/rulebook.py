@@ -34,6 +34,11 @@ _FROM_TEACHER = {"reverse_kl", "forward_kl", "jsd", "hellinger", "type", "teache
 }
 _FROM_STUDENT = {"student_entropy", "student_entropy_frac", "student_logprob", "student_mass"}
 
+# What depends on the very token that was sampled: of it, of the support that holds it, of what
+# came of the response.
+_FROM_SAMPLED = {"token", "special", "student_logprob", "teacher_logprob", "teacher_rank"}
+_FROM_SAMPLED |= {"student_mass", "teacher_mass", "length", "stop_reason", "reward", "pass_rate"}
+
 _RULES = Path(__file__).with_name("rules")
 _DIRECTIVE = re.compile(r"(draw|keep|source): *(.*)", re.IGNORECASE)
 _PARAM = re.compile(r"param +([a-z_][a-z0-9_]*) *= *(\S+) *(.*)")
@@ -73,10 +78,21 @@ class Rule:
     @property
     def needs(self) -> str:
         """Return what must have run before it can rank: `teacher`, `student` or `nothing`."""
-        words = set(re.findall(r"\w+", " ".join([self.sql, *self.round.values()])))
-        if words & _FROM_TEACHER:
+        if self._words & _FROM_TEACHER:
             return "teacher"
-        return "student" if words & _FROM_STUDENT else "nothing"
+        return "student" if self._words & _FROM_STUDENT else "nothing"
+
+    @property
+    def reads_sampled(self) -> bool:
+        """Tell whether the sampled token itself decides if it is kept, or what it weighs.
+
+        Then the mean over sampled tokens, which a residual gets right, is over those kept only.
+        """
+        return bool(self._words & _FROM_SAMPLED)
+
+    @property
+    def _words(self) -> set[str]:
+        return set(re.findall(r"\w+", " ".join([self.sql, *self.round.values()])))
 
     def resolved(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return the value of each parameter. Raises `ConfigError` for a name it does not have."""
@@ -100,7 +116,7 @@ def load_rule(name_or_path: str) -> Rule:
     if name_or_path.endswith(".sql"):
         path = Path(name_or_path)
         try:
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")  # after a BOM the head comment would be none
         except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path
             raise InputError(f"rule {name_or_path} cannot be read: {error}") from error
         return parse_rule(name_or_path, text)

@@ -174,6 +174,8 @@ def _create_scored(
     if missing := [column for column in _NEEDED if column not in given]:
         raise InputError(f"{name}: gives no column `{missing[0]}`; it gives: {', '.join(given)}")
     _refuse_other_keys(connection, name)
+    if rule.name.endswith(".sql"):  # a user's
+        _refuse_strangers(connection, name)
     weight = "rule.weight" if "weight" in given else "1"
     # With all columns of `tokens` in the rule's answer there is nothing to join back.
     whole = set(columns_of(connection, "tokens")) <= set(given)
@@ -199,6 +201,21 @@ def _refuse_other_keys(connection: duckdb.DuckDBPyConnection, name: str) -> None
             raise InputError(
                 f"{name}: gives `{column}` as {kind}; expected that of `tokens`, unchanged"
             )
+
+
+def _refuse_strangers(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Raise `InputError` for rows that are no trainable token: joins would drop them unsaid."""
+    with users_sql(connection, name):
+        (strangers,) = one_row(
+            connection,
+            "SELECT count(*) FROM rule ANTI JOIN tokens USING (rollout, position) "
+            "WHERE importance IS NOT NULL",
+        )
+    if strangers:
+        raise InputError(
+            f"{name}: {strangers} of its rows are no trainable tokens of the round; a rule gives "
+            "the rollout and position of `tokens`, unchanged"
+        )
 
 
 def _create_rollout_weights(connection: duckdb.DuckDBPyConnection, weight: str | None) -> None:
@@ -247,10 +264,7 @@ def _kept(connection: duckdb.DuckDBPyConnection, rule: Rule) -> tuple[pa.Table, 
             last = _check_keys(batch, last, rule)
             sums += _by_type(batch)
             batches.append(_converted(batch, rule))
-    table = pa.Table.from_batches(batches, _SCHEMA)
-    if rule.name.endswith(".sql"):
-        _refuse_strangers(connection, table, rule)
-    return table, sums
+    return pa.Table.from_batches(batches, _SCHEMA), sums
 
 
 def _refuse_nulls(batch: pa.RecordBatch, rule: Rule) -> None:
@@ -259,20 +273,6 @@ def _refuse_nulls(batch: pa.RecordBatch, rule: Rule) -> None:
             raise InputError(
                 f"rule {rule.name}: `{name}` of a token is null; leave it as it is in `tokens`"
             )
-
-
-def _refuse_strangers(connection: duckdb.DuckDBPyConnection, table: pa.Table, rule: Rule) -> None:
-    """Raise `InputError` for what is no trainable token: a user's rule may make up any position."""
-    connection.register("selected", table)
-    (strangers,) = one_row(
-        connection, "SELECT count(*) FROM selected ANTI JOIN tokens USING (rollout, position)"
-    )
-    connection.unregister("selected")
-    if strangers:
-        raise InputError(
-            f"rule {rule.name}: {strangers} of its rows are no trainable tokens of the round; a "
-            "rule gives the rollout and position of `tokens`, unchanged"
-        )
 
 
 def _check_keys(batch: pa.RecordBatch, last: tuple[Any, Any], rule: Rule) -> tuple[Any, Any]:

@@ -65,12 +65,17 @@ def states_at(
 
 
 def token_logprobs(
-    model: LanguageModel, states: Tensor, tokens: np.ndarray, chunk_elements: int
+    model: LanguageModel,
+    states: Tensor,
+    tokens: np.ndarray,
+    chunk_elements: int,
+    temperature: float = 1,
 ) -> np.ndarray:
     """Return the log-prob of each token [N] under the state [N, D] that predicts it, float64."""
     ids = on_device(tokens.astype(np.int64), model.device)
     chunk, found = chunk_rows(chunk_elements, model.vocabulary), []
-    for piece, logits in model.head.pieces(states, chunk, model.vocabulary):
+    for piece, plain in model.head.pieces(states, chunk, model.vocabulary):
+        logits = plain if temperature == 1 else plain / temperature
         picked = logits.gather(1, ids[piece, None]).squeeze(1)
         found.append((picked - logits.logsumexp(1)).double())
     return torch.cat(found).cpu().numpy()

@@ -4,6 +4,9 @@ For one token the student's distribution is folded into buckets: one for every i
 and one, the tail, for all other ids. The teacher's buckets come from disk. The loss is a
 divergence between the two, which are both true distributions: no truncated sum, never clamped.
 
+With a residual (`residual.py`) the sampled token stands for what the tail's bucket leaves out, so
+that loss and gradient are those of the whole vocabulary in the mean.
+
 No [N, V] tensor exists: only the selected rows meet the LM head, `chunk` rows at a time, and the
 logits of a chunk turn in place into their own gradient. Legend: N selected tokens, C rows of a
 chunk, K support slots, V vocabulary, D hidden width.
@@ -13,7 +16,7 @@ c = log(student / teacher); the other divergences follow from the same chain rul
 """
 
 import math
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import torch
 from torch import Tensor
@@ -21,7 +24,19 @@ from torch import Tensor
 from ..arrays.chunks import pieces
 from ..models.head import Head
 from ..settings import Divergence
+from .residual import Buckets, Residual, add_residual, fold
 from .support import Support
+
+
+class RowLoss(NamedTuple):
+    """The loss of C rows, float64.
+
+    nats: [C]. tail: [C], the student's log mass in the tail. told: [C, 5], `TOLD` of the residual.
+    """
+
+    nats: Tensor
+    tail: Tensor
+    told: Tensor | None
 
 
 def bucket_loss_(
@@ -31,7 +46,8 @@ def bucket_loss_(
     *,
     tail: bool = True,
     weights: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+    residual: Residual | None = None,
+) -> RowLoss:
     """Turn logits into the gradient of the loss with respect to them.
 
     Parameters
@@ -44,8 +60,8 @@ def bucket_loss_(
     tail: whether the tail's term is part of the sum. Without it the sum is no divergence: it can be
         negative, and what it leaves out has no teacher.
     weights: [C] factors of the gradient; the loss returned is without them.
-
-    Returns the loss [C] in nats and the student's log mass in the tail [C], both float64.
+    residual: the sampled tokens of the same C rows, where the tail is to be right in the mean; the
+        log mass returned is then that of all ids but those which the support has without them.
     """
     ids, valid = support.ids, support.valid
     picked = logits.gather(1, ids).masked_fill_(~valid, -math.inf)
@@ -63,14 +79,21 @@ def bucket_loss_(
     log_p = torch.cat([picked.sub_(largest), rest[:, None]], 1).double().log_softmax(1)
     log_q = torch.cat([support.logprobs, support.tail[:, None]], 1).double()
     there = torch.cat([valid, (rest > -math.inf)[:, None]], 1)
-    loss, gradient = _buckets(log_p, log_q, there, divergence, tail)
+    told = None
+    if residual is None:
+        loss, gradient = _buckets(log_p, log_q, there, divergence, tail)
+    else:
+        folded = fold(Buckets(log_p, log_q, there), support, residual)
+        log_p = folded.buckets.log_p
+        loss, gradient = _buckets(*folded.buckets, divergence, tail)
+        loss, gradient, told = add_residual(folded, loss, gradient, residual, divergence)
     # A bucket's gradient is shared by its ids in proportion to their probability.
     if weights is not None:
         gradient *= weights[:, None]
     gradient = gradient.to(logits.dtype)
     share = torch.where(total > 0, gradient[:, -1] / total, 0)
     inside.mul_(share[:, None]).scatter_add_(1, ids, gradient[:, :-1].contiguous())
-    return loss, log_p[:, -1]
+    return RowLoss(loss, log_p[:, -1], told)
 
 
 def _buckets(
@@ -111,6 +134,7 @@ def sparse_loss(
     *,
     chunk: int,
     tail: bool = True,
+    residual: Residual | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return each token's loss and the gradient of the weighted sum, chunk by chunk.
 
@@ -121,12 +145,13 @@ def sparse_loss(
         wanted, so that no second [V, D] tensor is made.
     weights: [N] factor of each token, its share of the step's denominator included.
     chunk: rows that meet the head together; memory is chunk x V numbers.
-    tail: as in `bucket_loss_`.
+    tail, residual: as in `bucket_loss_`.
 
     Returns the loss [N] in nats without weight (float64), d(sum of weight x loss)/d(hidden) [N, D],
-    and the student's mass on the support [N].
+    and what is told of each token: the student's mass on the support [N, 1], followed by
+    `TOLD` of the residual where there is one [N, 6].
     """
-    losses, gradients, masses = [], torch.empty_like(hidden), []
+    losses, gradients, told = [], torch.empty_like(hidden), []
     logits = None  # one room for all chunks: new ones would scatter over the heap
     for start in range(0, len(hidden), chunk):
         rows = slice(start, start + chunk)
@@ -135,20 +160,22 @@ def sparse_loss(
         for piece in pieces(len(logits), logits.shape[1], logits.device):
             first, last = start + piece.start, start + piece.stop
             slope = head.map.slope(logits[piece])
-            loss, rest = bucket_loss_(
+            row = bucket_loss_(
                 logits[piece],
                 support.rows(first, last),
                 divergence,
                 tail=tail,
                 weights=weights[first:last],
+                residual=None if residual is None else residual.rows(first, last),
             )
             if not (isinstance(slope, float) and slope == 1):
                 logits[piece].mul_(slope)
-            losses.append(loss)
-            masses.append(-torch.expm1(rest))
+            losses.append(row.nats)
+            mass = -torch.expm1(row.tail)[:, None]
+            told.append(mass if row.told is None else torch.cat([mass, row.told], 1))
         gradients[rows] = _back(logits, head.weight).to(hidden.dtype)
         _accumulate(head, logits, states)
-    return torch.cat(losses), gradients, torch.cat(masses)
+    return torch.cat(losses), gradients, torch.cat(told)
 
 
 def _back(gradient: Tensor, weight: Tensor) -> Tensor:

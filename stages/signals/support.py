@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..arrays.mass import up_to_mass
 
+NOTHING = -65504.0  # log of a mass that is none, for a bucket that is there: float16's least
 _FOLDS = 64  # parts of a row that are laid over each other to find its largest numbers
 
 
@@ -120,3 +121,24 @@ def teacher_support(teacher: Tensor, ids: Tensor, valid: Tensor) -> Support:
     """
     rest = teacher.scatter(1, ids, -math.inf)
     return Support(ids, valid, teacher.gather(1, ids), rest.logsumexp(1))
+
+
+def drawn_support(teacher: Tensor, noise: Tensor, vocabulary: int) -> Support:
+    """Return buckets of ids drawn from the teacher, each with its share of the draws.
+
+    teacher: log-probs [C, V_teacher]. noise: [C, K] in [0, 1), one for each draw, with replacement.
+    vocabulary: draws from there on are the tail's. In the mean over the noise the shares are the
+    teacher's probabilities, so forward KL, which is linear in them but for a constant, has the
+    gradient of the whole vocabulary.
+
+    Source: Random Sampling KD, arXiv 2503.16870.
+    """
+    sums = teacher.double().exp().cumsum(1)
+    ids = torch.searchsorted(sums, noise.double() * sums[:, -1:], right=True)
+    ids = ids.clamp(max=teacher.shape[1] - 1).sort(1).values
+    share = (ids[:, :, None] == ids[:, None, :]).sum(2) / noise.shape[1]
+    valid = ids < vocabulary
+    valid[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+    tail = (1 - share.masked_fill(~valid, 0).sum(1)).clamp(min=0).log().clamp(min=NOTHING)
+    ids = torch.where(valid, ids, ids[:, :1])
+    return Support(ids, valid, share.log(), tail)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from ...storage.errors import StoreError
 from ..arrays.batching import on_device
 from ..arrays.ragged import Ragged, concatenate, from_lists
 from .support import Support
@@ -60,6 +61,39 @@ class Supports:
             "logprobs": self.logprobs.lists(pa.float16()),
             "tail": pa.array(self.tail, mask=self.tail == -np.inf),
         }
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How far the teacher's part of a support goes: see `support.top_ids`."""
+
+    top_p: float
+    most: int
+
+
+def drawn_outside(supports: Supports, tokens: np.ndarray, student: Ragged, cut: Cut) -> np.ndarray:
+    """Return which of N sampled tokens are in their supports for having been sampled alone, [N].
+
+    tokens: [N], the sampled ones. student: N rows, the student's top ids. cut: of the teacher's.
+    Nothing stored says so, but it follows: the ids that the teacher prefers to a token of its own
+    part are all there, so the token is one of that part where few enough of them are, and what is
+    not preferred to it, the tail included, is more than `top_p` leaves out. Log-probs of float16
+    can mistake a token at the very border. Raises `StoreError` for a token that is not there.
+    """
+    row = np.repeat(np.arange(len(supports)), supports.ids.counts)
+    own = supports.ids.values == tokens[row]
+    logprobs = supports.logprobs.values.astype(np.float64)
+    if not np.array_equal(row[own], np.arange(len(supports))):
+        raise StoreError("a sampled token is not in its stored support: run `tip cache verify`")
+    preferred = (logprobs >= logprobs[own][row]) & ~own  # ties are: the teacher's part is full
+    count = len(supports)
+    before = np.bincount(row[preferred], minlength=count)
+    rest = np.where(preferred, 0, np.exp(logprobs))
+    left = np.bincount(row, rest, minlength=count) + np.exp(supports.tail.astype(np.float64))
+    teachers = (before < cut.most) & ((left > 1 - cut.top_p) | (cut.top_p == 1))
+    place = np.repeat(np.arange(count), student.counts)
+    students = np.bincount(place[student.values == tokens[place]], minlength=count) > 0
+    return ~(teachers | students)
 
 
 def of_table(table: pa.Table) -> Supports:

@@ -6,16 +6,27 @@ attributes. Here the layers alone are in that mode, and nothing inside of them.
 """
 
 import re
+from typing import Any
 
 import numpy as np
 import torch
 
 from ...storage.errors import ModelError
+from ..models.card import ModelCard
 from ..models.language_model import LanguageModel
 
 _NOISE = re.compile("drop|jitter|noise")
 _TOLERANCE = 1e-4  # relative; dropout moves states by percents, a GPU's order of sums by 1e-6
 _LONGEST = 512  # tokens of the sequence on which it is shown
+
+
+def refuse_without_checkpointing(model: Any, card: ModelCard) -> None:
+    """Raise `ModelError` for a model, with weights or without, whose layers cannot."""
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise ModelError(
+            f"{card.folder}: {type(model).__name__} has no activation checkpointing: set "
+            "train.activation_checkpointing = false"
+        )
 
 
 def checkpoint_activations(student: LanguageModel) -> None:
@@ -24,11 +35,7 @@ def checkpoint_activations(student: LanguageModel) -> None:
     Raises `ModelError` for an architecture whose layers cannot.
     """
     model = student.model
-    if not getattr(model, "supports_gradient_checkpointing", False):
-        raise ModelError(
-            f"{student.card.folder}: {type(model).__name__} has no activation checkpointing: set "
-            "train.activation_checkpointing = false"
-        )
+    refuse_without_checkpointing(model, student.card)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for module in model.modules():
         if not getattr(module, "gradient_checkpointing", False):

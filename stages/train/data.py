@@ -3,7 +3,7 @@
 Only the rows of the `teacher` payload that the selection names are kept in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,28 @@ import torch
 
 from ...storage.errors import StoreError
 from ...storage.tables import read_table
+from ..arrays.batching import on_device
 from ..arrays.ragged import Ragged, concatenate, from_lists, within
 from ..signals.alignment import read_lengths
+from ..signals.residual import Residual
 from ..signals.support import Support
-from ..signals.supports import Supports, joined, of_table
+from ..signals.supports import Cut, Supports, drawn_outside, joined, of_table
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The sampled tokens of N positions: what a residual is made of, see `Residual`.
+
+    tokens: [N]. logprobs: [N], nats. outside: [N].
+    """
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    outside: np.ndarray
+
+    def take(self, tokens: np.ndarray) -> "Drawn":
+        """Return some of the N in the given order."""
+        return Drawn(self.tokens[tokens], self.logprobs[tokens], self.outside[tokens])
 
 
 @dataclass(frozen=True)
@@ -26,7 +44,8 @@ class TrainingData:
     """R rollouts and N selected tokens, rollout after rollout.
 
     selected: [R] how many of the N tokens belong to each rollout. positions, weights: [N].
-    trainable: [R] trainable tokens of each rollout. supports: of the N tokens.
+    trainable: [R] trainable tokens of each rollout. supports, drawn: of the N tokens; drawn is None
+    where nothing asks for it.
     """
 
     rollouts: np.ndarray
@@ -38,15 +57,33 @@ class TrainingData:
     positions: np.ndarray
     weights: np.ndarray
     supports: Supports
+    drawn: Drawn | None = None
 
     def support(self, tokens: np.ndarray, device: torch.device) -> Support:
         """Return the teacher's buckets of some of the N tokens."""
         return self.supports.padded(tokens, device)
 
+    def residual(self, tokens: np.ndarray, cap: float, device: torch.device) -> Residual:
+        """Return the sampled ones of some of the N tokens. cap: on their ratios."""
+        if self.drawn is None:
+            raise ValueError("a residual needs the cuts of the supports: load the data with them")
+        drawn = self.drawn.take(tokens)
+        return Residual(
+            on_device(drawn.tokens.astype(np.int64), device),
+            on_device(drawn.logprobs, device),
+            on_device(drawn.outside, device),
+            cap,
+        )
+
     def tokens(self, row: int) -> np.ndarray:
         """Return which of the N tokens belong to a rollout."""
         stop = int(self._ends[row])
         return np.arange(stop - int(self.selected[row]), stop)
+
+    def sequence(self, row: int) -> np.ndarray:
+        """Return the ids of a rollout that the body reads: up to its last selected token."""
+        whole = np.concatenate([self.prompts.row(row), self.responses.row(row)])
+        return whole[: self.lengths[row]]
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -65,14 +102,21 @@ class TrainingData:
 
 
 def load_training_data(
-    rollouts: Sequence[Path], teacher: Sequence[Path], selection: Path
+    rollouts: Sequence[Path],
+    teacher: Sequence[Path],
+    selection: Path,
+    cuts: Sequence[Cut] | None = None,
 ) -> TrainingData:
     """Read a round. rollouts and teacher: one file a shard, in the same order.
 
-    Raises `StoreError` when the tables do not belong together.
+    cuts: of the supports of each shard, where what was sampled is wanted as well. Raises
+    `StoreError` when the tables do not belong together.
     """
     chosen = _chosen(selection)
-    shards = [_shard(r, t, chosen) for r, t in zip(rollouts, teacher, strict=True)]
+    shards = [
+        _shard(r, t, chosen, cut)
+        for r, t, cut in zip(rollouts, teacher, cuts or [None] * len(rollouts), strict=True)
+    ]
     found = sum(len(s.positions) for s in shards)
     if found != len(chosen.rollout):
         raise StoreError(
@@ -98,7 +142,7 @@ def _chosen(selection: Path) -> _Chosen:
     return _Chosen(*(column[order] for column in kept))
 
 
-def _shard(rollouts: Path, teacher: Path, chosen: _Chosen) -> TrainingData:
+def _shard(rollouts: Path, teacher: Path, chosen: _Chosen, cut: Cut | None) -> TrainingData:
     table = read_table([rollouts])
     responses = from_lists(table["response_ids"])
     ids = table["rollout"].to_numpy()
@@ -111,6 +155,10 @@ def _shard(rollouts: Path, teacher: Path, chosen: _Chosen) -> TrainingData:
     payload = _payload(teacher, responses, ids[row], row, position)
     if payload is None:
         raise StoreError(f"{teacher}: its rows are not those of {rollouts}; run `tip cache verify`")
+    supports = of_table(payload)
+    drawn = None
+    if cut is not None:
+        drawn = _drawn(table, responses.offsets[row] + position, supports, cut)
     trainable = from_lists(table["trainable"])
     sums = np.concatenate([[0], np.cumsum(trainable.values, dtype=np.int64)])
     return TrainingData(
@@ -122,8 +170,16 @@ def _shard(rollouts: Path, teacher: Path, chosen: _Chosen) -> TrainingData:
         np.bincount(row, minlength=len(ids)),
         position,
         weight,
-        of_table(payload),
+        supports,
+        drawn,
     )
+
+
+def _drawn(table: pa.Table, places: np.ndarray, supports: Supports, cut: Cut) -> Drawn:
+    """Return the sampled tokens at some places of a shard's responses, all rows as one."""
+    tokens, logprobs = (from_lists(table[n]).values[places] for n in ("response_ids", "logprobs"))
+    top = Ragged(from_lists(table["top_ids"]).values, from_lists(table["top_counts"]).values)
+    return Drawn(tokens, logprobs, drawn_outside(supports, tokens, top.take(places), cut))
 
 
 def _payload(
@@ -148,9 +204,21 @@ def _rows_of(rollouts: np.ndarray, chosen: _Chosen) -> tuple[np.ndarray, np.ndar
 
 
 def _concatenate(shards: list[TrainingData]) -> TrainingData:
-    joins = {Ragged: concatenate, Supports: joined, np.ndarray: np.concatenate}
     columns: dict[str, Any] = {}
     for name in TrainingData.__dataclass_fields__:
-        parts = [getattr(s, name) for s in shards]
-        columns[name] = joins[type(parts[0])](parts)
+        columns[name] = _JOINS[type(getattr(shards[0], name))]([getattr(s, name) for s in shards])
     return TrainingData(**columns)
+
+
+def _joined_drawn(parts: list[Drawn]) -> Drawn:
+    names = Drawn.__dataclass_fields__
+    return Drawn(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+
+
+_JOINS: dict[type, Callable[[list[Any]], Any]] = {
+    Ragged: concatenate,
+    Supports: joined,
+    Drawn: _joined_drawn,
+    np.ndarray: np.concatenate,
+    type(None): lambda _: None,
+}

@@ -22,14 +22,27 @@ from ..models.tensors import system_errors, tensor_hashes
 
 # what a model folder holds beside weights
 SMALL_FILES = {".json", ".txt", ".model", ".jinja"}
+_JUST_BEYOND = 1.01  # times the largest number of a type: float32's, in bfloat16, as masks have it
 _TOLERANCE = 1e-5  # of logits, relative to the largest: the same numbers in other places of memory
+
+
+def refuse_beyond(model: LanguageModel, dtype: str) -> None:
+    """Raise `ModelError` for a student with a weight that an export in this type could not hold."""
+    most = torch.finfo(getattr(torch, dtype)).max
+    for name, parameter in model.model.named_parameters():
+        largest = parameter.detach().abs().amax().item()
+        if largest > _JUST_BEYOND * most:
+            raise ModelError(
+                f"{model.card.folder}: {name} holds {largest:.3g}, and {dtype} at most {most:.3g}: "
+                "set train.export_dtype = 'bfloat16' or 'float32'"
+            )
 
 
 def export(model: LanguageModel, draft: Draft, dtype: str) -> None:
     """Write a Hugging Face model folder: weights in `dtype`, config, tokenizer.
 
-    The parameters are rounded to that type where they are. Buffers, which nothing trains, keep
-    their own. Tied weights are written once.
+    The parameters are rounded to that type where they are, none to infinity. Buffers, which nothing
+    trains, keep their own. Tied weights are written once.
     """
     _round(model, getattr(torch, dtype))
     _write_weights(model, draft.folder, getattr(torch, dtype))
@@ -90,9 +103,10 @@ def _another_model(reason: str) -> ModelError:
 
 
 def _round(model: LanguageModel, dtype: torch.dtype) -> None:
+    most = torch.finfo(dtype).max
     with torch.no_grad():
         for parameter in model.model.parameters():
-            parameter.copy_(parameter.to(dtype))
+            parameter.copy_(parameter.clamp(-most, most).to(dtype))
 
 
 def _write_weights(model: LanguageModel, folder: Path, dtype: torch.dtype) -> None:

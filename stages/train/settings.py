@@ -21,9 +21,14 @@ class TrainSettings(Settings):
 
     loss: Divergence = "reverse_kl"
     """Divergence between the live student and the stored teacher, over support and tail."""
-    tail: bool = True
-    """Count all that lies outside the support as one more bucket. false leaves its term out, as
-    truncated losses do: then the sum is no divergence. For comparison."""
+    tail: Literal[True, False, "residual"] = True
+    """Count all that lies outside the support as one more bucket. "residual": the sampled token
+    stands for what the bucket leaves out, so that the mean is the loss over the whole vocabulary.
+    false leaves the tail's term out, as truncated losses do: then the sum is no divergence. For
+    comparison."""
+    residual_cap: Annotated[float, Field(ge=1), BY_CONTENT] = 2.0
+    """Largest ratio of the live student's probability of a sampled token to that with which it was
+    sampled, by which its residual is weighed. Only with tail = "residual", whose keys hold it."""
     normalise: Literal["mean", "total"] = "mean"
     """Denominator of a step's loss: the sum of the weights, or all trainable tokens."""
     rollouts_per_step: Count = 16

@@ -20,6 +20,7 @@ from ..models.head import Head, LogitMap
 from ..models.language_model import LanguageModel
 from ..signals.alignment import states_at
 from ..signals.loss import sparse_loss
+from ..signals.residual import Residual
 from ..signals.support import Support
 from .data import TrainingData
 from .settings import TrainSettings
@@ -30,8 +31,8 @@ class MicroBatch:
     """Some rollouts of a step, cut after their last selected token.
 
     sequences: what the body reads of each. prompts: of each. counts: selected tokens of each.
-    positions: [N] in the responses. support: the teacher's buckets of the N tokens. weights: [N]
-    float64, each token's share of the step's loss.
+    positions: [N] in the responses. support: the teacher's buckets of the N tokens. residual: of
+    them, None for a loss without one. weights: [N] float64, each token's share of the step's loss.
     """
 
     sequences: list[np.ndarray]
@@ -39,6 +40,7 @@ class MicroBatch:
     counts: np.ndarray
     positions: np.ndarray
     support: Support
+    residual: Residual | None
     weights: Tensor
 
     @property
@@ -48,22 +50,25 @@ class MicroBatch:
 
 
 def micro_batch(
-    data: TrainingData, rows: np.ndarray, denominator: float, device: torch.device
+    data: TrainingData,
+    rows: np.ndarray,
+    denominator: float,
+    settings: TrainSettings,
+    device: torch.device,
 ) -> MicroBatch:
     """Return the micro-batch of some rollouts. denominator: of the whole step's loss."""
     tokens = np.concatenate([data.tokens(row) for row in rows])
-    prompts = [data.prompts.row(row) for row in rows]
-    sequences = [
-        np.concatenate([prompt, data.responses.row(row)])[: data.lengths[row]]
-        for row, prompt in zip(rows, prompts, strict=True)
-    ]
     weights = data.weights[tokens].astype(np.float64) / denominator
+    residual = None
+    if settings.tail == "residual":
+        residual = data.residual(tokens, settings.residual_cap, device)
     return MicroBatch(
-        sequences,
-        prompts,
+        [data.sequence(row) for row in rows],
+        [data.prompts.row(row) for row in rows],
         data.selected[rows],
         data.positions[tokens],
         data.support(tokens, device),
+        residual,
         on_device(weights, device),
     )
 
@@ -82,9 +87,9 @@ class SelectiveStep(nn.Module):
         self._student, self._settings, self._dtype = student, settings, autocast
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return the weighted loss in nats, with its graph, and the student's summed mass.
+        """Return the weighted loss in nats, with its graph, and sums of what is told of its tokens.
 
-        Both float64; the mass is that on the supports. The head's gradient is added here, chunk by
+        Both float64; for the sums see `sparse_loss`. The head's gradient is added here, chunk by
         chunk, where it wants one; the body's by the backward pass of the loss.
         """
         student, settings = self._student, self._settings
@@ -143,19 +148,20 @@ class _SparseLoss(torch.autograd.Function):
         multiplying: contextlib.AbstractContextManager[None],
     ) -> tuple[Tensor, Tensor]:
         with multiplying:
-            loss, gradient, mass = sparse_loss(
+            loss, gradient, told = sparse_loss(
                 states,
                 Head(weight, bias, logit_map),
                 batch.support,
                 batch.weights,
                 settings.loss,
                 chunk=chunk,
-                tail=settings.tail,
+                tail=settings.tail is not False,
+                residual=batch.residual,
             )
         ctx.save_for_backward(gradient)
-        total = mass.sum()
-        ctx.mark_non_differentiable(total)
-        return (loss * batch.weights).sum(), total
+        sums = told.sum(0)
+        ctx.mark_non_differentiable(sums)
+        return (loss * batch.weights).sum(), sums
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:

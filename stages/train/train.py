@@ -9,7 +9,7 @@ always live; only teacher numbers come from disk. Legend: N tokens of a micro-ba
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from ...storage.errors import NumericsError, StoreError
-from ...storage.facts import CheckpointFacts
 from ...storage.files import is_finished
 from ..arrays.batching import fill
 from ..arrays.noise import mix
@@ -26,55 +25,15 @@ from ..models.language_model import LanguageModel
 from ..stopping import whole
 from .checkpointing import checkpoint_activations, refuse_noise
 from .data import TrainingData
-from .drift import Drift
 from .settings import TrainSettings
 from .step import SelectiveStep, micro_batch
+from .totals import Totals
 from .worlds.alone import Alone
 from .worlds.world import World
 
 VERSION = 1
 _WAY_OUT = "lower train.lr, or set train.autocast = 'float32'. The round before is whole and stored"
 SKIPS_IN_A_ROW = 3  # non-finite steps that stop a run: one may be chance, three are a defect
-
-
-@dataclass
-class Totals:
-    """What a round's training adds up to; part of every snapshot, so a resumed round is whole.
-
-    losses: one a step, None where the step moved nothing. mass: the student's, summed over tokens.
-    """
-
-    step: int = 0
-    trained_tokens: int = 0
-    body_tokens: int = 0
-    loss: float = 0.0
-    weight: float = 0.0
-    mass: float = 0.0
-    grad_norm: float = 0.0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    losses: list[float | None] = field(default_factory=list)
-
-    def facts(self, rate: float, moved: Drift) -> CheckpointFacts:
-        """Return what a checkpoint's manifest says of its training; its fingerprint is still open.
-
-        rate: learning rate of the last step. moved: how far the student moved on its rollouts.
-        """
-        return CheckpointFacts(
-            fingerprint="",
-            steps=self.step,
-            trained_tokens=self.trained_tokens,
-            body_tokens=self.body_tokens,
-            loss=self.loss / max(self.weight, 1e-30),
-            losses=self.losses,
-            student_mass=self.mass / max(self.trained_tokens, 1),
-            largest_gradient=self.grad_norm,
-            skipped=self.skipped,
-            learning_rate=rate,
-            staleness=moved.staleness,
-            drift_selected=moved.selected,
-            drift_unselected=moved.unselected,
-        )
 
 
 def train_inputs(
@@ -92,8 +51,10 @@ def train_inputs(
     key and content hash. rates: the resolved learning rates of this round's steps, so that the
     schedule's horizon is in the key only through them.
     """
+    more = {"residual_cap": settings.residual_cap} if settings.tail == "residual" else {}
     return {
         **settings.key(),
+        **more,
         "version": VERSION,
         "start": start,
         "selection": list(selection),
@@ -256,20 +217,14 @@ def _step(
         totals.losses.append(None)
         return
     optimizer.zero_grad(set_to_none=True)
-    loss, mass, body_tokens = accumulate(world, step, data, rows, settings, denominator)
+    loss, told, body_tokens = accumulate(world, step, data, rows, settings, denominator)
     totals.body_tokens += body_tokens
     norm = world.clip(step, settings.clip)
     if not (np.isfinite(norm) and np.isfinite(loss)):
         _skip(totals, loss, norm)
         return
     optimizer.step()
-    totals.skipped_in_a_row = 0
-    totals.trained_tokens += len(tokens)
-    totals.loss += loss * denominator
-    totals.weight += denominator
-    totals.mass += mass
-    totals.grad_norm = max(totals.grad_norm, norm)
-    totals.losses.append(loss)
+    totals.add(loss, denominator, len(tokens), told, norm)
 
 
 def _denominator(
@@ -300,21 +255,21 @@ def accumulate(
     rows: np.ndarray,
     settings: TrainSettings,
     denominator: float,
-) -> tuple[float, float, int]:
+) -> tuple[float, list[float], int]:
     """Add the gradient of the step's loss to the parameters, micro-batch by micro-batch.
 
     rows: the rollouts of the step. Returns, of all processes, the loss sum(w l) / D in nats, the
-    student's summed mass on the supports, and the ids that the body read.
+    sums of what is told of its tokens (`sparse_loss`), and the ids that the body read.
     """
-    losses, masses, read = [], [], 0
+    losses, sums, read = [], [], 0
     for batch in world.share(fill(data.lengths[rows], settings.batch_tokens)):
         device = next(step.parameters()).device
-        part = micro_batch(data, rows[batch], denominator, device)
-        loss, mass = step(part)
+        part = micro_batch(data, rows[batch], denominator, settings, device)
+        loss, told = step(part)
         loss.backward()
         losses.append(loss.detach())
-        masses.append(mass)
+        sums.append(told)
         read += part.body_tokens
-    sums = float(torch.stack(losses).sum()), float(torch.stack(masses).sum()), float(read)
-    loss, mass, tokens = world.total(sums)
-    return loss, mass, int(tokens)
+    numbers = float(torch.stack(losses).sum()), *torch.stack(sums).sum(0).tolist(), float(read)
+    loss, *told, tokens = world.total(numbers)
+    return loss, told, int(tokens)

@@ -8,7 +8,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
@@ -22,6 +22,7 @@ from ..files import user_path
 from .hub import parquet_files
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_SUFFIXES = (".jsonl", ".parquet", ".csv")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = "a .jsonl, .parquet or .csv file, or a Hugging Face data set name such as owner/name"
 
@@ -71,6 +72,18 @@ def read_rows(
     return rows
 
 
+def unused(source: str, subset: str | None, split: str) -> list[str]:
+    """Return a note where a file is asked for a part that only data sets of the hub have.
+
+    No error: a config of such a data set serves a copy of it, too.
+    """
+    asked = {"subset": subset, "split": None if split == "train" else split}
+    named = [f"{name} = {value!r}" for name, value in asked.items() if value is not None]
+    if not named or _suffix(source) not in _SUFFIXES:
+        return []
+    return [f"a file is read whole: {' and '.join(named)} would be that of a data set on the hub"]
+
+
 def _rows(
     source: str,
     subset: str | None,
@@ -81,11 +94,11 @@ def _rows(
 ) -> Iterator[Row]:
     path = user_path(source)
     suffix = _suffix(source)
-    if suffix in (".jsonl", ".parquet", ".csv"):
+    if suffix in _SUFFIXES:
         if not path.is_file():
             raise InputError(f"{source} does not exist or is no file: mend {section}.source")
         if suffix == ".jsonl":
-            return _checked(_jsonl(path, source), needed)
+            return _checked(_jsonl(path, source, needed), needed)
         if suffix == ".csv":
             return _checked(_csv(path, source, limit, needed), needed)
         return _checked(_parquet([path], source, limit, needed), needed)
@@ -95,7 +108,7 @@ def _rows(
     return _checked(_parquet(files, source, limit, needed), needed)
 
 
-def _jsonl(path: Path, source: str) -> Iterator[Row]:
+def _jsonl(path: Path, source: str, needed: Collection[str]) -> Iterator[Row]:
     # Not by polars: its error for a malformed line names no line, and it forces one type upon a
     # column whose answers are numbers in some rows and text in others.
     with open(path, "rb") as file:
@@ -104,7 +117,8 @@ def _jsonl(path: Path, source: str) -> Iterator[Row]:
                 continue
             place = f"{source}, line {number}"
             try:
-                fields = json.loads(line.removeprefix(codecs.BOM_UTF8).rstrip())
+                text = line.removeprefix(codecs.BOM_UTF8).rstrip()
+                fields = json.loads(text, object_pairs_hook=_object)
             except json.JSONDecodeError as error:
                 raise InputError(
                     f"{place}: not valid JSON: {error.msg} at character {error.colno}; expected "
@@ -116,16 +130,21 @@ def _jsonl(path: Path, source: str) -> Iterator[Row]:
                 raise InputError(f"{place}: not usable JSON: {_first_line(error)}") from None
             if not isinstance(fields, dict):
                 raise InputError(f"{place}: a {_kind(fields)}; expected one object a line")
+            if isinstance(fields, _Doubled):
+                _refuse_doubled(fields.names, needed, place)
             yield Row(number, fields, source)
 
 
 def _csv(path: Path, source: str, limit: int | None, needed: Collection[str]) -> Iterator[Row]:
     try:
         frame = pl.read_csv(path, infer_schema=False, n_rows=limit, glob=False)
+        # as the file has it: of a doubled name polars makes two
+        head = pl.read_csv(path, infer_schema=False, n_rows=1, glob=False, has_header=False).row(0)
     except pl.exceptions.NoDataError:
         return iter(())
     except BaseException as error:
         raise _unusable(source, "CSV", error) from error
+    _refuse_doubled(head, needed, source)
     _require(frame.columns, needed, source)
     return _numbered(frame, source)
 
@@ -174,6 +193,27 @@ def _checked(rows: Iterator[Row], needed: Collection[str]) -> Iterator[Row]:
                     "such as \\ud800); expected whole ones"
                 )
         yield row
+
+
+class _Doubled(dict[str, Any]):
+    """A JSON object in which a name comes twice: `json` alone would drop the first."""
+
+    names: list[str]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        fields = _Doubled(fields)
+        fields.names = [name for name, _ in pairs]
+    return fields
+
+
+def _refuse_doubled(names: Sequence[str], needed: Collection[str], place: str) -> None:
+    """Raise `InputError` where a needed name stands for two columns: one would be dropped."""
+    for name in needed:
+        if names.count(name) > 1:
+            raise InputError(f"{place}: there are two columns {name!r}; name each column once")
 
 
 def _require(columns: Collection[str], needed: Collection[str], place: str) -> None:

@@ -24,10 +24,11 @@ from uuid import uuid4
 from ..errors import StoreError
 from ..keys import KEY_LENGTH
 
+_OF_ROUNDS = ("rollouts", "teacher", "tokens", "selection", "checkpoint")
+KINDS = (*_OF_ROUNDS, "evaluation", "reference", "probe")
 MANIFEST = "manifest.json"
 PROBES = ".probes"
 
-_KIND = re.compile(r"[a-z_]+")
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 _UNIQUE = re.compile(r"[0-9a-f]{32}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._+=-]{1,200}")
@@ -41,9 +42,9 @@ DamageOf = Callable[[Path], str | None]
 
 
 def check_kind(kind: str) -> str:
-    """Return the kind, or raise `ValueError` if it is not lower-case letters and `_`."""
-    if not _KIND.fullmatch(kind):
-        raise ValueError(f"kind {kind!r}: expected lower-case letters and _ only")
+    """Return the kind, or raise `ValueError` if no artifact is of it."""
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r}: expected {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     return kind
 
 
@@ -164,6 +165,18 @@ def reported(doing: str, where: object) -> Iterator[None]:
         raise StoreError(
             f"cannot {doing} {where}: {error.strerror or error}; {_way_out(error)}"
         ) from error
+
+
+@contextmanager
+def removed(place: Place, name: str) -> Iterator[None]:
+    """Remove a file that was written to learn of a place, also where its write failed halfway."""
+    try:
+        yield
+    except StoreError:
+        with suppress(StoreError):  # what went wrong first is told
+            place.remove(name)
+        raise
+    place.remove(name)
 
 
 def missing(where: object) -> str:

@@ -29,6 +29,7 @@ from .places import (
     folder_name,
     located,
     manifest_name,
+    removed,
     reported,
     unique,
 )
@@ -321,10 +322,8 @@ def _place(root: str, cache: Path | None, *, write: bool) -> Place:
 def _probe(place: Place) -> None:
     """Refuse a place that lets a second writer overwrite what a first one created."""
     name = f"{PROBES}/{unique()}"
-    try:
+    with removed(place, name):
         first, second = place.create(name, b"first"), place.create(name, b"second")
-    finally:  # a write may have failed after its name was there
-        place.remove(name)
     if not first or second:
         raise StoreError(
             f"cannot use {place} as a store: it accepts a second create-only write; choose a "

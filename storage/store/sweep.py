@@ -6,7 +6,7 @@ from ..errors import StoreError
 from .artifacts import Artifact
 from .claims import is_claim
 from .drafts import GRACE_SECONDS, abandoned, sweep_drafts
-from .places import PROBES, Place, folder_name, is_unique, located, unique
+from .places import PROBES, Place, folder_name, is_unique, located, removed, unique
 
 Find = Callable[[str, str], Artifact | None]
 
@@ -63,8 +63,6 @@ def _holds(find: Find, at: tuple[str, str], draft: str) -> bool:
 def _now(place: Place) -> float:
     """Return the time by the place's own clock."""
     name = f"{PROBES}/{unique()}"
-    try:
+    with removed(place, name):
         place.create(name, b"now")
         return {entry.name: entry.modified for entry in place.entries(PROBES)}[name]
-    finally:
-        place.remove(name)

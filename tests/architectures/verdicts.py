@@ -19,6 +19,7 @@ import transformers
 from recipes import STOPS, UNBUILDABLE, class_of, write_tiny
 from safetensors.torch import load_file
 from tiny import load, sampling
+from tip.pipeline.checks import check_inputs
 from tip.pipeline.config.toml import make_config
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session, open_session
@@ -84,7 +85,7 @@ def judge(kind: str, folder: Path) -> Verdict:
 def _refusal(session: Session, folder: Path) -> tuple[Outcome, str] | None:
     """Play a run; return how it was refused, None where it was not."""
     try:
-        session.inputs.check()
+        check_inputs(session.inputs)
         play(session)
     except (ModelError, ConfigError) as error:
         reason = str(error).replace(f"{folder}/", "")

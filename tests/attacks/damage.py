@@ -559,8 +559,8 @@ CELLS = [
 ]
 
 
-def spoil(scene: Scene, kind: Kind, damage: str, draw: int) -> Path:
-    """Put a scene back as it was, damage a file of a kind, and return where it lies."""
+def set_up(scene: Scene, kind: Kind) -> None:
+    """Put a scene back as it was, but for what would keep a file of a kind from being needed."""
     scene.restore()
     if kind.without is not None:
         needless = kind.without(scene)
@@ -568,6 +568,11 @@ def spoil(scene: Scene, kind: Kind, damage: str, draw: int) -> Path:
             shutil.rmtree(needless)
         else:
             needless.unlink()
+
+
+def spoil(scene: Scene, kind: Kind, damage: str, draw: int) -> Path:
+    """Put a scene back as it was, damage a file of a kind, and return where it lies."""
+    set_up(scene, kind)
     path, before = kind.find(scene), kind.find(scene).read_bytes()
     random = Random(f"{kind.what} {damage} {draw}")
     with kept_times(path) if damage != "gone" else contextlib.nullcontext():

@@ -97,7 +97,7 @@ def _model(template: str, load: str) -> None:
     """Do with the model in this folder what a run does: its card, a prompt, its sizes, weights."""
     import torch
     from tip.stages.models.card import look_at_card, read_card
-    from tip.stages.models.load import load_model
+    from tip.stages.models.load import load_model, load_on_meta
     from tip.stages.models.settings import ModelSettings
     from tip.stages.models.size import shape_of
     from tip.stages.models.vocabulary import check_compatible
@@ -113,6 +113,7 @@ def _model(template: str, load: str) -> None:
     row = Row(1, {"prompt": "Q 90-56-23 A"}, "x.jsonl")
     render_prompts([row], text, card.tokenizer, longest=100)
     shape_of(card)
+    load_on_meta(card)
     if load:
         torch.set_num_threads(1)
         load_model(card, torch.device("cpu"), torch.float32)

@@ -63,7 +63,7 @@ CONFIG: dict[str, Any] = {
     "device": "cpu",
     "threads": 1,
     "student": {"model": str(PAIR / "student"), "dtype": "float32", "vllm": {"memory": 0.5}},
-    "teacher": {"model": str(PAIR / "teacher"), "format": "{prompt}", "revision": "main"},
+    "teacher": {"model": str(PAIR / "teacher"), "format": "{prompt}", "dtype": "float32"},
     "prompts": {"source": "p.jsonl", "template": "raw", "format": "{prompt}", "limit": 3},
     "rollout": {"prompts": 2, "max_tokens": 8, "temperature": 1.0, "top_p": 0.9, "stop_ids": [5]},
     "score": {"teacher_top_p": 0.9, "teacher_top_max": 8, "mode": "joint", "check_rows": 1},

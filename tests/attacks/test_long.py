@@ -207,11 +207,9 @@ def test_the_runs_of_a_comparison_leave_nothing_in_the_process_that_plays_them(
         return done
 
     monkeypatch.setattr(playing, "_apart", here)
-    outcomes, _ = compare(jobs, 1, Reporter(quiet=True))
-    assert len(outcomes) == len(jobs)
-    assert len(samples) == 1 + len(jobs)  # the teacher, then each run
-    assert_same_counts(samples[2:])
-    assert growth(samples[2:], "resident") < 2 * KEPT_BYTES_A_ROUND  # a session a run as well
+    assert len(compare(jobs, 1, Reporter(quiet=True))) == len(samples) == len(jobs)
+    assert_same_counts(samples[1:])
+    assert growth(samples[1:], "resident") < 2 * KEPT_BYTES_A_ROUND  # a session a run as well
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +288,7 @@ def test_many_rounds_made_from_what_is_damaged_are_all_named(
     weights.chmod(0o644)
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     try:
-        with pytest.raises(StoreError, match="damaged, or made from what is"):
+        with pytest.raises(StoreError, match=r"damaged and .* made from what is"):
             verify_store(store, runs)
         told = capsys.readouterr().out
     finally:

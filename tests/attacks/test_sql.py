@@ -284,7 +284,7 @@ def test_a_question_without_end_is_broken_off(place: str, tables: Tables) -> Non
     path.write_text(f"SELECT *, {CROSS} AS importance FROM tokens")
     chosen = {"rule": str(path)} if place == "rule" else {place: chosen[place]}
     settings = SelectSettings().model_copy(update={**chosen, "timeout_seconds": 1.0})
-    with pytest.raises(InputError, match="took longer than `timeout_seconds` allows"):
+    with pytest.raises(InputError, match="took longer than it may"):
         select(tables.tokens, tables.rollouts, settings, seed=0, vocabulary=1000, threads=1)
     path.unlink()
     assert tables.state() == tables.before
@@ -294,7 +294,7 @@ def test_a_question_without_end_is_broken_off(place: str, tables: Tables) -> Non
 def test_a_condition_that_wants_all_memory_is_refused(what: str, tables: Tables) -> None:
     big = f"(SELECT length(({what})::VARCHAR) FROM range(300000000)) > 0"
     settings = SelectSettings().model_copy(update={"where": big, "memory_gb": 0.1})
-    with pytest.raises(InputError, match="needs more memory than `memory_gb` allows"):
+    with pytest.raises(InputError, match="needs more memory than it may"):
         select(tables.tokens, tables.rollouts, settings, seed=0, vocabulary=1000, threads=1)
     assert tables.state() == tables.before
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from served import Served
+from tip.pipeline.checks import check_inputs
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.progress import Reporter
 from tip.pipeline.session import look_at, open_session
@@ -60,10 +61,10 @@ def test_the_shorter_context_of_both_models_is_the_limit(
     (teacher / "config.json").write_text(json.dumps(about | {"max_position_embeddings": 64}))
     short = config(teacher={"model": str(teacher)})
     with pytest.raises(ConfigError, match="the teacher's context of 64 tokens: lower it"):
-        open_session(short).inputs.check()
+        check_inputs(open_session(short).inputs)
     own = config(teacher={"model": str(teacher), "format": "{prompt}"}, rollout={"max_tokens": 60})
     with pytest.raises(TipError, match="more than the 4 that fit"):
-        open_session(own).inputs.check()
+        check_inputs(open_session(own).inputs)
 
 
 def retold(folder: Path, **changes: object) -> str:
@@ -80,7 +81,7 @@ def said(config: RunConfig) -> list[str]:
     lines: list[str] = []
     reporter = Reporter()
     reporter.say = lines.append  # type: ignore[method-assign]
-    look_at(config, reporter).inputs.check()
+    check_inputs(look_at(config, reporter).inputs)
     return lines
 
 
@@ -91,8 +92,35 @@ def test_a_template_that_writes_the_date_is_noted_and_its_prompts_do_not_change(
     student = retold(tmp_path / "dated", template=template)
     dated = config(student={"model": student}, prompts={"template": "chat"})
     note = "the chat template writes the date, which is 2024-07-26 in all runs"
-    assert any(line.endswith(note) for line in said(dated))
+    assert any(note in line for line in said(dated))
     assert not any("date" in line for line in said(config()))
+    told = retold(
+        tmp_path / "told", template=template.replace("strftime_now('%d%m')", "date_string")
+    )
+    prompts = {"template": "chat", "chat_kwargs": {"date_string": "1203"}}
+    own = said(config(student={"model": told}, prompts=prompts))
+    assert any(line.endswith("date, which chat_kwargs gives as '1203'") for line in own)
+
+
+def test_a_part_of_a_data_set_that_is_asked_of_a_file_is_noted(config: MakeConfig) -> None:
+    lines = said(config(prompts={"subset": "main", "split": "test"}))
+    whole = "a file is read whole: subset = 'main' and split = 'test' would be that of a data set"
+    assert any(whole in line for line in lines)
+    assert not any("read whole" in line for line in said(config(prompts={"split": "train"})))
+
+
+def test_samples_that_must_be_equal_are_noted_before_any_work(
+    config: MakeConfig, asked: dict[str, object]
+) -> None:
+    def noted(**changes: object) -> list[str]:
+        return [line for line in said(config(**changes)) if "are equal" in line]
+
+    (rollout,) = noted(rollout={"samples": 4, "temperature": 0})
+    assert rollout.startswith("note: rollout.samples = 4 with temperature = 0: all samples of a pr")
+    (evaluate,) = noted(evaluate=asked | {"samples": 2, "temperature": 1.0, "top_k": 1})
+    assert evaluate.startswith("note: evaluate.samples = 2 with top_k = 1: ")
+    assert noted(rollout={"samples": 4}, evaluate=asked) == []
+    assert noted(rollout={"samples": 4, "temperature": 0, "replay": "other"}) == []
 
 
 def test_a_prompt_that_ends_with_a_stop_token_is_noted(config: MakeConfig) -> None:
@@ -111,4 +139,4 @@ def test_an_id_beyond_the_teachers_embedding_is_refused_before_any_work(
     tokenizer.save_pretrained(student)
     odd = config(student={"model": str(student)}, prompts={"format": "{prompt}beyond"})
     with pytest.raises(InputError, match=r"train.jsonl, line 1: the prompt holds token \d+ .'bey"):
-        look_at(odd).inputs.check()
+        check_inputs(look_at(odd).inputs)

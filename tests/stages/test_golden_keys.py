@@ -58,8 +58,9 @@ def selection(**changes: object) -> dict:
     return selection_inputs(settings, [SOURCE], seed=3, vocabulary=36)
 
 
-def training() -> dict:
-    settings = TrainSettings(lr=3e-4, betas=(0.9, 0.98), schedule="linear", snapshot_seconds=1)
+def training(**changes: object) -> dict:
+    usual = {"lr": 3e-4, "betas": (0.9, 0.98), "schedule": "linear", "snapshot_seconds": 1}
+    settings = TrainSettings.model_validate(usual | changes)
     rates = learning_rates(settings, horizon=30, first=8, count=4)
     return train_inputs(STUDENT, SOURCE, [SOURCE, SOURCE], settings, "torch.float32", rates, 3)
 
@@ -68,7 +69,7 @@ GOLDEN = {
     "rollouts": (lambda: artifact_key("rollouts", rollouts()), "f4ef384345c8b9158a53189e4f8a796d"),
     "evaluation": (
         lambda: artifact_key("evaluation", evaluation()),
-        "43fe3a1bfcf32a4b71fc3e061292b9ce",
+        "6730c2efddea794dc13344b09b04ccea",
     ),
     "teacher": (lambda: artifact_key("teacher", teacher(None)), "9aa9704f99e5a3cedae854bedd72b843"),
     "teacher shown more": (
@@ -96,6 +97,10 @@ GOLDEN = {
     "checkpoint": (
         lambda: artifact_key("checkpoint", training()),
         "8ccf943d2e0ef6570424e2f73f0886e0",
+    ),
+    "checkpoint with a residual": (
+        lambda: artifact_key("checkpoint", training(tail="residual")),
+        "f58aca991ee820912e1d6c94a59eb870",
     ),
     "the built-in student": (
         lambda: read_card(ModelSettings(model=str(PAIR / "student"))).fingerprint,

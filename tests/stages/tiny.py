@@ -23,6 +23,7 @@ from tip.stages.models.settings import ModelSettings
 from tip.stages.prompts.render import Prompt
 from tip.stages.rollout.rollout import roll_out
 from tip.stages.score.settings import ScoreSettings
+from tip.stages.signals.supports import Cut
 from tip.stages.train.data import TrainingData, load_training_data
 from tip.storage.columns import ROLLOUTS, SELECTION, TEACHER, schema
 from tip.storage.keys import ids_hash
@@ -230,9 +231,12 @@ def shard(
     return Shard(student, teacher, asked, roll_out(engine, asked, samples, sampling(**terms)))
 
 
+CUT = Cut(0.9, 8)  # of the teacher's part of supports
+
+
 def score_settings(**changes: Any) -> ScoreSettings:
     """Return settings of scoring: teacher ids up to 90 %, at most 8."""
-    return ScoreSettings(**{"teacher_top_p": 0.9, "teacher_top_max": 8} | changes)
+    return ScoreSettings(**{"teacher_top_p": CUT.top_p, "teacher_top_max": CUT.most} | changes)
 
 
 def select(rollouts: pa.Table, *, share: float = 0.4, seed: int = 0) -> pa.Table:
@@ -258,7 +262,10 @@ def select(rollouts: pa.Table, *, share: float = 0.4, seed: int = 0) -> pa.Table
 
 
 def training_data(
-    folder: Path, tables: Sequence[tuple[pa.Table, pa.Table]], selection: pa.Table
+    folder: Path,
+    tables: Sequence[tuple[pa.Table, pa.Table]],
+    selection: pa.Table,
+    cut: Cut | None = None,
 ) -> TrainingData:
     """Write shards (rollouts, teacher) and a selection as Parquet, and read them as a round."""
     paths: dict[str, list[Path]] = {"rollouts": [], "teacher": []}
@@ -267,4 +274,7 @@ def training_data(
             paths[name].append(folder / f"{name}-{number}.parquet")
             write_table(paths[name][-1], table, columns)
     write_table(folder / "selection.parquet", selection, SELECTION)
-    return load_training_data(paths["rollouts"], paths["teacher"], folder / "selection.parquet")
+    cuts = None if cut is None else [cut] * len(tables)
+    return load_training_data(
+        paths["rollouts"], paths["teacher"], folder / "selection.parquet", cuts
+    )

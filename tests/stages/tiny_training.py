@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from tiny import load, prompts, score_settings, select, shard, training_data, write_model
+from tiny import CUT, load, prompts, score_settings, select, shard, training_data, write_model
 from tip.stages.models.device import resolve_dtype
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.score.joint import score_joint
@@ -40,7 +40,7 @@ def make_round(folder: Path, architecture: str, *, tied: bool) -> Round:
     field = rollouts.schema.field("trainable")
     rollouts = rollouts.set_column(place, field, pa.array(flags, field.type))
     signals, *_ = score_joint(load(student), load(teacher), rollouts, score_settings())
-    return Round(student, training_data(folder, [(rollouts, signals)], select(rollouts)))
+    return Round(student, training_data(folder, [(rollouts, signals)], select(rollouts), CUT))
 
 
 def subset(data: TrainingData, rows: np.ndarray) -> TrainingData:
@@ -54,6 +54,7 @@ def subset(data: TrainingData, rows: np.ndarray) -> TrainingData:
         positions=data.positions[tokens],
         weights=data.weights[tokens],
         supports=data.supports.take(tokens),
+        drawn=None if data.drawn is None else data.drawn.take(tokens),
         **ragged,
     )
 

@@ -1,10 +1,11 @@
 """A file appears whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
 from tip.storage.errors import ConfigError
-from tip.storage.files import is_finished, replacing, share, user_path
+from tip.storage.files import is_finished, nearest, replacing, share, unwritable, user_path
 
 
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -88,3 +89,19 @@ def test_what_can_be_no_path_is_refused() -> None:
     for text in ("~nobody_of_this_name/a", "x" * 300):
         with pytest.raises(ConfigError, match="no usable path"):
             user_path(text)
+
+
+def test_a_folder_that_is_not_there_is_judged_by_the_first_above_it(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert nearest(tmp_path / "a" / "b") == tmp_path
+    assert unwritable(tmp_path / "a" / "b") is None
+    assert unwritable(file / "b") == f"{file} is a file"
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_that_may_not_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert unwritable(tmp_path / "a") == f"{tmp_path} cannot be written"

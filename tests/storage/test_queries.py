@@ -248,7 +248,7 @@ def test_an_unknown_column_is_answered_with_those_there_are(part: Path) -> None:
 def test_too_little_memory_is_told_with_the_setting(part: Path) -> None:
     with (
         locked_connection([part], memory_gb=0.05) as connection,
-        pytest.raises(InputError, match="big: needs more memory than `memory_gb` allows"),
+        pytest.raises(InputError, match="big: needs more memory than it may"),
         users_sql(connection, "big"),
     ):
         connection.execute("SELECT list(range) FROM range(100000000)").fetchall()
@@ -313,7 +313,7 @@ def test_a_deep_expression_is_looked_through() -> None:
 def test_a_question_that_takes_too_long_is_broken_off(part: Path) -> None:
     with (
         locked_connection([part], seconds=0.2) as connection,
-        pytest.raises(InputError, match="rule slow: took longer than `timeout_seconds` allows"),
+        pytest.raises(InputError, match="rule slow: took longer than it may"),
         users_sql(connection, "rule slow"),
     ):
         connection.execute(ENDLESS)

@@ -34,6 +34,10 @@ class Away(Exception):
     """The server cannot be reached, or says that it cannot answer now."""
 
 
+class AbsentError(ModelError):
+    """The server has been away for longer than it may."""
+
+
 class Refused(ModelError):
     """The server understood, and said no.
 
@@ -150,13 +154,20 @@ class ServerClient:
                     self._say(f"note: {self.where} is away ({error}); trying again")
                 left = self._settings.patience_seconds - (time.monotonic() - since)
                 if left <= 0:
-                    raise ModelError(
-                        f"{self.where}: the teacher's server does not answer ({error}) for "
-                        f"{self._settings.patience_seconds:g} s; start it (`{self._command}`), or "
-                        "raise teacher.server.patience_seconds; what is scored so far is kept"
-                    ) from error
+                    raise AbsentError(self._absence(error)) from error
                 await anyio.sleep(min(wait, max(left, 0.05)))
                 wait = min(2 * wait, _LONGEST_WAIT)
+
+    def _absence(self, error: Away) -> str:
+        said = f"{self.where}: the teacher's server does not answer ({error})"
+        patience = self._settings.patience_seconds
+        start = f"start it (`{self._command}`)"
+        if not patience:
+            return f"{said}: {start}"
+        return (
+            f"{said} for {patience:g} s; {start}, or raise teacher.server.patience_seconds; what "
+            "is scored so far is kept"
+        )
 
 
 def awaited(answer: Future[T]) -> T:

@@ -16,7 +16,7 @@ from ...models.settings import ServerSettings
 from ..protocols import Scored, Tick, silent
 from .client import Ask, Refused, ServerClient, awaited
 
-VERSION = 1  # of the probe
+VERSION = 2  # of the probe
 _KNOWN_TOKENS = 48
 """Ids shown to the server, by which the model behind it is known again."""
 
@@ -189,10 +189,9 @@ def probe_inputs(fingerprint: str, dtype: str, length: int) -> dict[str, Any]:
 
 
 def probe_ids(card: ModelCard, longest: int) -> np.ndarray:
-    """Return known ids of a vocabulary, spread over it, the same ones each time."""
-    tokenizer = card.tokenizer
-    special = set(tokenizer.all_special_ids)
-    named = [i for i in sorted(tokenizer.get_vocab().values()) if i not in special]
+    """Return known ids of a vocabulary, none special, spread over it: the same ones each time."""
+    known = {i for i in card.tokenizer.get_vocab().values() if i < card.head_rows}
+    named = sorted(known - {*card.special_ids})
     drawn = np.random.default_rng(0).integers(len(named), size=min(_KNOWN_TOKENS, longest))
     return np.asarray(named, dtype=np.int64)[drawn]
 

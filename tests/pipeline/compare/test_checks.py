@@ -77,6 +77,40 @@ def test_a_variation_that_cannot_be_played_is_met_before_any_is(
     assert nothing_is_made(settings)
 
 
+def test_what_the_config_sets_for_some_rules_stops_no_other(
+    config: MakeConfig, asked: dict[str, object]
+) -> None:
+    select = {"params": {"percentile": 0.9}, "corrected": True}
+    jobs = jobs_of(
+        config(evaluate=asked, select=select), rows_of(["soft_or_clipped", "q3"], [0.2]), [0], QUIET
+    )
+    assert [job.row.name for job in jobs if job.config.select.params] == ["soft_or_clipped 20%"]
+    assert [job.row.name for job in jobs if job.config.select.corrected] == ["random 20%"]
+
+
+@pytest.mark.parametrize(
+    ("select", "rules", "said"),
+    [
+        (
+            {"params": {"percentil": 0.9}},
+            ["soft_or_clipped", "horizon"],
+            "select.params.percentil: no rule compared .* have percentile, tokens: ",
+        ),
+        ({"params": {"tokens": 9}}, ["q3"], "they have none"),
+        ({"corrected": True}, ["all"], "select.corrected = true .* none is compared"),
+    ],
+)
+def test_what_no_rule_compared_can_take_is_refused(
+    config: MakeConfig,
+    asked: dict[str, object],
+    select: dict[str, object],
+    rules: list[str],
+    said: str,
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        jobs_of(config(evaluate=asked, select=select), rows_of(rules, [0.2]), [0], QUIET)
+
+
 def test_no_refresh_is_left_out_where_there_are_too_few_prompts_for_it(
     config: MakeConfig, asked: dict[str, object], capsys: pytest.CaptureFixture[str]
 ) -> None:

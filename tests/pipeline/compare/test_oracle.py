@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 import torch
+from tip.pipeline.compare.choices import scored_round
 from tip.pipeline.compare.oracle import to_oracle
-from tip.pipeline.compare.table import scored_round
 from tip.pipeline.session import Session
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.models.load import load_model

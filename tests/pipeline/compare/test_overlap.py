@@ -13,14 +13,13 @@ from .test_scored import scored
 
 def test_common_tokens_are_counted_over_those_of_either_rule(tmp_path: Path) -> None:
     round_, rules = scored(tmp_path), ["random", "divergence", "soft_or"]
-    table = jaccard(round_, rules, 0.2)
+    chosen = {rule: round_.chosen(rule, 0.2) for rule in rules}
+    table = jaccard(chosen)
     assert table.columns == ["rule", *rules]
     matrix = table.drop("rule").to_numpy()
     assert (matrix == matrix.T).all()
     assert np.diag(matrix).tolist() == [1.0] * 3
-    ours, theirs = (
-        round_.chosen(rule, 0.2).select("rollout", "position") for rule in ("divergence", "soft_or")
-    )
+    ours, theirs = (chosen[rule].select("rollout", "position") for rule in rules[1:])
     common = ours.join(theirs, on=["rollout", "position"]).height
     assert 0 < common < ours.height
     assert matrix[1, 2] == common / (ours.height + theirs.height - common)

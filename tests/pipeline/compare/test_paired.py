@@ -1,11 +1,15 @@
 """Verdicts: never more than the seeds can say."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from scipy import stats
-from tip.pipeline.compare.paired import compare_to, holm
+from tip.pipeline.compare import paired
+from tip.pipeline.compare.paired import holm
+
+compare_to = partial(paired.compare_to, within=2.0)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 20])
@@ -48,6 +52,13 @@ def test_a_verdict_needs_its_evidence(differences: list[float], verdict: str) ->
     base = [60.0] * len(differences)
     ours = [60.0 + d for d in differences]
     assert compare_to("base", {"base": base, "rule": ours})["rule"].verdict == verdict
+
+
+def test_where_less_is_better_a_smaller_number_is() -> None:
+    base, less = [2.0, 2.1, 1.9], [1.0, 1.2, 0.8]
+    found = paired.compare_to("b", {"b": base, "a": less}, within=0.1, more_is_better=False)["a"]
+    assert (found.verdict, found.mean) == ("better", pytest.approx(-1))
+    assert paired.compare_to("b", {"b": base, "a": less}, within=0.1)["a"].verdict == "worse"
 
 
 def test_one_difference_of_all_seeds_has_no_bounds_even_where_it_is_rounded() -> None:

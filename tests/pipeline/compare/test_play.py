@@ -9,15 +9,14 @@ import pytest
 import torch
 from tip.pipeline.compare import play as playing
 from tip.pipeline.compare.checks import Job, jobs_of
-from tip.pipeline.compare.play import compare
+from tip.pipeline.compare.choices import tables_of
+from tip.pipeline.compare.play import Outcome, ask_teacher, compare, try_rates
 from tip.pipeline.compare.rows import ALL, RANDOM, Row, rows_of
-from tip.pipeline.compare.table import tables_of
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.progress import Reporter, peak_memory
 from tip.pipeline.session import Session, look_at, open_session
-from tip.pipeline.show.compare import write
 from tip.stages.models import fingerprint
-from tip.storage.errors import ConfigError, TipError
+from tip.storage.errors import ConfigError, NumericsError, TipError
 from tip.storage.runs import RunFolder
 
 from ..conftest import MakeConfig
@@ -48,6 +47,11 @@ def run_of(job: Job) -> RunFolder:
     return RunFolder(job.config.runs, job.config.name)
 
 
+def values(outcome: Outcome) -> list[tuple[int, float]]:
+    """Return the accuracies of a run by its steps."""
+    return [(steps, evaluation.accuracy) for steps, evaluation in outcome.curve]
+
+
 def everything(config: RunConfig) -> dict[Path, tuple[int, bytes]]:
     """Return when each file of store and runs was written last, and what is in it."""
     files = [p for root in (config.store, config.runs) for p in Path(root).rglob("*")]
@@ -55,36 +59,32 @@ def everything(config: RunConfig) -> dict[Path, tuple[int, bytes]]:
 
 
 def test_rows_of_a_seed_share_their_first_round_and_a_second_start_plays_nothing(
-    config: MakeConfig, asked: dict[str, object], here: list[str], tmp_path: Path
+    config: MakeConfig, asked: dict[str, object], here: list[str]
 ) -> None:
     settings = config(evaluate=asked, rounds=2, rollout={"prompts": 32})
     rows = rows_of(["q3"], [0.2])
     jobs = jobs_of(settings, rows, [0, 1], QUIET)
-    outcomes, teacher = compare(jobs, 1, QUIET)
+    teacher = ask_teacher(jobs[0].config, QUIET)
+    outcomes = compare(jobs, 1, QUIET)
     scored = {(o.row.name, o.seed): o.teacher_scored for o in outcomes}
     assert scored["q3 20%", 0] < scored["all", 0]
     assert all(len(o.curve) == 3 for o in outcomes if o.row.refresh)
     assert len(here) == 1 + len(jobs)  # the teacher, then each run
 
     before = everything(jobs[0].config)
-    again, same_teacher = compare(jobs, 1, QUIET)
+    same_teacher, again = ask_teacher(jobs[0].config, QUIET), compare(jobs, 1, QUIET)
     assert len(here) == 1 + len(jobs)
     assert everything(jobs[0].config) == before, "a look writes nothing"
     assert same_teacher == teacher
-    assert [(o.accuracy, o.curve, o.teacher_scored) for o in again] == [
-        (o.accuracy, o.curve, o.teacher_scored) for o in outcomes
+    assert [(values(o), o.teacher_scored) for o in again] == [
+        (values(o), o.teacher_scored) for o in outcomes
     ]
-    results = tables_of(again, teacher, look_at(jobs[0].config), 4)
-    names = results["rules"]["row"].to_list()
-    assert names == ["student before", "teacher", *(row.name for row in rows)]
+    results = tables_of(rows, look_at(jobs[0].config), settings.select, 4)
     overlap = results["common tokens at 20%"]
     assert overlap.filter(pl.col("rule") == "q3")["q3"].item() == 1.0
     shares = results["where the types lie"]
     assert shares["share"].sum() == pytest.approx(1)
     assert results["oracle"]["top_share"].max() > 0.5
-    page = write(tmp_path / "tables", results, "about")
-    assert "| q3 20% |" in page.read_text(encoding="utf-8")
-    assert pl.read_parquet(page.with_name("rules.parquet")).equals(results["rules"])
 
 
 def test_an_edited_rule_is_not_taken_for_the_one_that_was_played(
@@ -105,13 +105,13 @@ def test_costs_are_those_of_the_runs_own_rounds_and_stages(
 ) -> None:
     settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
     jobs = jobs_of(settings, [Row(ALL, 1.0)], [0], QUIET)
-    before = compare(jobs, 1, QUIET)[0][0]
+    before = compare(jobs, 1, QUIET)[0]
     foreign = {"seconds": 1e6, "peak_memory_mb": 1 << 30}
     run_of(jobs[0]).append({"round": 0, "stage": "evaluate teacher", "accuracy": 0.0, **foreign})
     run_of(jobs[0]).append({"round": 1, "stage": "rollout", **foreign})
     run_of(jobs[0]).append({"round": 2, "stage": "train", "steps": 9, **foreign})
-    after = compare(jobs, 1, QUIET)[0][0]
-    assert after.curve == before.curve
+    after = compare(jobs, 1, QUIET)[0]
+    assert values(after) == values(before)
     assert after.seconds < 1000
     assert after.peak_memory_mb < 1 << 20
 
@@ -120,7 +120,6 @@ def test_the_teacher_is_asked_first_and_not_at_all_where_a_server_holds_it(
     config: MakeConfig, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
-    jobs = jobs_of(settings, [Row(ALL, 1.0)], [0], QUIET)
     order: list[str] = []
 
     def look_on(work: Work, config: RunConfig) -> Any:
@@ -129,15 +128,34 @@ def test_the_teacher_is_asked_first_and_not_at_all_where_a_server_holds_it(
 
     monkeypatch.setattr(playing, "_apart", look_on)
     with pytest.raises(TipError, match="stop"):
-        compare(jobs, 1, QUIET)
+        ask_teacher(settings, QUIET)
     served = config(
         evaluate=asked,
         score={"engine": "server", "mode": "separate"},
         teacher={"server": {"url": "http://localhost:1"}},
     )
-    with pytest.raises(TipError, match="stop"):
-        compare([Job(Row(ALL, 1.0), 0, served)], 1, QUIET)
-    assert order == ["_ask_teacher", "_play"]
+    assert ask_teacher(served, QUIET) is None
+    assert order == ["evaluate_teacher"]
+
+
+def test_a_rate_at_which_nothing_is_finite_stops_no_other(
+    config: MakeConfig, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
+    rows = [Row(ALL, 1.0), Row(ALL, 1.0, ("train.lr=3",))]
+
+    def play(session: Session) -> None:
+        if session.config.train.lr == 3:
+            raise NumericsError("not finite")
+        really(session)
+
+    really = playing.play
+    monkeypatch.setattr(playing, "play", play)
+    monkeypatch.setattr(playing, "_apart", played_here)
+    found = try_rates(jobs_of(settings, rows, [0], QUIET), 1, QUIET)
+    assert [outcome is None for outcome in found] == [False, True]
+    with pytest.raises(NumericsError):
+        compare(jobs_of(settings, rows, [0], QUIET), 1, QUIET)
 
 
 def test_where_weights_were_never_hashed_here_they_are_and_nothing_is_played_again(
@@ -154,7 +172,7 @@ def test_where_weights_were_never_hashed_here_they_are_and_nothing_is_played_aga
     before = everything(settings)
     monkeypatch.setattr(fingerprint, "_hashed", {})
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    assert compare(jobs, 1, QUIET) == first
+    assert list(map(values, compare(jobs, 1, QUIET))) == list(map(values, first))
     assert here == []
     assert everything(settings) == before
 
@@ -168,12 +186,11 @@ def test_workers_make_what_one_makes_each_run_with_a_memory_of_its_own(
     ballast = b"x" * (1 << 30)
     settings = config(evaluate=asked, rounds=1, rollout={"prompts": 32})
     rows = [Row(ALL, 1.0), Row(RANDOM, 0.2)]
-    together, teacher = compare(jobs_of(settings, rows, [0], QUIET), 2, QUIET)
+    together = compare(jobs_of(settings, rows, [0], QUIET), 2, QUIET)
     assert len(ballast) >> 20 < peak_memory(torch.device("cpu"))["peak_memory_mb"]
     assert all(100 < o.peak_memory_mb < len(ballast) >> 20 for o in together)
     elsewhere = {"store": str(tmp_path / "s2"), "runs": str(tmp_path / "r2")}
     settings = settings.model_copy(update=elsewhere)
     monkeypatch.setattr(playing, "_apart", played_here)
-    alone, same_teacher = compare(jobs_of(settings, rows, [0], QUIET), 1, QUIET)
-    assert [o.accuracy for o in alone] == [o.accuracy for o in together]
-    assert teacher == same_teacher
+    alone = compare(jobs_of(settings, rows, [0], QUIET), 1, QUIET)
+    assert list(map(values, alone)) == list(map(values, together))

@@ -44,6 +44,24 @@ def test_the_settings_of_a_line_are_those_of_its_run(config: MakeConfig) -> None
     assert changed.name == "base-q3-0.1-train.loss-jsd-rollout.prompts-32-s3"
 
 
+def test_a_rule_takes_the_parameters_that_it_has_and_the_correction_if_it_draws(
+    config: MakeConfig,
+) -> None:
+    base = config(select={"params": {"percentile": 0.9, "tokens": 50}, "corrected": True})
+    selects = {
+        rule: run_config(base, Row(rule, 0.2), 0).select
+        for rule in ("all", "random", "soft_or_clipped", "horizon")
+    }
+    assert {rule: (s.params, s.corrected) for rule, s in selects.items()} == {
+        "all": ({}, False),
+        "random": ({}, True),
+        "soft_or_clipped": ({"percentile": 0.9}, False),
+        "horizon": ({"tokens": 50}, False),
+    }
+    varied = run_config(base, Row("horizon", 1.0, ("select.params.tokens=7",)), 0)
+    assert varied.select.params == {"tokens": 7}
+
+
 def test_names_hold_whole_values() -> None:
     rows = rows_of(["all"], [0.12, 0.124], ["train.lr=0.001,0.0001", "train.clip=0.5,1.5"])
     names = [row.name for row in rows]

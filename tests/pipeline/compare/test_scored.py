@@ -32,6 +32,12 @@ def test_a_choice_keeps_the_settings_beside_rule_budget_and_condition(tmp_path: 
     assert set(apart.select("rollout", "position").iter_rows()) != expected
 
 
+def test_a_choice_has_the_parameters_of_its_rule(tmp_path: Path) -> None:
+    round_ = scored(tmp_path, params={"tokens": 3}, corrected=True)
+    assert round_.chosen("horizon", 0.2)["position"].max() == 2
+    assert round_.chosen("divergence", 1.0)["position"].max() > 2
+
+
 def test_a_token_that_a_rule_cannot_keep_is_less_important_than_all_others(tmp_path: Path) -> None:
     round_ = scored(tmp_path)
     every = round_.importances(["type_q3", "divergence"])

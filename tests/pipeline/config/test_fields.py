@@ -41,6 +41,7 @@ SERVER: dict[str, Any] = {
 SPECIAL: dict[str, tuple[dict[str, Any], Any]] = {
     "score.engine": ({"score": {"mode": "separate"}}, "vllm"),
     "score.engine_top": ({"score": {"mode": "separate", "engine": "vllm"}}, 7),
+    "score.support": ({"train": {"loss": "forward_kl"}}, "sampled"),
     "teacher.server": (SERVER, None),
     "rollout.replay": ({}, "another"),
     "rollout.stop_ids": ({}, [7]),

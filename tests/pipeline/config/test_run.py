@@ -1,6 +1,7 @@
 """Settings that do not go together are refused, with both named."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tip.pipeline.config.toml import make_config
@@ -42,6 +43,25 @@ def test_an_engine_that_holds_the_teacher_alone_is_refused_in_joint_mode(
 ) -> None:
     with pytest.raises(ConfigError, match=r"mode = 'joint'.*set mode = 'separate'"):
         config(score={"engine": "vllm"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, "train.loss = 'reverse_kl'"),
+        ({"train": {"loss": "jsd"}}, "train.loss = 'jsd'"),
+        ({"train": {"loss": "forward_kl", "tail": False}}, "train.tail = False"),
+        ({"train": {"loss": "forward_kl", "tail": "residual"}}, "train.tail = 'residual'"),
+        ({"train": {"loss": "forward_kl"}, "rollout": {"replay": "a"}}, "rollout.replay = 'a'"),
+    ],
+)
+def test_shares_of_draws_are_refused_where_they_cannot_be_trained_on(
+    config: MakeConfig, changes: dict[str, Any], named: str
+) -> None:
+    config(train={"loss": "forward_kl"}, score={"support": "sampled"})
+    with pytest.raises(ConfigError, match=rf"score.support = 'sampled'.*but {named}") as it:
+        config(score={"support": "sampled"}, **changes)
+    assert "\n" not in str(it.value)
 
 
 def test_prompts_of_the_teachers_own_are_refused_beside_a_held_out_divergence(

@@ -52,6 +52,12 @@ def test_broken_toml_is_named_with_its_line(tmp_path: Path) -> None:
         load_config(path)
 
 
+def test_a_byte_order_mark_before_a_config_is_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(Path("examples/smollm2-gsm8k.toml").read_text(), encoding="utf-8-sig")
+    assert load_config(path).rounds
+
+
 def test_a_missing_file_points_at_the_examples(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such config file"):
         load_config(tmp_path / "x.toml")

@@ -38,6 +38,23 @@ def test_a_plan_loads_no_weights_and_counts_them_from_their_headers(
     assert stages == ["rollout", "score (teacher)", "score (student)", "train", "process"]
 
 
+def test_what_is_certain_is_weights_and_what_training_keeps_of_them(config: MakeConfig) -> None:
+    joint = planned(config()).memory
+    apart = planned(config(score={"mode": "separate"})).memory
+    student, teacher = (
+        parameters_of(read_card(ModelSettings(model=str(PAIR / role)))) or 0
+        for role in ("student", "teacher")
+    )
+    assert {need.stage: need.least for need in (*joint, *apart)} == {
+        "rollout": 4 * student,
+        "score": 4 * (student + teacher),
+        "score (teacher)": 4 * teacher,
+        "score (student)": 4 * student,
+        "train": 16 * student,
+    }
+    assert all(need.least < need.bytes for need in (*joint, *apart))
+
+
 def test_a_joint_scoring_is_planned_with_both_models(config: MakeConfig) -> None:
     sizes = {need.stage: need.bytes for need in planned(config()).memory}
     apart = {n.stage: n.bytes for n in planned(config(score={"mode": "separate"})).memory}

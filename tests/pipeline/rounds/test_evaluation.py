@@ -81,5 +81,22 @@ def test_an_evaluation_is_made_once_for_all_runs(config: MakeConfig, problems: P
     assert accuracies[0] == numbers(other, "evaluate", "accuracy")[0]
     shards = 2  # of 40 problems
     assert len(list(first.store.list("evaluation"))) == 3 * shards
-    divergence = numbers(first, "evaluate", "reverse_kl")
-    assert divergence[1] < divergence[0]
+    for name in ("reverse_kl", "forward_kl", "jsd"):
+        before, after = numbers(first, "evaluate", name)
+        assert after < before, name
+    before, after = numbers(first, "evaluate", "agreement")
+    assert 0.5 < before < after < 1
+
+
+def test_of_ids_that_were_drawn_there_is_no_agreement(
+    config: MakeConfig, asked: dict[str, object]
+) -> None:
+    drawn = {"score": {"support": "sampled"}, "train": {"loss": "forward_kl"}}
+    top, sampled = (
+        evaluate_round(open_session(config(evaluate=asked | {"reverse_kl": True}, **more)), 0)
+        for more in ({}, drawn)
+    )
+    assert sampled.agreement is None
+    assert top.agreement is not None
+    for name in ("reverse_kl", "forward_kl", "jsd"):  # over the whole vocabulary in both
+        assert getattr(sampled, name) == pytest.approx(getattr(top, name), abs=1e-6)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tip.pipeline.rounds.generators import generator_of, probes_of, reader_of
+from tip.pipeline.rounds.generators import check_room, generator_of, probes_of, reader_of
 from tip.pipeline.session import Session, look_at, open_session
 from tip.stages.engines.probe import probe_key
 from tip.stages.holder import Embedded, InVllm, Reader, Served, as_arrays
@@ -47,6 +47,22 @@ def test_a_context_that_is_set_too_short_is_refused(config: MakeConfig) -> None:
     said = rf"vllm.max_model_len = 70, but .* up to {longest(session) + 64} tokens"
     with pytest.raises(ConfigError, match=said):
         generator_of(session, session.student(0), session.config.rollout)
+    with pytest.raises(ConfigError, match=said):
+        check_room(session)
+
+
+def test_a_context_of_the_teachers_that_is_set_too_short_is_refused_before_it_reads(
+    config: MakeConfig,
+) -> None:
+    def session(room: int) -> Session:
+        teacher = {"vllm": {"max_model_len": room}}
+        score = {"mode": "separate", "engine": "vllm"}
+        return look_at(config(teacher=teacher, score=score))
+
+    needed = longest(session(1)) + 64 + 1  # one more, which scoring throws away
+    check_room(session(needed))
+    with pytest.raises(ConfigError, match=f"take up to {needed} tokens"):
+        check_room(session(needed - 1))
 
 
 def test_a_checkpoint_brings_what_it_knows_of_these_probes_alone(config: MakeConfig) -> None:
@@ -68,7 +84,7 @@ def test_a_checkpoint_brings_what_it_knows_of_these_probes_alone(config: MakeCon
         )
         inputs = {"probes": len(known)}
         made, _ = session.store.ensure("checkpoint", inputs, lambda _, f=facts: f.dump())
-        student = replace(session.student(0), key=made.key)
+        student = replace(session.student(0), key=made.key, checkpoint=made)
         found = generator_of(session, student, session.config.rollout)
         assert isinstance(found, InVllm)
         assert found.reference == expected

@@ -102,3 +102,15 @@ def test_no_two_models_are_in_memory(config: MakeConfig, monkeypatch: pytest.Mon
     # round by round: student rolls out, teacher scores, student scores, student is trained, its
     # export is read back
     assert len(seen) == 10
+
+
+def test_a_run_trains_on_ids_that_were_drawn_from_the_teacher(config: MakeConfig) -> None:
+    small: dict[str, Any] = {"rounds": 1, "rollout": {"prompts": 64}, "select": {"keep": 1.0}}
+    train = {"train": {"loss": "forward_kl", "lr": 3e-4, "rollouts_per_step": 4}}
+    drawn = played(config("drawn", score={"support": "sampled", "draws": 8}, **small, **train))
+    plain = played(config("plain", **small, **train))
+    assert numbers(drawn, "score", "entries")[0] < 8
+    (moved,), (expected,) = artifacts(drawn, "checkpoint"), artifacts(plain, "checkpoint")
+    assert moved.key != expected.key
+    assert moved.facts["staleness"] == pytest.approx(expected.facts["staleness"], rel=0.5)
+    assert moved.facts["staleness"] > 0

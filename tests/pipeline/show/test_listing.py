@@ -1,10 +1,12 @@
 """What rules and store hold is told whole: every rule, every artifact, and what is damaged."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.console import ConsoleOptions
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import open_session
 from tip.pipeline.show.listing import (
@@ -25,8 +27,10 @@ COUNT = "SELECT round, count(*) AS tokens FROM tokens GROUP BY round ORDER BY ro
 
 def test_every_built_in_rule_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_rules()
-    shown = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert shown >= set(builtin_rules())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert {line.split()[0] for line in lines} >= set(builtin_rules())
+    reading = {line.split()[0] for line in lines if re.search(r"(teacher|student)\* ", line)}
+    assert reading == {name for name, rule in builtin_rules().items() if rule.reads_sampled}
 
 
 def test_a_question_is_answered_on_the_screen_or_in_a_file(
@@ -44,6 +48,9 @@ def test_a_question_is_answered_on_the_screen_or_in_a_file(
         print_query(COUNT, "run", None, runs, tmp_path / "all.txt")
     with pytest.raises(ConfigError, match="no scored round"):
         print_query(COUNT, "run", [7], runs, None)
+    endless = "SELECT count(*) FROM tokens a, tokens b, tokens c, tokens d WHERE a.jsd < d.jsd"
+    with pytest.raises(InputError, match="tip sql --timeout"):
+        print_query(endless, "run", None, runs, None, 0.2)
 
 
 def test_a_question_to_a_run_that_is_not_there_names_the_way_out(tmp_path: Path) -> None:
@@ -71,7 +78,7 @@ def test_a_damaged_manifest_is_told_after_all_that_is_whole(
     path = tmp_path / "probe" / damaged.key[:2] / damaged.key / "manifest.json"
     path.unlink()
     path.write_text("{")
-    with pytest.raises(StoreError, match="1 damaged, or made from what is") as caught:
+    with pytest.raises(StoreError, match="1 damaged, listed above") as caught:
         look(str(tmp_path))
     assert "\n" not in str(caught.value)
     shown = capsys.readouterr().out
@@ -99,9 +106,20 @@ def test_an_answer_that_cannot_be_written_is_refused(
         print_query(f"SELECT {answer}", "run", None, session.config.runs, tmp_path / "a.csv")
 
 
-def test_a_kind_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="kind 'Tokens!'"):
-        print_artifacts(str(tmp_path), "Tokens!")
+@pytest.mark.parametrize("kind", ["Tokens!", "nonsense", ""])
+def test_a_kind_that_is_none_is_refused_and_the_kinds_are_named(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(ConfigError, match=f"kind '{kind}': expected rollouts, .* or probe"):
+        print_artifacts(str(tmp_path), kind)
+
+
+def test_a_terminal_of_ascii_is_given_a_table_of_ascii(
+    shared: MakeConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_session(shared(rounds=1, rollout={"prompts": 8}))
+    play(session)
+    monkeypatch.setattr(ConsoleOptions, "ascii_only", property(lambda _: True))
+    print_query(COUNT, "run", None, session.config.runs, None)
+    assert capsys.readouterr().out.isascii()
 
 
 def test_a_key_that_is_none_is_damage_of_what_points_to_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 
 from rich.console import Console
+from tip.pipeline.plan.disk import WeightsOnDisk
 from tip.pipeline.plan.memory import Need
 from tip.pipeline.plan.plan import Plan, RoundPlan
 from tip.pipeline.show.plan import print_plan
@@ -15,7 +16,7 @@ ROUNDS = [
     RoundPlan(2, 4, 128, 6000, 7000, 400_000, None, None, trained=False),
 ]
 
-NEEDS = [Need("train", "moments", 3.4e9), Need("score", "both models", None)]
+NEEDS = [Need("train", "moments", 3.4e9, 3e9), Need("score", "both models", None, None)]
 
 
 def test_each_round_says_what_of_it_is_in_the_store(config: MakeConfig) -> None:
@@ -27,11 +28,21 @@ def test_each_round_says_what_of_it_is_in_the_store(config: MakeConfig) -> None:
     ends = [line.split("kB")[1].strip() for line in text.splitlines() if "400.0 kB" in line]
     assert ends == ["trained", "3/4 rolled out, 2/4 scored", "not known before"]
     assert "47 tokens a response (a guess)" in text
-    assert "7,500 generated tokens, 10,500 teacher tokens, 600.0 kB, and checkpoints" in text
+    assert (
+        "7,500 generated tokens, 10,500 teacher tokens, 600.0 kB of tables, and checkpoints" in text
+    )
     assert "memory on cpu" in text
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert {"train 3.4 GB moments", "score not known both models"} <= {*lines}
     assert "never hashed" not in text
+
+
+def test_weights_on_disk_are_shown_where_they_are_known(config: MakeConfig) -> None:
+    out = io.StringIO()
+    plan = Plan(ROUNDS, 46.9, "a guess", NEEDS, (), weights=WeightsOnDisk(3_000_000, 7_000_000))
+    print_plan(config("mine"), plan, Console(file=out, width=200))
+    said = "600.0 kB of tables, 3.0 MB of checkpoints; the run folder holds up to 7.0 MB of"
+    assert said in out.getvalue()
 
 
 def test_the_first_prompt_is_shown_token_by_token_and_long_ones_by_their_ends(

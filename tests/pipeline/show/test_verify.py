@@ -43,12 +43,13 @@ def test_a_checkpoint_is_named_with_all_that_came_of_it(
     flip(session.store.folder(checkpoint) / "model.safetensors")
     (state,) = session.run.state_path(str(pointers[1].checkpoint)).iterdir()
     flip(state)
-    with pytest.raises(StoreError, match="remove their folders"):
+    later = {key for kind in KINDS for key in pointers[1].of(kind)}
+    said = f"2 damaged and {len(later)} made from what is, listed above; remove their folders"
+    with pytest.raises(StoreError, match=said):
         verify_store(store, runs)
     told = capsys.readouterr().out
     assert "checkpoint part 'model.safetensors'" in told
     assert f"{state.parent}: not the training state that was written here" in told
-    later = {key for kind in KINDS for key in pointers[1].of(kind)}
     named = {line.split()[-1] for line in told.splitlines() if line.startswith("made from")}
     assert named == later
 

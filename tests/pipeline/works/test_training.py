@@ -9,7 +9,7 @@ import torch
 from tip.pipeline.session import Session
 from tip.pipeline.works.training import RestoreWork
 from tip.stages.train import train as train_module
-from tip.storage.errors import StoreError
+from tip.storage.errors import ModelError, StoreError
 
 from ..conftest import MakeConfig, contents, copied, played
 from ..killing import Killed, killed
@@ -57,6 +57,20 @@ def test_a_training_computes_in_the_type_that_its_key_names(
         with pytest.raises(Killed):
             session.executor.map([other], "train")
     assert given == [torch.float32, torch.bfloat16]
+
+
+def test_a_student_that_its_export_could_not_hold_takes_no_step(
+    ran: Session, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = copied(ran, config(rounds=1, train={"export_dtype": "float16"}))
+    work = training(session)
+    model = session.executor.holder.trainee(work.student)
+    with torch.no_grad():
+        next(model.model.parameters())[0, 0] = 1e5
+    monkeypatch.setattr(session.executor.holder, "trainee", lambda _: model)
+    monkeypatch.setattr("tip.pipeline.works.training.train", killed)
+    with pytest.raises(ModelError, match=r"holds 1e\+05, and float16 at most"):
+        session.executor.map([work], "train")
 
 
 def test_a_state_of_another_training_is_not_started_from(config: MakeConfig) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy import stats
-from tip.stages.arrays.noise import mix, uniforms
+from tip.stages.arrays.noise import mix, token_uniforms, uniforms
 
 ROLLOUTS = np.arange(1, 401) * 7919
 POSITIONS = np.arange(100)
@@ -60,3 +60,17 @@ def test_the_finaliser_is_splitmix64s() -> None:
     with np.errstate(over="ignore"):
         found = mix(np.array(states, dtype=np.uint64)).tolist()
     assert found == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_what_is_drawn_at_a_token_is_uniform_and_depends_on_its_place_only() -> None:
+    rollouts, positions = np.repeat(ROLLOUTS, 10), np.tile(np.arange(10), len(ROLLOUTS))
+    noise = token_uniforms(rollouts, positions, 10)
+    assert stats.kstest(noise.ravel(), "uniform").pvalue > 1e-6
+    assert len(np.unique(noise)) == noise.size
+    for a, b in ((noise[1:], noise[:-1]), (noise[10:], noise[:-10]), (noise[:, 1:], noise[:, :-1])):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / np.sqrt(a.size)
+    some = np.array([70, 5, 3999])
+    assert (token_uniforms(rollouts[some], positions[some], 4) == noise[some, :4]).all()
+    # and not on what the student's own draws depend on
+    own = uniforms(0, ROLLOUTS, np.arange(10)).ravel()
+    assert abs(np.corrcoef(noise[:, 0], own)[0, 1]) < 5 / np.sqrt(len(own))

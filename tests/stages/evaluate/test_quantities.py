@@ -26,6 +26,10 @@ from tip.stages.evaluate.quantities import same_quantity
         ("5000000", "5 million dollars"),
         ("0.5", "0,5"),
         ("1234.5", "1.234,5"),
+        ("1234567", "12,34,567"),
+        ("12,34,567.5", "1,234,567.5"),
+        ("32", r"32\,\frac{\mathrm{m}}{\mathrm{s}^{2}}"),
+        (r"50 \dfrac{\text{miles}}{\text{hour}}", "50"),
     ],
 )
 def test_equal_numbers_are_the_same_however_written(reference: str, answer: str) -> None:
@@ -65,6 +69,8 @@ def test_other_numbers_and_units_are_not(reference: str, answer: str) -> None:
         ("2", "2 squared"),
         ("0,5", "0.5"),  # the reference may be a list
         ("5 apples", "5 eggs"),
+        ("10,20,300", "20,10,300"),  # both may be lists
+        ("3", r"3\frac{m}{n}"),
         ("x", "y"),
     ],
 )

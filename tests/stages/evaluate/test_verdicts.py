@@ -218,6 +218,11 @@ RIGHT = [
     (r"1011_{\text{two}}", "1011_2"),
     (r"1, 3, \ldots, 2n-1", r"1, 3, \dots, -1+2n"),
     ("32 USD", "\\$32"),
+    ("12,34,567", "1234567"),
+    (r"32 \frac{\text{m}}{\text{s}^2}", "32"),
+    (r"32\dfrac{m}{s}", "32 m/s"),
+    ("1,2,3,...,n", "1,2,...,n"),
+    (r"2,4,\ldots,2n", r"2,4,6,\ldots,2n-2,2n"),
 ]
 WRONG = [
     ("1/2004!", "1/2006!"),
@@ -243,6 +248,12 @@ WRONG = [
     ("5 cm", "5 m"),
     (r"5\text{ million}", "5"),
     ("listen", "silent"),
+    ("on", "no"),
+    ("12,34,568", "1234567"),
+    (r"32\frac{km}{h}", "32 m/s"),
+    (r"3\frac{m}{n}", "3"),
+    ("1,2,4,...,n", "1,2,...,n"),
+    (r"2,4,\ldots,2n-1,2n", r"2,4,\ldots,2n"),
     (r"\{1,2\}", "(1,2)"),
 ]
 # Equal by other means than digits: what the exact look must leave right
@@ -259,6 +270,8 @@ STILL_RIGHT = [
     (r"\begin{pmatrix}0.5\\3\end{pmatrix}", r"\begin{pmatrix}1/2\\3\end{pmatrix}"),
     ("77", "77_8"),
     ("2e - 1", "2e-1"),
+    ("20,10,300", "10,20,300"),
+    ("yx", "xy"),
 ]
 
 

@@ -1,14 +1,16 @@
 """A card is a plain value of what a folder says of itself, and looking at one hashes nothing."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from model_folders import change_config, refusal
 from tiny import STOP, load, write_model
 from tip.stages.models import fingerprint
-from tip.stages.models.card import load_tokenizer, look_at_card, read_card
+from tip.stages.models.card import ModelCard, load_tokenizer, look_at_card, read_card
 from tip.stages.models.settings import ModelSettings
+from tip.storage.errors import ModelError
 from tokenizers import AddedToken
 
 
@@ -45,6 +47,15 @@ def test_tokens_that_only_a_flag_makes_special_are_special(settings: ModelSettin
     assert card.flagged_ids == (7, header)
     assert card.special_ids == (*before.special_ids, 7, header)
     assert (before.flagged_ids, before.stop_ids) == ((), card.stop_ids)
+
+
+@pytest.mark.parametrize("read", [read_card, look_at_card])
+def test_a_folder_of_the_users_has_no_revision(
+    settings: ModelSettings, read: Callable[[ModelSettings], ModelCard]
+) -> None:
+    revised = settings.model_copy(update={"revision": "v2"})
+    with pytest.raises(ModelError, match="a folder has no revision: drop revision = 'v2'"):
+        read(revised)
 
 
 def test_looking_knows_a_fingerprint_that_was_made_before_and_makes_none(

@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from model_folders import change_config, refusal
 from safetensors.torch import load_file, save_file
 from tiny import load
+from tip.stages.models.card import look_at_card
+from tip.stages.models.load import load_on_meta
+from tip.stages.models.settings import ModelSettings
+from tip.storage.errors import ModelError
 
 
 def test_a_loaded_model_is_in_evaluation_mode_and_wants_no_gradient(original: Path) -> None:
@@ -24,6 +29,36 @@ def test_a_missing_weight_is_refused_and_named_not_made_up(folder: Path) -> None
 def test_a_weight_of_another_shape_is_refused_and_named(folder: Path) -> None:
     change_config(folder, intermediate_size=20)
     assert "mlp.down_proj.weight is of another shape (6 such tensors)" in refusal(folder)
+
+
+def test_without_its_weights_a_model_has_its_shapes_and_its_attention(folder: Path) -> None:
+    whole, card = load(folder), look_at_card(ModelSettings(model=str(folder)))
+    here = load_on_meta(card)
+    (folder / "model.safetensors").unlink()
+    for model in (here, load_on_meta(card)):
+        assert type(model) is type(whole.model)
+        assert {p.device.type for p in model.parameters()} == {"meta"}
+        assert [(n, p.shape) for n, p in model.named_parameters()] == [
+            (n, p.shape) for n, p in whole.model.named_parameters()
+        ]
+        assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"intermediate_size": 20}, "is of another shape"),
+        ({"attention_bias": True}, "k_proj.bias is missing"),
+        ({"num_hidden_layers": 1}, "in the files, and no part of such a model"),
+    ],
+)
+def test_what_weights_are_not_is_known_without_them(
+    folder: Path, change: dict[str, object], said: str
+) -> None:
+    change_config(folder, **change)
+    with pytest.raises(ModelError, match=said) as it:
+        load_on_meta(look_at_card(ModelSettings(model=str(folder))))
+    assert str(it.value) == refusal(folder)
 
 
 def test_an_unknown_architecture_is_refused(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from model_folders import change_config
 from tiny import load, write_model
 from tip.stages.models.card import look_at_card
 from tip.stages.models.settings import ModelSettings
@@ -20,13 +21,17 @@ def test_parameters_are_those_of_the_loaded_model_and_sizes_those_of_its_config(
     assert shape.cache_elements == 2 * 2 * 1 * 8  # keys and values, layers, heads, width
 
 
-def test_weights_that_are_not_here_have_no_size_and_damaged_ones_are_named(tmp_path: Path) -> None:
+def test_weights_that_are_not_here_are_counted_by_their_class_and_damaged_ones_are_named(
+    tmp_path: Path,
+) -> None:
     folder = write_model(tmp_path / "m")
     card = look_at_card(ModelSettings(model=str(folder)))
-    path = folder / "model.safetensors"
+    path, count = folder / "model.safetensors", parameters_of(card)
     data = path.read_bytes()
     path.write_bytes(data[:40])
     with pytest.raises(ModelError, match="not a whole safetensors file"):
         parameters_of(card)
     path.unlink()
+    assert parameters_of(card) == count
+    change_config(folder, model_type="unknown")
     assert parameters_of(card) is None

@@ -19,6 +19,7 @@ from tip.stages.arrays import chunks
 from tip.stages.models.head import Head
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.score import joint as score
+from tip.stages.score.agreement import agreement
 from tip.stages.score.joint import score_joint
 from tip.stages.score.separate import score_student, score_teacher
 from tip.storage.columns import TEACHER, TOKENS, schema
@@ -126,6 +127,22 @@ def assert_scores(
 
 def test_every_column_is_what_whole_logits_in_float64_give(made: Shard, scored: Tables) -> None:
     assert_scores(made, *scored[:2])
+
+
+def test_first_choices_agree_where_those_of_whole_logits_do(made: Shard, scored: Tables) -> None:
+    expected = [
+        int(ours.argmax()) == int(theirs.argmax())
+        for _, shown, response in made.rows()
+        for ours, theirs in zip(
+            log_probs(made.student, shown, response),
+            log_probs(made.teacher, shown, response),
+            strict=True,
+        )
+    ]
+    assert agreement(made.rollouts, scored[0]).tolist() == expected
+    # beside itself a model always agrees: its own first choice is in its support
+    itself = score_joint(load(made.student), load(made.student), made.rollouts, score_settings())
+    assert agreement(made.rollouts, itself[0]).all()
 
 
 def test_the_tables_have_their_schema_and_can_be_stored(scored: Tables, tmp_path: Path) -> None:
@@ -375,3 +392,43 @@ def test_signals_of_other_rollouts_are_refused(
     for other in (signals.slice(1), signals.take(pa.array(np.arange(signals.num_rows)[::-1]))):
         with pytest.raises(StoreError, match="not those of these rollouts"):
             replayed(made, models[0], other)
+
+
+def test_a_sampled_support_holds_shares_of_what_was_drawn_from_the_teacher(
+    made: Shard, models: tuple[LanguageModel, LanguageModel], scored: Tables
+) -> None:
+    settings = score_settings(support="sampled", draws=25, batch_tokens=40)
+    signals, tokens, facts, _ = score_joint(*models, made.rollouts, settings)
+    near, rows = 0.0, 0
+    for (_, ids, response, t), row in zip(positions(made), signals.to_pylist(), strict=True):
+        q = np.exp(log_probs(made.teacher, ids, response)[t])
+        share = np.exp(np.array(row["logprobs"], dtype=float))
+        assert row["ids"] == sorted(set(row["ids"]))
+        assert max(row["ids"]) < 60
+        np.testing.assert_allclose(share * 25, np.round(share * 25), atol=0.03)
+        lost = 0.0 if row["tail"] == -65504 else math.exp(row["tail"])
+        assert share.sum() + lost == pytest.approx(1, abs=2e-3)
+        drawn = np.zeros(len(q))
+        drawn[row["ids"]] = share
+        near += (((drawn - q)[:60]) ** 2).sum() - (q[:60] * (1 - q[:60])).sum() / 25
+        rows += 1
+    # the shares' variance is q (1 - q) / 25 as of 25 fair draws; 4 standard deviations were 0.02
+    assert abs(near / rows) < 0.02
+    assert facts.entries == sum(map(len, signals["ids"].to_pylist()))
+    # the numbers of a token are those of whole distributions, whatever is stored
+    for name in DIVERGENCES:
+        np.testing.assert_allclose(tokens[name].to_numpy(), scored[1][name].to_numpy(), **NATS)
+
+
+def test_what_is_drawn_depends_on_no_batch(
+    made: Shard, models: tuple[LanguageModel, LanguageModel]
+) -> None:
+    tables = [
+        score_joint(*models, made.rollouts, score_settings(support="sampled", batch_tokens=size))[0]
+        for size in (12, 400)
+    ]
+    assert tables[0]["ids"].equals(tables[1]["ids"])
+    alone, _ = score_teacher(
+        models[1], made.rollouts, score_settings(support="sampled"), student_vocabulary=60
+    )
+    assert alone["ids"].equals(tables[0]["ids"])

@@ -29,6 +29,15 @@ def test_the_teachers_key_knows_model_rollouts_prompts_and_support_settings() ->
     assert key_of(teacher_inputs(**usual | {"settings": free})) == key_of(teacher_inputs(**usual))
 
 
+def test_draws_are_in_the_key_of_a_sampled_support_alone() -> None:
+    def key(**changes: Any) -> str:
+        settings = score_settings(**changes)
+        return key_of(teacher_inputs("t", "d", ("key", "content"), None, settings))
+
+    assert key(draws=7) == key()
+    assert len({key(), key(support="sampled"), key(support="sampled", draws=7)}) == 3
+
+
 def test_the_tokens_key_tells_exact_from_support() -> None:
     exact, support = (
         key_of(tokens_inputs("s", "torch.float32", ("key", "content"), mode))

@@ -63,6 +63,19 @@ def test_a_rule_says_whose_numbers_it_needs(name: str, needs: str) -> None:
     assert builtin_rules()[name].needs == needs
 
 
+@pytest.mark.parametrize(
+    ("sql", "reads"),
+    [
+        ("SELECT *, reverse_kl AS importance FROM tokens", False),
+        ("SELECT *, reverse_kl * special::INT AS importance FROM tokens", True),
+        ("SELECT t.*, 1 / length AS importance FROM tokens t JOIN rollouts USING (rollout)", True),
+        ("-- round m = max(teacher_rank)\nSELECT *, 1 AS importance FROM tokens", True),
+    ],
+)
+def test_a_rule_says_whether_it_reads_the_sampled_token(sql: str, reads: bool) -> None:
+    assert parse_rule("mine", sql).reads_sampled == reads
+
+
 def test_every_number_of_the_token_table_belongs_to_student_or_teacher() -> None:
     sources = rulebook._FROM_STUDENT | rulebook._FROM_TEACHER
     given = {"rollout", "position", "token", "trainable", "special"}
@@ -109,6 +122,16 @@ def test_a_file_of_the_user_is_a_rule_named_by_its_path(tmp_path: Path) -> None:
     path.write_text("-- Mine.\nSELECT *, 1 AS importance FROM tokens\n")
 
     assert load_rule(str(path)).name == str(path)
+
+
+def test_a_byte_order_mark_before_a_rule_takes_nothing_from_its_head_comment(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.sql"
+    text = "-- Mine.\n-- draw: sample\nSELECT *, 1 AS importance FROM tokens"
+    path.write_text(text, encoding="utf-8-sig")
+    rule = load_rule(str(path))
+    assert (rule.title, rule.draw, rule.file) == ("Mine.", "sample", text)
 
 
 @pytest.mark.parametrize(

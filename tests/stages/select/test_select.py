@@ -643,6 +643,23 @@ def test_a_users_parameters_reach_the_sql(
             "SELECT *, 1 AS importance FROM tokens CROSS JOIN (SELECT unnest([1, 2]))",
             "comes more than once",
         ),
+        (
+            "SELECT * REPLACE (rollout + 7 AS rollout), 1 AS importance FROM tokens",
+            "rows are no trainable tokens of the round",
+        ),
+        (
+            "SELECT NULL::BIGINT AS rollout, position, 1 AS importance FROM tokens",
+            "rows are no trainable tokens of the round",
+        ),
+        (
+            "SELECT rollout, position + 1 AS position, jsd AS importance FROM tokens",
+            "rows are no trainable tokens of the round",
+        ),
+        (
+            "SELECT * FROM (SELECT *, 1 AS importance FROM tokens) UNION ALL BY NAME "
+            "SELECT -1 AS rollout, 0 AS position, 1 AS importance",
+            "rule {path}: 1 of its rows are no trainable tokens",
+        ),
         ("SELECT *, nothing(jsd) AS importance FROM tokens", "Function with name nothing"),
         ("SELECT *, 1 AS importance FROM token", "Table with name token does not exist"),
         ("SELECT *, ? AS importance FROM tokens", "parameters"),
@@ -659,7 +676,7 @@ def test_a_users_rule_that_cannot_be_used_is_answered_in_one_line_with_its_name(
         rounds["random"].select(rule=path, keep=1)
 
     assert str(caught.value).startswith(f"rule {path}: ")
-    assert says in str(caught.value)
+    assert says.format(path=path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

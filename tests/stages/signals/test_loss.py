@@ -62,13 +62,13 @@ class Case:
         """Return loss, masses and all gradients of the stage's loss."""
         weight, bias = (x.to(dtype, copy=True).requires_grad_() for x in (self.weight, self.bias))
         head = Head(weight, bias, self.map)
-        loss, hidden, mass = sparse_loss(
+        loss, hidden, told = sparse_loss(
             self.hidden.to(dtype), head, support, self.weights, divergence, chunk=chunk, tail=tail
         )
         assert weight.grad is not None
         assert bias.grad is not None
         gradients = {"hidden": hidden, "weight": weight.grad, "bias": bias.grad}
-        return {"loss": loss, "mass": mass} | gradients
+        return {"loss": loss, "mass": told[:, 0]} | gradients
 
     def reference(
         self, support: Support, divergence: Divergence, tail: bool = True
@@ -227,7 +227,7 @@ def test_extreme_logits_and_teacher_log_probs_give_the_reference(
     expected, _ = dense(logits, support, divergence)
     expected.sum().backward()
     gradient = EXTREME_LOGITS.clone()
-    loss, _ = bucket_loss_(gradient, support, divergence)
+    loss, _, _ = bucket_loss_(gradient, support, divergence)
     assert loss.isfinite().all()
     assert gradient.isfinite().all()
     # relative to each row's own size: losses reach 60,000 nats and more
@@ -245,7 +245,7 @@ def test_a_teacher_tail_of_1e_30_is_a_bucket_like_any_other() -> None:
     support = teacher_support(teacher, ids, torch.ones_like(ids, dtype=torch.bool))
     assert 1e-31 < support.tail.exp().item() < 1e-29
     expected, _ = dense(logits, support, "reverse_kl")
-    loss, _ = bucket_loss_(logits.clone(), support, "reverse_kl")
+    loss, _, _ = bucket_loss_(logits.clone(), support, "reverse_kl")
     assert expected.item() > 5
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -263,16 +263,19 @@ def test_logits_of_1e4_lose_no_digits_near_the_top() -> None:
     )
     for divergence in DIVERGENCES:
         a, b = logits.clone(), shifted.clone()
-        loss_a, _ = bucket_loss_(a, support, divergence)
-        loss_b, _ = bucket_loss_(b, support, divergence)
+        loss_a, _, _ = bucket_loss_(a, support, divergence)
+        loss_b, _, _ = bucket_loss_(b, support, divergence)
         assert loss_a.item() == loss_b.item()
         assert torch.equal(a, b)
 
 
 @st.composite
-def any_rows(draw: st.DrawFn) -> tuple[Tensor, Support]:
-    """Return float32 logits [C, V] and a support whose numbers are finite, but anything."""
-    rows, vocabulary = draw(st.integers(1, 3)), draw(st.integers(1, 7))
+def any_rows(draw: st.DrawFn, least: int = 1) -> tuple[Tensor, Support]:
+    """Return float32 logits [C, V] and a support whose numbers are finite, but anything.
+
+    least: ids of the vocabulary.
+    """
+    rows, vocabulary = draw(st.integers(1, 3)), draw(st.integers(least, 7))
 
     def numbers(low: float, high: float, count: int) -> list[float]:
         floats = st.floats(low, high, width=32, allow_nan=False)
@@ -296,7 +299,7 @@ def test_finite_numbers_give_a_finite_loss_and_a_gradient_that_moves_no_total(
 ) -> None:
     logits, support = case
     gradient = logits.clone()
-    loss, tail = bucket_loss_(gradient, support, divergence)
+    loss, tail, _ = bucket_loss_(gradient, support, divergence)
     assert loss.isfinite().all()
     assert gradient.isfinite().all()
     assert not tail.isnan().any()
@@ -323,7 +326,7 @@ def test_ids_that_only_the_student_has_get_no_gradient_where_nothing_else_is_out
     exact = logits[:, :5].clone().requires_grad_()
     expected, _ = dense(exact, support, divergence)
     expected.sum().backward()
-    loss, tail = bucket_loss_(logits, support, divergence)
+    loss, tail, _ = bucket_loss_(logits, support, divergence)
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(logits[:, :5], exact.grad, rtol=1e-12, atol=1e-12)
     assert (logits[:, 5:] == 0).all()
@@ -342,7 +345,7 @@ def test_ids_that_only_the_teacher_has_are_no_bucket_of_a_student_without_a_tail
     exact = logits.clone().requires_grad_()
     expected, _ = dense(exact, support, divergence)
     expected.sum().backward()
-    loss, _ = bucket_loss_(logits, support, divergence)
+    loss, _, _ = bucket_loss_(logits, support, divergence)
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(logits, exact.grad, rtol=1e-12, atol=1e-12)
 

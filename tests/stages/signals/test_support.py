@@ -6,8 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tip.stages.signals.loss import bucket_loss_
 from tip.stages.signals.support import (
+    NOTHING,
     StudentIds,
+    drawn_support,
     largest,
     merge_ids,
     support_ids,
@@ -171,3 +174,37 @@ def test_a_slice_of_the_students_part_is_that_of_its_tokens() -> None:
     assert part.tokens.tolist() == [8, 9]
     assert part.top.tolist() == [[2, 3], [4, 5]]
     assert part.valid.tolist() == [[True, False], [True, False]]
+
+
+def test_drawn_ids_have_their_share_of_the_draws() -> None:
+    teacher = masses(0.25, 0.5, 0.25)
+    noise = torch.tensor([[0.1, 0.9, 0.3, 0.7, 0.74]])
+    support = drawn_support(teacher, noise, 3)
+    kept = support.valid[0]
+    assert support.ids[0][kept].tolist() == [0, 1, 2]
+    torch.testing.assert_close(support.logprobs[0][kept].exp(), torch.tensor([0.2, 0.6, 0.2]))
+    assert support.tail.tolist() == [NOTHING]
+    padded = support.ids[0][~kept]
+    assert set(padded.tolist()) <= {0, 1, 2}
+
+
+def test_draws_of_ids_that_the_student_lacks_are_in_the_tail() -> None:
+    noise = torch.tensor([[0.1, 0.9, 0.3, 0.7, 0.74]])
+    support = drawn_support(masses(0.25, 0.5, 0.25), noise, 2)
+    assert support.ids[0][support.valid[0]].tolist() == [0, 1]
+    assert support.tail.exp().item() == pytest.approx(0.2)
+
+
+def test_in_the_mean_over_all_draws_forward_kl_has_the_gradient_of_the_whole_vocabulary() -> None:
+    q = torch.tensor([1, 2, 0, 5, 8, 4], dtype=torch.float64) / 20  # so that 20 draws are all
+    every = (torch.arange(20) + 0.5) / 20
+    noise = torch.cartesian_prod(every, every)
+    logits = torch.tensor([0.3, -1.0, 0.5, 1.2, -0.4, 0.1], dtype=torch.float64)
+    support = drawn_support(q.log().expand(len(noise), -1), noise, 6)
+    gradient = logits.repeat(len(noise), 1)
+    row = bucket_loss_(gradient, support, "forward_kl")
+    torch.testing.assert_close(gradient.mean(0), logits.softmax(0) - q, rtol=0, atol=1e-7)
+    assert row.nats.isfinite().all()
+    torch.testing.assert_close(
+        row.tail.exp(), 1 - torch.where(support.valid, logits.softmax(0)[support.ids], 0).sum(1)
+    )

@@ -9,9 +9,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tip.stages.arrays.ragged import Ragged
-from tip.stages.signals.support import Support, merge_ids, teacher_support, top_ids
-from tip.stages.signals.supports import Supports, joined, of_chunk, of_chunks, of_table, stored
+from tip.stages.signals.support import (
+    StudentIds,
+    Support,
+    merge_ids,
+    support_ids,
+    teacher_support,
+    top_ids,
+)
+from tip.stages.signals.supports import (
+    Cut,
+    Supports,
+    drawn_outside,
+    joined,
+    of_chunk,
+    of_chunks,
+    of_table,
+    stored,
+)
 from tip.storage.columns import TEACHER, schema
+from tip.storage.errors import StoreError
 
 CPU = torch.device("cpu")
 FLOAT16_STEP = 2.0**-11  # relative rounding of a normal float16
@@ -123,3 +140,57 @@ def test_no_supports_are_taken_where_none_are_asked() -> None:
     none = of_chunk(chunk(4)).take(np.zeros(0, dtype=np.int64))
     assert (len(none), len(none.ids.values)) == (0, 0)
     assert isinstance(none.ids, Ragged)
+
+
+CUTS = [Cut(0.9, 64), Cut(0.99, 64), Cut(0.99, 12), Cut(1.0, 5), Cut(0.5, 300), Cut(0.9, 0)]
+
+
+def enumerated(cut: Cut, vocabulary: int = 300) -> tuple[Supports, np.ndarray, Ragged, np.ndarray]:
+    """Return what is stored of 5 contexts for each token that can be sampled there.
+
+    Supports [5 x V], the sampled tokens, the student's top ids, and whether the sampled one is in
+    neither model's part of the support.
+    """
+    generator = torch.Generator().manual_seed(3)
+    teacher = (3 * torch.randn(5, vocabulary, generator=generator)).log_softmax(1)
+    students = torch.rand(5, vocabulary, generator=generator).argsort(1)[:, :4]
+    tokens = torch.arange(vocabulary).repeat(5)
+    repeated, tops = (x.repeat_interleave(vocabulary, 0) for x in (teacher, students))
+    known = StudentIds(tokens, tops, torch.ones_like(tops, dtype=torch.bool))
+    ids, valid = support_ids(known, repeated, vocabulary, cut.top_p, cut.most)
+    groups = [(tops, known.valid)]
+    if cut.most:
+        groups.append(top_ids(repeated, cut.top_p, cut.most))
+    own, there = merge_ids(groups, vocabulary)
+    outside = ~((own == tokens[:, None]) & there).any(1)
+    top = Ragged(tops.numpy().ravel().astype(np.int32), np.full(len(tokens), 4, np.int32))
+    return of_chunk(teacher_support(repeated, ids, valid)), tokens.numpy(), top, outside.numpy()
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+def test_a_token_that_is_there_for_having_been_sampled_alone_is_known(cut: Cut) -> None:
+    supports, tokens, top, expected = enumerated(cut)
+    found = drawn_outside(supports, tokens, top, cut)
+    assert expected.any()
+    assert not expected.all()
+    assert (found == expected).all()
+
+
+def test_the_border_of_the_teachers_part_is_as_sharp_as_float16() -> None:
+    logits = torch.tensor([[2.0, 1.0, 1.0 - 1e-5, 0.0, -1.0]])  # the second and third tie there
+    teacher = logits.log_softmax(1).expand(5, -1)
+    tokens = torch.arange(5)
+    none = StudentIds(tokens, torch.zeros(5, 0).long(), torch.zeros(5, 0).bool())
+    ids, valid = support_ids(none, teacher, 5, 1.0, 2)
+    supports = of_chunk(teacher_support(teacher, ids, valid))
+    nothing = Ragged(np.zeros(0, np.int32), np.zeros(5, np.int32))
+    found = drawn_outside(supports, tokens.numpy(), nothing, Cut(1.0, 2))
+    assert found.tolist() == [False, False, True, True, True]
+
+
+def test_a_sampled_token_that_is_not_stored_is_refused() -> None:
+    supports, tokens, top, _ = enumerated(Cut(0.9, 8))
+    tokens[7] = next(i for i in range(300) if i not in supports.ids.row(7))
+    with pytest.raises(StoreError, match="not in its stored support") as it:
+        drawn_outside(supports, tokens, top, Cut(0.9, 8))
+    assert "\n" not in str(it.value)

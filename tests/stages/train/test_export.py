@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import load, write_model
-from tip.stages.train.export import difference, export, likeness
+from tip.stages.train.export import difference, export, likeness, refuse_beyond
 from tip.storage.errors import ModelError
 from tip.storage.store.drafts import Draft
 
@@ -65,6 +65,23 @@ def test_what_is_read_back_is_the_student_rounded(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "out" / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"e_score_correction_bias differs \(1 such tensors\)"):
         difference(likeness(model), likeness(load(tmp_path / "out")))
+
+
+def test_a_mask_in_the_weights_stays_finite_and_what_a_type_cannot_hold_is_named(
+    tmp_path: Path,
+) -> None:
+    model = load(write_model(tmp_path / "student"))
+    name, parameter = next(model.model.named_parameters())
+    parameter[5, 0] = torch.finfo(torch.float32).min
+    with pytest.raises(
+        ModelError, match=rf"{name} holds 3.4e\+38, and float16 at most .*export_dtype"
+    ):
+        refuse_beyond(model, "float16")
+    refuse_beyond(model, "bfloat16")
+    (tmp_path / "out").mkdir()
+    export(model, Draft(tmp_path / "out"), "bfloat16")
+    written = load_file(tmp_path / "out" / "model.safetensors")[name][5, 0]
+    assert written == torch.finfo(torch.bfloat16).min
 
 
 def test_a_file_that_somebody_put_beside_a_model_stays_behind(tmp_path: Path) -> None:

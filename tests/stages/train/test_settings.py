@@ -11,6 +11,8 @@ from tip.stages.train.settings import TrainSettings
     "changes",
     [
         {"loss": "kl"},
+        {"tail": "sampled"},
+        {"residual_cap": 0.9},
         {"normalise": "sum"},
         {"rollouts_per_step": 0},
         {"epochs": 0},

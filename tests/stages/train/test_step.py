@@ -106,7 +106,7 @@ def test_a_step_is_one_forward_pass_whose_backward_fills_all_gradients(made: Rou
     calls: list[str] = []
     step.register_forward_hook(lambda *_: calls.append("forward"))
     step.register_full_backward_hook(lambda *_: calls.append("backward"))
-    loss, mass = step(micro_batch(made.data, rows, due, student.device))
+    loss, mass = step(micro_batch(made.data, rows, due, train_settings(), student.device))
     assert (loss.dtype, mass.requires_grad) == (torch.float64, False)
     loss.backward()
     assert calls == ["forward", "backward"]
@@ -121,6 +121,6 @@ def test_a_factor_on_the_loss_is_refused_since_the_head_has_its_gradient_already
     student = trainable(untied.student)
     step, due = step_of(student, train_settings()), denominator(untied.data, ALL)
     rows = np.flatnonzero(untied.data.lengths)
-    loss, _ = step(micro_batch(untied.data, rows, due, student.device))
+    loss, _ = step(micro_batch(untied.data, rows, due, train_settings(), student.device))
     with pytest.raises(ValueError, match=r"starts from 0\.5"):
         (0.5 * loss).backward()

@@ -375,6 +375,7 @@ def test_a_step_without_tokens_moves_only_the_schedule(untied: Round, tmp_path: 
         positions=data.positions[keep],
         weights=data.weights[keep],
         supports=data.supports.take(keep),
+        drawn=None,
     )
     result = run(Round(untied.student, without), tmp_path, weight_decay=0.1)
     part = Round(untied.student, subset(data, np.sort(np.concatenate(others))))

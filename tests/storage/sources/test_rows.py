@@ -130,6 +130,31 @@ def test_an_empty_file_is_refused(tmp_path: Path, name: str, content: bytes) -> 
     assert refusal(path) == f"{path} holds no row: expected one prompt a row"
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("x.csv", "prompt,x,x,prompt\na,1,2,b\n", "x.csv: "),
+        ("bom.csv", "\ufeffprompt,prompt\na,b\n", "bom.csv: "),
+        ("x.jsonl", '{"prompt": "a"}\n{"prompt": "a", "prompt": "b"}\n', "x.jsonl, line 2: "),
+    ],
+)
+def test_a_column_that_comes_twice_is_refused_where_it_is_needed(
+    tmp_path: Path, name: str, text: str, place: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    assert f"{place}there are two columns 'prompt'; name" in refusal(path)
+
+
+def test_a_column_that_comes_twice_is_let_be_where_nobody_needs_it(tmp_path: Path) -> None:
+    table, lines = tmp_path / "x.csv", tmp_path / "x.jsonl"
+    table.write_text("prompt,x,x\na,1,2\n")
+    lines.write_text('{"prompt": "a", "x": {"prompt": 1, "prompt": 2}, "y": 1, "y": 2}\n')
+    for path in (table, lines):
+        (row,) = read_rows(str(path), needed=["prompt"])
+        assert row.fields["prompt"] == "a"
+
+
 def test_an_empty_parquet_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pl.DataFrame(schema={"prompt": pl.String}).write_parquet(path)

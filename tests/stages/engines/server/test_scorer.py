@@ -1,5 +1,6 @@
 """A teacher behind HTTP: the same table as one in memory, and one line for all that goes wrong."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,15 @@ import pytest
 from served import Served
 from tiny import Shard, load, prompts, score_settings, shard, write_model
 from tip.stages.arrays.ragged import from_lists
-from tip.stages.engines.server.scorer import ServerScorer, scored_of
+from tip.stages.engines.server.scorer import ServerScorer, probe_ids, scored_of
 from tip.stages.models.card import ModelCard
 from tip.stages.models.served import read_served_card
 from tip.stages.models.settings import ServerSettings, TeacherSettings
 from tip.stages.score.by_engine import score_with_engine
 from tip.stages.score.separate import score_teacher
 from tip.storage.errors import ConfigError, ModelError
+from tokenizers import AddedToken
+from transformers import AutoTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,21 @@ def table_of(asked: Any, made: Shard) -> Any:
         asked, made.rollouts, settings, dtype="float32", student_vocabulary=60
     )
     return table
+
+
+def test_what_a_server_is_known_by_holds_no_special_token_and_none_beyond_the_head(
+    made: Shard, tmp_path: Path
+) -> None:
+    shutil.copytree(made.teacher, tmp_path / "flagged")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "flagged")
+    flagged = [AddedToken(f"w{i}", special=True) for i in range(10, 50)]
+    tokenizer.add_tokens([*flagged, AddedToken("beyond")])
+    tokenizer.save_pretrained(tmp_path / "flagged")
+    changed = card(tmp_path / "flagged")
+    known = set(probe_ids(changed, 48).tolist())
+    assert known
+    assert known.isdisjoint(changed.special_ids)
+    assert max(known) < changed.head_rows
 
 
 def test_a_served_teacher_gives_the_table_of_one_in_memory(served: Served, made: Shard) -> None:

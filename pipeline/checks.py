@@ -1,0 +1,250 @@
+"""What is shown of a run before any work, check by check: of weights no more than headers is read.
+
+A run stops at the first check that fails; `tip doctor` goes on, and adds what takes longer. Each
+returns in words what it has looked at, says as a note what is odd, and raises a `TipError` with the
+way out.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from ..stages.engines.settings import SamplingSettings
+from ..stages.engines.vllm.engine import require_vllm
+from ..stages.models.card import ModelCard
+from ..stages.models.device import resolve_device
+from ..stages.models.fingerprint import has_weights, weight_files
+from ..stages.models.load import load_on_meta
+from ..stages.models.quantised import (
+    check_quantised_teacher,
+    quantised_by,
+    refuse_quantised_student,
+)
+from ..stages.models.settings import ModelSettings
+from ..stages.models.size import parameters_of
+from ..stages.prompts.render import Prompt
+from ..stages.prompts.settings import TextSettings
+from ..stages.train.checkpointing import refuse_without_checkpointing
+from ..storage.errors import ConfigError
+from ..storage.files import user_path
+from .config.run import RunConfig
+from .inputs import Inputs
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Check(Generic[T]):
+    """One thing to look at.
+
+    needs: names of the checks without which nobody can. when: whether a config asks for it.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    look: Callable[[T], str]
+    when: Callable[[RunConfig], bool] = lambda _: True
+
+
+def check_inputs(inputs: Inputs) -> None:
+    """Raise a `TipError` for the first check that fails."""
+    for check in CHECKS:
+        if check.when(inputs.config):
+            check.look(inputs)
+
+
+def check_answering(inputs: Inputs) -> None:
+    """Raise a `TipError` where the teacher itself cannot be asked the problems."""
+    card, config, settings = inputs.teacher_card, inputs.config, inputs.evaluation
+    if config.teacher.server is not None and not has_weights(card.folder):
+        raise ConfigError(
+            "the teacher's answers are its own to write, and its server gives log-probs alone: "
+            f"teacher.model = {config.teacher.model!r} must be a folder with its weights"
+        )
+    longest = max(len(problem.ids) for problem in inputs.problems) + settings.max_tokens
+    if longest > card.context:
+        raise ConfigError(
+            f"evaluate.max_tokens = {settings.max_tokens}: the longest problem and its answer take "
+            f"{longest} tokens, and the teacher's context is {card.context}: lower it"
+        )
+    if settings.engine == "vllm":
+        require_vllm()
+    else:
+        _computed(card)
+
+
+def _student(inputs: Inputs) -> str:
+    card, config = inputs.student_card, inputs.config
+    sections: dict[str, SamplingSettings | None] = {
+        "rollout": config.rollout,
+        "evaluate": config.evaluate,
+    }
+    for name, section in sections.items():
+        ids = section.stop_ids if section else ()
+        if wrong := [i for i in ids if not 0 <= i < card.head_rows]:
+            raise ConfigError(
+                f"{name}.stop_ids holds {wrong[0]}, but the student's ids are 0 to "
+                f"{card.head_rows - 1}"
+            )
+    if not {*card.stop_ids, *config.rollout.stop_ids}:
+        inputs.say(
+            f"{config.student.model}: no token ends a response, so each takes rollout.max_tokens = "
+            f"{config.rollout.max_tokens}: set rollout.stop_ids"
+        )
+    return _described(card, config.student)
+
+
+def _teacher(inputs: Inputs) -> str:
+    return _described(inputs.teacher_card_alone, inputs.config.teacher)
+
+
+def _described(card: ModelCard, settings: ModelSettings) -> str:
+    names = {i: token for token, i in card.tokenizer.get_vocab().items()}
+    stops = ", ".join(f"{i} {names.get(i)!r}" for i in card.stop_ids)
+    context = f"{card.context:,}" if card.context < 1 << 31 else "any length"
+    return (
+        f"{settings.model}: {card.head_rows:,} ids, a context of {context}, stops at "
+        f"{stops or 'nothing'}"
+    )
+
+
+def _vocabulary(inputs: Inputs) -> str:
+    cards = inputs.student_card, inputs.teacher_card
+    shared = set.intersection(*({*card.tokenizer.get_vocab().values()} for card in cards))
+    return f"{len(shared):,} ids name the same tokens"
+
+
+def _student_weights(inputs: Inputs) -> str:
+    card, settings = inputs.student_card, inputs.config.student
+    _refuse_missing(card, settings)
+    refuse_quantised_student(card)
+    return _modules(card, checkpointing=inputs.config.train.activation_checkpointing)
+
+
+def _teacher_weights(inputs: Inputs) -> str:
+    card, config = inputs.teacher_card_alone, inputs.config
+    _refuse_missing(card, config.teacher)
+    if config.score.engine == "vllm":  # which has classes and quantisations of its own
+        return "to be read by vLLM"
+    return _computed(card)
+
+
+def _computed(card: ModelCard) -> str:
+    """Say with what transformers computes a model that is not trained."""
+    if (method := quantised_by(card)) is not None:
+        check_quantised_teacher(card)
+        return f"quantised ({method}), and what computes with it is here"
+    return _modules(card)
+
+
+def _refuse_missing(card: ModelCard, settings: ModelSettings) -> None:
+    """Raise `ModelError` for a folder without weights; those of a hub name may come later."""
+    if user_path(settings.model).is_dir():
+        weight_files(card.folder)
+
+
+def _modules(card: ModelCard, *, checkpointing: bool = False) -> str:
+    _ = parameters_of(card)  # it names a file that is not whole
+    model = load_on_meta(card)
+    if checkpointing:
+        refuse_without_checkpointing(model, card)
+    config = model.config.get_text_config()
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    layers, width = (getattr(config, n, "?") for n in ("num_hidden_layers", "hidden_size"))
+    return (
+        f"{type(model).__name__}: {layers} layers of {width}, {millions:,.1f} M "
+        f"parameters, attention by {model.config._attn_implementation}"
+    )
+
+
+def _context(inputs: Inputs) -> str:
+    student, teacher = inputs.rooms
+    own = f", the teacher's own of up to {teacher:,}" if inputs.config.teacher.format else ""
+    tokens = inputs.config.rollout.max_tokens
+    return f"room for prompts of up to {student:,} tokens{own}, with responses of {tokens:,}"
+
+
+def _prompt_file(inputs: Inputs) -> str:
+    return f"{inputs.config.prompts.source}: {len(inputs.prompt_rows):,} rows"
+
+
+def _prompts(inputs: Inputs) -> str:
+    config, _ = inputs.config, inputs.round(0)
+    _say(inputs, config.rollout.notes("rollout"))
+    return f"{_rendered(inputs.prompts, config.prompts)}, {config.rollout.prompts:,} a round"
+
+
+def _problem_file(inputs: Inputs) -> str:
+    return f"{inputs.evaluation.source}: {len(inputs.problem_rows):,} rows"
+
+
+def _problems(inputs: Inputs) -> str:
+    _say(inputs, inputs.evaluation.notes("evaluate"))
+    return f"{_rendered(inputs.problems, inputs.evaluation)}, with answers"
+
+
+def _say(inputs: Inputs, notes: Sequence[str]) -> None:
+    for note in notes:
+        inputs.say(note)
+
+
+def _rendered(prompts: Sequence[Prompt], settings: TextSettings) -> str:
+    least, most = (found(len(prompt.ids) for prompt in prompts) for found in (min, max))
+    tokens = f"{least:,} to {most:,}" if least < most else f"{most:,}"
+    how = "by the chat template" if settings.template == "chat" else "as they are"
+    return f"{len(prompts):,} of {tokens} tokens, {how}"
+
+
+def _engines(inputs: Inputs) -> str:
+    config = inputs.config
+    wanted = {"rollout": config.rollout.engine, "score": config.score.engine}
+    if config.evaluate is not None:
+        wanted["evaluate"] = config.evaluate.engine
+    if "vllm" in wanted.values():
+        require_vllm()
+    for role, section, stages in (
+        ("student", config.student, ("rollout", "evaluate")),
+        ("teacher", config.teacher, ("score",)),
+    ):
+        if any(wanted.get(stage) == "vllm" for stage in stages):
+            _refuse_few_gpus(role, section.vllm.tensor_parallel, config.device)
+    return ", ".join(f"{stage} by {engine}" for stage, engine in wanted.items())
+
+
+def _refuse_few_gpus(role: str, wanted: int, device: str) -> None:
+    gpus = torch.cuda.device_count()
+    if resolve_device(device).type == "cuda" and gpus < wanted:
+        raise ConfigError(
+            f"{role}.vllm.tensor_parallel = {wanted} needs as many GPUs, and {gpus} can be seen "
+            "here: lower it, or see CUDA_VISIBLE_DEVICES"
+        )
+
+
+def _teacher_is_here(config: RunConfig) -> bool:
+    return config.score.engine != "server"
+
+
+def _generates(config: RunConfig) -> bool:
+    return config.rollout.replay is None
+
+
+def evaluates(config: RunConfig) -> bool:
+    """Tell whether problems are asked."""
+    return config.evaluate is not None
+
+
+CHECKS: tuple[Check[Inputs], ...] = (
+    Check("student", (), _student),
+    Check("teacher", (), _teacher),
+    Check("vocabulary", ("student", "teacher"), _vocabulary),
+    Check("student weights", ("student",), _student_weights),
+    Check("teacher weights", ("teacher",), _teacher_weights, _teacher_is_here),
+    Check("context", ("vocabulary",), _context, _generates),
+    Check("prompt file", (), _prompt_file, _generates),
+    Check("prompts", ("context", "prompt file"), _prompts, _generates),
+    Check("problem file", (), _problem_file, evaluates),
+    Check("problems", ("vocabulary", "problem file"), _problems, evaluates),
+    Check("engines", ("device",), _engines),
+)

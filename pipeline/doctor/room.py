@@ -1,0 +1,129 @@
+"""Whether what a run needs of memory and of disks is there.
+
+What it needs for certain (weights) must be there; an estimate that is beyond is a note.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.filesize import decimal
+
+from ...storage.errors import ConfigError
+from ...storage.files import nearest, user_path
+from ...storage.store.places import LocalPlace
+from ..plan.disk import WeightsOnDisk
+from .examined import Examined, NotLookedError
+
+_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+_SMALLER = {  # by the first word of a stage: what needs less for certain, and what needs less
+    "rollout": ("set student.dtype = 'bfloat16'", "lower rollout.batch_size"),
+    "score": (
+        "set score.mode = 'separate', teacher.dtype = 'bfloat16', or let vLLM or a server read",
+        "set score.mode = 'separate', or lower score.chunk_elements",
+    ),
+    "train": (
+        "train a smaller student, or on a larger device",
+        "lower train.batch_tokens, or set train.activation_checkpointing = true",
+    ),
+}
+
+
+class Room(NamedTuple):
+    """Bytes of memory or of a disk."""
+
+    free: int
+    total: int
+
+
+class _Writes(NamedTuple):
+    """Bytes that go to a folder: for certain, and at most."""
+
+    name: str
+    folder: Path
+    least: int
+    most: int
+
+
+def memory(examined: Examined) -> str:
+    """Compare what each stage needs of the device with what there is."""
+    device, needs = examined.session.device, examined.plan.memory
+    room = memory_of(device)
+    known = [
+        (n.stage, n.least, n.bytes) for n in needs if n.least is not None and n.bytes is not None
+    ]
+    if not known:
+        raise NotLookedError("how large the models are shows when their weights are here")
+    has = f"{text_of(room.free)} of {text_of(room.total)} are free on {device}"
+    for stage, least, estimate in known:
+        for_certain, at_most = _SMALLER[stage.split()[0]]
+        if least > room.total:
+            raise ConfigError(
+                f"{stage} takes {text_of(least)} at the very least, and {device} has "
+                f"{text_of(room.total)}: {for_certain}"
+            )
+        if estimate > room.free:
+            examined.notes.say(
+                f"{stage} takes about {text_of(estimate)}, and {has}: free some, or {at_most}"
+            )
+    stage, _, estimate = max(known, key=lambda need: need[2])
+    return f"{stage} takes most, about {text_of(estimate)}; {has}"
+
+
+def disk(examined: Examined) -> str:
+    """Compare what is still to be written with what is free where it goes."""
+    config, plan = examined.config, examined.plan
+    weights = plan.weights or WeightsOnDisk(0, 0)
+    writes = [_Writes(config.runs, user_path(config.runs), weights.states, weights.states)]
+    store = examined.session.store.place
+    if isinstance(store, LocalPlace):
+        least = weights.checkpoints
+        writes.append(_Writes(config.store, store.root, least, least + plan.bytes))
+    disks: dict[int, list[_Writes]] = {}
+    for each in writes:
+        disks.setdefault(os.stat(nearest(each.folder)).st_dev, []).append(each)
+    said = []
+    for together in disks.values():
+        least, most = sum(each.least for each in together), sum(each.most for each in together)
+        free = shutil.disk_usage(nearest(together[0].folder)).free
+        names = " and ".join(each.name for each in together)
+        text = f"up to {text_of(most)} go to {names}, where {text_of(free)} are free"
+        way_out = "free some, or name other folders (store, runs)"
+        if least > free:
+            raise ConfigError(
+                f"{text_of(least)} of weights go to {names}, and {text_of(free)} are free there: "
+                f"{way_out}, or lower rounds or train.keep_states"
+            )
+        if most > free:
+            examined.notes.say(f"{text}: {way_out}")
+        said.append(text)
+    return "; ".join(said)
+
+
+def memory_of(device: torch.device) -> Room:
+    """Return the memory of a device; of a CPU what this process may have of it."""
+    if device.type == "cuda":
+        return Room(*torch.cuda.mem_get_info(device))
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    room = Room(total, total)
+    if _MEMINFO.is_file():
+        free = _field(_MEMINFO.read_text(), "MemAvailable:") << 10  # written in KiB
+        room = Room(min(free, total), total)
+    limit = _CGROUP / "memory.max"  # of a container or a batch job
+    if limit.is_file() and (text := limit.read_text().strip()) != "max":
+        used = int((_CGROUP / "memory.current").read_text())
+        used -= _field((_CGROUP / "memory.stat").read_text(), "file")  # given back when asked for
+        room = Room(min(room.free, int(text) - used), min(room.total, int(text)))
+    return room
+
+
+def _field(text: str, name: str) -> int:
+    words = next(line.split() for line in text.splitlines() if line.split()[:1] == [name])
+    return int(words[1])
+
+
+def text_of(value: float) -> str:
+    """Return bytes as a person writes them."""
+    return decimal(round(value))

@@ -1,0 +1,100 @@
+"""What is shown before any work needs no weights, and whoever runs meets the first that fails."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_folders import change_config
+from served import Served
+from tip.pipeline.checks import CHECKS, check_inputs
+from tip.pipeline.rounds.play import play
+from tip.pipeline.rounds.single import evaluate_teacher
+from tip.pipeline.session import look_at, open_session
+from tip.storage.errors import ConfigError, ModelError, TipError
+
+from .conftest import PAIR, MakeConfig, serving
+
+SEPARATE = {"mode": "separate"}
+
+
+def teacher(folder: Path, **changes: Any) -> dict[str, str]:
+    """Return the section of a copy of the built-in teacher, its config changed."""
+    shutil.copytree(PAIR / "teacher", folder)
+    change_config(folder, **changes)
+    return {"model": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"intermediate_size": 32}, "is of another shape"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "quantised"),
+        ({"max_position_embeddings": 60}, "leaves no room"),
+        ({"model_type": "nobody_knows"}, "no usable config"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["joint", "separate"])
+def test_a_teacher_that_could_not_be_loaded_is_refused_before_the_rollouts(
+    config: MakeConfig, tmp_path: Path, mode: str, change: dict[str, Any], said: str
+) -> None:
+    changed = teacher(tmp_path / "t", **change)
+    session = open_session(config(teacher=changed, score={"mode": mode}))
+    with pytest.raises(TipError, match=said):
+        play(session)
+    assert list(session.store.list()) == []
+
+
+def test_the_checks_of_a_run_load_no_weights(
+    config: MakeConfig, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tip.stages.models.load.check_head", lambda _: pytest.fail("loaded"))
+    inputs = look_at(config(evaluate=asked)).inputs
+    check_inputs(inputs)
+    said = {check.name: check.look(inputs) for check in CHECKS}
+    assert said["student weights"].startswith("Qwen3ForCausalLM: 2 layers of 64, 0.1 M parameters")
+    assert said["context"] == "room for prompts of up to 64 tokens, with responses of 64"
+    assert said["prompts"] == "400 of 10 tokens, as they are, 64 a round"
+
+
+def test_a_replay_renders_no_prompts_and_misses_none(config: MakeConfig) -> None:
+    replay = config(rollout={"replay": "another"}, prompts={"source": "nowhere.jsonl"})
+    check_inputs(look_at(replay).inputs)
+
+
+def test_a_problem_must_leave_room_in_a_teacher_that_reads_it_too(
+    config: MakeConfig, asked: dict[str, object], tmp_path: Path
+) -> None:
+    short = teacher(tmp_path / "t", max_position_embeddings=80)
+    long = asked | {"max_tokens": 100}
+    check_inputs(look_at(config(teacher=short, evaluate=long)).inputs)
+    both = config(teacher=short, evaluate=long | {"reverse_kl": True})
+    with pytest.raises(ConfigError, match=r"evaluate.max_tokens = 100 .* teacher's context of 80"):
+        check_inputs(look_at(both).inputs)
+
+
+def test_a_teacher_that_cannot_answer_is_refused_before_it_is_asked(
+    config: MakeConfig, asked: dict[str, object], tmp_path: Path, served: Served
+) -> None:
+    short = teacher(tmp_path / "t", max_position_embeddings=80)
+    long = asked | {"max_tokens": 100}
+    with pytest.raises(ConfigError, match="take 110 tokens, and the teacher's context is 80"):
+        evaluate_teacher(open_session(config(teacher=short, evaluate=long)))
+    wrong = teacher(tmp_path / "w", intermediate_size=32)
+    with pytest.raises(ModelError, match="of another shape"):
+        evaluate_teacher(open_session(config(teacher=wrong, evaluate=asked)))
+    bare = teacher(tmp_path / "b")
+    (tmp_path / "b/model.safetensors").unlink()
+    changes = serving(served)
+    changes["teacher"] |= bare
+    remote = open_session(config(evaluate=asked, **changes))
+    with pytest.raises(ConfigError, match="must be a folder with its weights"):
+        evaluate_teacher(remote)
+    assert list(remote.store.list()) == []
+
+
+def test_a_served_teacher_with_weights_here_can_be_asked(
+    config: MakeConfig, asked: dict[str, object], served: Served
+) -> None:
+    session = open_session(config(evaluate=asked | {"limit": 4}, **serving(served)))
+    assert evaluate_teacher(session).problems == 4
