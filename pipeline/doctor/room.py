@@ -28,6 +28,7 @@ _SMALLER = {  # by the first word of a stage: what needs less for certain, and w
         "train a smaller student, or on a larger device",
         "lower train.batch_tokens, or set train.activation_checkpointing = true",
     ),
+    "evaluate": ("set student.dtype = 'bfloat16'", "lower evaluate.batch_size"),
 }
 
 

@@ -48,10 +48,11 @@ def logit_map(config: Any) -> LogitMap:
     return LogitMap(scale, cap)
 
 
-# What the families call it: Gemma, RecurrentGemma; Cohere, Falcon-H1; Granite.
-_CAPS = ("final_logit_softcapping", "logits_soft_cap")
+# What the families call it: Gemma, RecurrentGemma, xLSTM; Cohere, Falcon-H1; Granite and MiniCPM3,
+# Inkling.
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 _FACTORS = ("logit_scale", "lm_head_multiplier")
-_DIVISORS = ("logits_scaling",)
+_DIVISORS = ("logits_scaling", "logits_mup_width_multiplier")
 
 
 @dataclass(frozen=True)

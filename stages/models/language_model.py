@@ -49,5 +49,8 @@ def _body_of(model: Any) -> Any:
     """
     body = model.base_model
     if body is model:
-        return getattr(model, "model", model)
-    return body if body.get_output_embeddings() is None else _body_of(body)
+        names = ("model", "language_model")
+        body = next((b for n in names if (b := getattr(model, n, None)) is not None), model)
+    if body is not model and getattr(body, "get_output_embeddings", lambda: None)() is not None:
+        return _body_of(body)
+    return body

@@ -16,7 +16,7 @@ from ..engines.settings import SamplingSettings
 from ..prompts.render import Prompt
 from .settings import RolloutSettings
 
-VERSION = 1
+VERSION = 2
 
 
 def sampling_of(settings: SamplingSettings, model_stop_ids: Sequence[int], seed: int) -> Sampling:

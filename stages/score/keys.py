@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from .settings import ScoreSettings
 
-TEACHER_VERSION = 1
+TEACHER_VERSION = 2
 
 
-TOKENS_VERSION = 2
+TOKENS_VERSION = 3
 
 
 def teacher_inputs(

@@ -30,6 +30,15 @@ _ROTATED = {
 }
 _QWEN_EYE = {"depth": 1, "embed_dim": 32, "num_heads": 4}
 
+_EAR = _EYE | {
+    "model_type": "qwen2_audio_encoder",
+    "d_model": 32,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "num_mel_bins": 8,
+}
+
 MULTIMODAL: dict[str, Fields] = {
     "aya_vision": {"text_config": _text("cohere2"), "vision_config": _SIGLIP},
     "idefics3": {"text_config": _text("llama"), "vision_config": _EYE},
@@ -60,11 +69,14 @@ MULTIMODAL: dict[str, Fields] = {
     "paligemma+gemma2": {"text_config": _text("gemma2"), "vision_config": _SIGLIP},
     "qwen2_5_omni_thinker": {"text_config": _ROTATED},
     "qwen2_5_vl": {"text_config": _ROTATED},
-    "qwen2_audio": {"text_config": _text("qwen2")},
+    "qwen2_audio": {"text_config": _text("qwen2"), "audio_config": _EAR},
     "qwen2_vl": {"text_config": _ROTATED, "vision_config": _QWEN_EYE},
     "qwen3_5+whole": {"text_config": _LINEAR},
     "qwen3_vl": {"text_config": _ROTATED},
     "qwen3_vl_moe": {"text_config": _ROTATED},
     "smolvlm": {"text_config": _text("llama"), "vision_config": _EYE},
-    "voxtral": {"text_config": _text("llama")},
+    "voxtral": {
+        "text_config": _text("llama"),
+        "audio_config": _EAR | {"model_type": "voxtral_encoder"},
+    },
 }

@@ -13,8 +13,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "MODELS.md"
 
 _HEAD = """# Models
 
-Every class that transformers {version} maps as a causal language model, as a tiny random model: two
-rounds are played (rollouts, scores, selection, training, evaluation, export, reload), and
+Every class that transformers {version} maps as a causal language model, and the most used of
+those that read more than text, whole (`+whole` where the text model is a kind as well), as a tiny
+random model: two rounds are played (rollouts, scores, selection, training, evaluation, export, reload), and
 log-probs, divergences and one step's gradient are computed again by transformers alone, in float64,
 one sequence at a time. `+name` is a variant of a kind.
 
@@ -33,7 +34,7 @@ Written by `python -m pytest -m soak tests/architectures`; with `-k KIND` only t
 | reason | meaning |
 |---|---|
 | its head is not given the last hidden state of its body | Something lies between body and head \
-(a transform of BERT's kind, a scale): the loss, which meets the head a chunk at a time, would \
+(a transform of BERT's kind): the loss, which meets the head a chunk at a time, would \
 leave it out. |
 | its logits are not its head's | The head is no linear map that is scaled or soft-capped as the \
 config says. |

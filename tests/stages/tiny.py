@@ -45,6 +45,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 30.0},
     "cohere": {"logit_scale": 0.5},
     "granite": {"logits_scaling": 8.0},
+    "minicpm3": {  # scales before its head
+        "dim_model_base": 4,
+        "q_lora_rank": 8,
+        "kv_lora_rank": 8,
+        "qk_nope_head_dim": 4,
+        "qk_rope_head_dim": 4,
+        "v_head_dim": 8,
+    },
     "opt": {"ffn_dim": 24, "word_embed_proj_dim": 16},  # its body is inside of its body
     "bloom": {},  # no sdpa
     "mpt": {"n_layers": 2, "d_model": 16, "n_heads": 2},

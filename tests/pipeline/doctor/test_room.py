@@ -9,6 +9,8 @@ import torch
 from tip.pipeline.doctor import room
 from tip.pipeline.doctor.doctor import Finding, examine
 from tip.pipeline.doctor.room import Room, memory_of
+from tip.pipeline.plan.plan import plan_of
+from tip.pipeline.session import look_at
 
 from ..conftest import MakeConfig
 
@@ -39,6 +41,15 @@ def test_masters_that_no_memory_holds_fail_and_estimates_are_to_look_at(
     assert "rollout takes about" in tight.text
     assert "lower rollout.batch_size" in tight.text
     assert "lower train.batch_tokens, or set train.activation_checkpointing" in tight.text
+
+
+def test_every_stage_of_a_plan_has_a_way_out(config: MakeConfig, problems: Path) -> None:
+    asked = {"source": str(problems / "held_out.jsonl"), "template": "raw", "max_tokens": 8}
+    stages: set[str] = set()
+    for mode in ("joint", "separate"):
+        plan = plan_of(look_at(config(evaluate=asked, score={"mode": mode})))
+        stages |= {need.stage.split()[0] for need in plan.memory if need.least is not None}
+    assert stages == room._SMALLER.keys()
 
 
 def test_weights_that_no_memory_holds_fail(

@@ -34,6 +34,7 @@ MAPS = [
     ("gemma2", {"final_logit_softcapping": None}),
     ("cohere", {"logit_scale": 0.5}),
     ("granite", {"logits_scaling": 8.0}),
+    ("minicpm3", {}),
 ]
 
 
