@@ -21,7 +21,7 @@ lint: $(VENV)/.dev
 
 # What repeats a promise: kills, damage, inputs, every architecture. Hours on two cores.
 soak: $(VENV)/.dev models
-	TIP_MODELS=models $(BIN)/python -m pytest -m soak -n $(WORKERS) --dist loadgroup
+	TIP_MODELS=models $(BIN)/python -m pytest -m soak -n $(WORKERS) --dist loadfile
 
 # Ratios within one run; lines on the screen, JSON in bench/. Under 15 minutes on 2 cores.
 BENCHMARKS := train_step memory scoring rollouts selection payload round trl_step

@@ -17,9 +17,6 @@ QUICK = (
 )
 
 
-pytestmark = pytest.mark.xdist_group("architectures")  # one process writes the page
-
-
 def _refuse_faults(verdict: Verdict) -> None:
     assert verdict.outcome != "fault", f"{verdict.reason}\n{verdict.trace}"
     assert (verdict.outcome == "not built") == (verdict.kind in UNBUILDABLE)
@@ -34,7 +31,7 @@ def test_a_usual_architecture_is_right(kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def judged() -> Iterator[list[Verdict]]:
-    """Yield a list for verdicts, which are put into the page in the end."""
+    """Yield a list for verdicts, which are put into the page in the end: one process has them."""
     verdicts: list[Verdict] = []
     yield verdicts
     if verdicts:
