@@ -19,7 +19,7 @@ lint: $(VENV)/.dev
 	$(BIN)/pyright -p . --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-# What repeats a promise: kills, damage, inputs, every architecture. Hours on two cores.
+# What repeats a promise: kills, damage, inputs, every architecture. An hour on two cores.
 soak: $(VENV)/.dev models
 	TIP_MODELS=models $(BIN)/python -m pytest -m soak -n $(WORKERS) --dist loadfile
 

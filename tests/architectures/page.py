@@ -14,10 +14,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "MODELS.md"
 _HEAD = """# Models
 
 Every class that transformers {version} maps as a causal language model, and the most used of
-those that read more than text, whole (`+whole` where the text model is a kind as well), as a tiny
-random model: two rounds are played (rollouts, scores, selection, training, evaluation, export, reload), and
-log-probs, divergences and one step's gradient are computed again by transformers alone, in float64,
-one sequence at a time. `+name` is a variant of a kind.
+those that read more than text, whole (`+whole` where the text model is a kind as well). Of each a
+tiny random model plays two rounds (rollouts, scores, selection, training, evaluation, export,
+reload), and log-probs, divergences and one step's gradient are computed again by transformers
+alone, in float64, one sequence at a time. `+name` is a variant of a kind.
 
 * **right**: log-probs and divergences within 1e-4 nats, the gradient within 1e-5 of its largest
   entry (or within three times what plain float32 is off by), the same numbers alone and in batches,
