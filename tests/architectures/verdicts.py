@@ -191,19 +191,19 @@ def as_it_was(folder: Path, **how: Any) -> Any:
 
 
 class Plain:
-    """transformers' own model of a folder in float64."""
+    """transformers' own model of a folder in float64, or in another type."""
 
-    def __init__(self, folder: Path) -> None:
-        self.model = self._load(folder).eval()
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float64) -> None:
+        self.model = self._load(folder, dtype).eval()
         if hasattr(self.model, "set_experts_implementation"):
             self.model.set_experts_implementation("eager")
 
     @staticmethod
-    def _load(folder: Path) -> Any:
+    def _load(folder: Path, dtype: torch.dtype) -> Any:
         try:
-            return as_it_was(folder, dtype=torch.float64, attn_implementation="eager")
+            return as_it_was(folder, dtype=dtype, attn_implementation="eager")
         except ValueError:  # a class without eager attention
-            return as_it_was(folder, dtype=torch.float64)
+            return as_it_was(folder, dtype=dtype)
 
     def log_probs(self, prompt: Sequence[int], response: Sequence[int]) -> Tensor:
         """Return the log-probs [T, V] that predict a response, with their graph."""
