@@ -289,8 +289,11 @@ class _Rules(TyperGroup):
     """Lets an option begin a command of its own: `tip rules --run RUN [RULE ...]`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args[:1] == ["--run"]:
-            args = ["on", *args[1:]]
+        for place, arg in enumerate(args):
+            if arg.partition("=")[0] == "--run":
+                run, after = arg.split("=", 1)[1:], args[place + 1 :]
+                args = ["on", *(run or after[:1]), *args[:place], *(after if run else after[1:])]
+                break
         return super().parse_args(ctx, args)
 
 

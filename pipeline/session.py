@@ -13,7 +13,7 @@ from ..stages.models.device import resolve_device
 from ..stages.models.weights import Weights
 from ..storage.errors import ConfigError
 from ..storage.facts import CheckpointFacts
-from ..storage.runs import RunFolder, RunRecord, RunView
+from ..storage.runs import RunFolder, RunView, record_of
 from ..storage.store.store import Artifact, Store
 from .config.run import RunConfig
 from .config.toml import make_config
@@ -66,15 +66,6 @@ class Session:
         """Return the session of another run of this store; whoever runs works stays the same."""
         config = make_config(record_of(run).config, str(run.config_path))
         return replace(self, config=config, run=run, inputs=self.inputs.of(config))
-
-
-def record_of(run: RunFolder) -> RunRecord:
-    """Return the record of a run. Raises `ConfigError` where there is no such run."""
-    record = run.about()
-    if record is None:
-        runs = run.path.parent
-        raise ConfigError(f"no run {run.name} under {runs}; `tip status --runs {runs}` lists them")
-    return record
 
 
 def open_session(config: RunConfig, reporter: Reporter | None = None) -> Session:

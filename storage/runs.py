@@ -351,3 +351,12 @@ def _unreadable(path: Path, reason: str) -> StoreError:
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path}: cannot be written ({error.strerror}); check `runs` in the config")
+
+
+def record_of(run: RunFolder) -> RunRecord:
+    """Return the record of a run. Raises `ConfigError` where there is no such run."""
+    record = run.about()
+    if record is None:
+        runs = run.path.parent
+        raise ConfigError(f"no run {run.name} under {runs}; `tip status --runs {runs}` lists them")
+    return record

@@ -94,6 +94,8 @@ def test_a_whole_run_works_from_the_command_line(process: Tip, tip: Tip) -> None
     assert tip("cache", "du")[0] == 0
     assert tip("sql", "SELECT count(*) FROM tokens", "--run", "x")[0] == 0
     assert tip("rules", "show", "soft_or")[0] == 0
+    for asked in (["--run", "x", "q3"], ["--run=x", "q3"], ["--keep", "0.3", "--run", "x", "q3"]):
+        assert tip("rules", *asked)[0] == 0
 
 
 @pytest.mark.parametrize(

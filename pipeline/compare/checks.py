@@ -6,6 +6,7 @@ from functools import reduce
 from typing import Any
 
 from ...stages.select.check import check_selection
+from ...stages.train.settings import TrainSettings
 from ...storage.errors import ConfigError
 from ...storage.runs import RunFolder
 from ..checks import check_inputs
@@ -13,6 +14,8 @@ from ..config.run import RunConfig
 from ..config.same import same_run
 from ..inputs import Inputs
 from ..progress import Reporter
+from ..rounds.identity import check_usable
+from ..session import look_at
 from .rows import NO_REFRESH, Row, refuse_unused, run_config
 
 
@@ -40,22 +43,23 @@ def jobs_of(
     refuse_unused(config.select, rows)
     inputs = Inputs(config, reporter, look=True)
     check_inputs(inputs)
-    rows = [row for row in rows if row.refresh or _prompts_suffice(config, inputs, reporter)]
+    if not all(row.refresh for row in rows) and not _prompts_suffice(config, inputs, reporter):
+        rows = [row for row in rows if row.refresh]
     jobs = [Job(row, seed, run_config(config, row, seed)) for seed in seeds for row in rows]
     for job in jobs:
         _check_begun(job.config)
     for select in {job.config.select.model_dump_json(): job.config.select for job in jobs}.values():
         check_selection(select)
     for each in {_inputs(job.config): job.config for job in jobs}.values():
-        check_inputs(Inputs(each, Reporter(quiet=True), look=True))
+        check_usable(look_at(each))
     return jobs
 
 
 def _inputs(config: RunConfig) -> str:
     """Return all of a config that its models, prompts and problems depend on, and some more."""
-    return config.model_dump_json(
-        exclude={"name", "rounds", "seed", "data_seed", "select", "train"}
-    )
+    others = set(TrainSettings.model_fields) - {"tail", "activation_checkpointing"}
+    names = ("name", "rounds", "seed", "data_seed", "select")
+    return config.model_dump_json(exclude=dict.fromkeys(names, True) | {"train": others})
 
 
 def _prompts_suffice(config: RunConfig, inputs: Inputs, reporter: Reporter) -> bool:

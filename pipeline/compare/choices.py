@@ -86,7 +86,7 @@ def choices(scored: ScoredRound, chosen: Mapping[str, pl.DataFrame]) -> pl.DataF
             {
                 "rule": rule,
                 "tokens": frame.height,
-                "share": frame.height / tokens.height,
+                "share": frame.height / max(1, tokens.height),
                 "KL share": float(frame["reverse_kl"].sum()) / held if held else None,
                 **{kind: types.get(kind, 0) / max(1, frame.height) for kind in TYPES},
                 "relative_position": frame["relative_position"].mean(),

@@ -43,7 +43,8 @@ def compare_and_show(
     rates = rates_of(factors, config.train.lr, rows)
     at_rates = dict.fromkeys(each for row in rows for each in rates.grid(row).values())
     # every run that may be played, so that each is known to be playable before the first is
-    jobs = jobs_of(config, list(at_rates), [*range(seeds), TUNING_SEED], reporter)
+    played = [*range(seeds), *([TUNING_SEED] if rates.tuned else [])]
+    jobs = jobs_of(config, list(at_rates), played, reporter)
     measures = measures_of(metrics, [job.config for job in jobs])
     rows = [row for row in rows if any(job.row == row for job in jobs)]
     teacher = ask_teacher(jobs[0].config, reporter)

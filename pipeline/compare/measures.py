@@ -8,6 +8,7 @@ import numpy as np
 from ...storage.errors import ConfigError
 from ..config.run import RunConfig
 from ..metrics import EvaluateMetrics
+from ..rounds.held_out import first_choices
 from .paired import Difference, Key, compare_to
 
 
@@ -76,7 +77,7 @@ def measures_of(names: Iterable[str], configs: Sequence[RunConfig]) -> list[Meas
     measure.
     """
     compared = all(c.evaluate is not None and c.evaluate.reverse_kl for c in configs)
-    drawn = any(c.score.support != "top" for c in configs)
+    known = all(map(first_choices, configs))
     chosen = list(dict.fromkeys(name.strip() for name in names))
     if not chosen:
         chosen = ["accuracy", "reverse_kl"] if compared else ["accuracy"]
@@ -88,9 +89,9 @@ def measures_of(names: Iterable[str], configs: Sequence[RunConfig]) -> list[Meas
                 f"--metric {name} compares with the teacher on held-out rollouts: add "
                 "`--set evaluate.reverse_kl=true`"
             )
-        if name == "agreement" and drawn:
+        if name == "agreement" and not known:
             raise ConfigError(
-                "--metric agreement asks for the teacher's first choice, which is not known of ids "
-                "that were drawn: set score.support = 'top', or leave it out"
+                "--metric agreement asks for both models' first choices, which are not stored: set "
+                "score.support = 'top' and rollout.student_top_max above 0, or leave it out"
             )
     return [MEASURES[name] for name in chosen]

@@ -6,9 +6,9 @@ import polars as pl
 
 from ...stages.select.rulebook import load_rule
 from ...storage.errors import ConfigError
-from ...storage.runs import RunFolder
+from ...storage.runs import RunFolder, record_of
 from ..config.toml import make_config
-from ..session import Session, look_at, record_of
+from ..session import Session, look_at
 from .choices import choices, scored_round
 from .overlap import jaccard
 from .page import console, show_plain

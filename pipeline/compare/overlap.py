@@ -17,9 +17,9 @@ def jaccard(chosen: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     sets = {rule: _keys(frame) for rule, frame in chosen.items()}
     rows = []
     for rule, ours in sets.items():
-        common = {other: len(ours & theirs) / len(ours | theirs) for other, theirs in sets.items()}
+        common = {other: _share(ours & theirs, ours | theirs) for other, theirs in sets.items()}
         rows.append({"rule": rule, **common})
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows, schema_overrides=dict.fromkeys(sets, pl.Float64))
 
 
 def rank_correlation(scored: ScoredRound, rules: Sequence[str]) -> pl.DataFrame:
@@ -38,6 +38,11 @@ def spearman(ours: pl.Series, theirs: pl.Series) -> float:
         return float("nan")
     found: Any = stats.spearmanr(ours.to_numpy(), theirs.to_numpy())
     return float(found.statistic)
+
+
+def _share(common: set[Any], all_: set[Any]) -> float | None:
+    """Return a share, None where neither rule keeps anything."""
+    return len(common) / len(all_) if all_ else None
 
 
 def _keys(frame: pl.DataFrame) -> set[tuple[int, int]]:

@@ -16,7 +16,7 @@ def placement(scored: ScoredRound, tokenizer: Any) -> pl.DataFrame:
     relative_position: 1 at the end of the response. student_entropy, reverse_kl: nats.
     """
     tokens = scored.table()
-    types = scored.chosen("all", 1.0).select("rollout", "position", "type")
+    types = scored.ranked("all").select("rollout", "position", "type")
     classes = token_classes(tokenizer, tokens["token"].to_numpy())
     frame = tokens.with_columns(pl.Series("class", classes)).join(
         types, on=["rollout", "position"], how="inner"

@@ -38,7 +38,11 @@ class ScoredRound:
 
     def chosen(self, rule: str, keep: float) -> pl.DataFrame:
         """Return what a rule selects: rollout, position, type, importance."""
-        settings = settings_of(self.settings, rule, keep).model_copy(update={"where": None})
+        return pl.DataFrame(self.selection(settings_of(self.settings, rule, keep)))
+
+    def ranked(self, rule: str) -> pl.DataFrame:
+        """Return the same of all tokens that a rule can keep, whatever the condition says."""
+        settings = settings_of(self.settings, rule, 1.0).model_copy(update={"where": None})
         return pl.DataFrame(self.selection(settings))
 
     def selection(self, settings: SelectSettings) -> pa.Table:
@@ -60,7 +64,7 @@ class ScoredRound:
         """
         frame = self.table().filter("trainable").select("rollout", "position")
         for rule in rules:
-            column = self.chosen(rule, 1.0).select(
+            column = self.ranked(rule).select(
                 "rollout", "position", pl.col("importance").alias(rule)
             )
             frame = frame.join(column, on=["rollout", "position"], how="left")

@@ -18,8 +18,9 @@ from ...stages.train.checkpointing import checkpoint_activations, refuse_noise
 from ...storage.errors import ConfigError
 from ..rounds.generators import generator_of, reader_of
 from ..rounds.served import ask_once
+from ..show.cells import size
 from .examined import Examined, NotLookedError
-from .room import memory_of, text_of
+from .room import memory_of
 
 _LOADED = "its logits are those of its head, and no state looks ahead"
 _KNOWN_TOKENS = 12
@@ -55,7 +56,7 @@ def _loaded(holder: Holder, weights: Weights) -> LanguageModel:
     width = getattr(torch, weights.dtype).itemsize
     takes, free = (parameters_of(weights.card) or 0) * width, memory_of(holder.device).free
     if takes > free:
-        raise NotLookedError(f"its weights take {text_of(takes)}, and {text_of(free)} are free")
+        raise NotLookedError(f"its weights take {size(takes)}, and {size(free)} are free")
     try:
         return holder.model(weights)
     except torch.OutOfMemoryError as error:

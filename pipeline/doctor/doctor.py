@@ -11,6 +11,7 @@ from .. import checks
 from ..checks import Check, evaluates
 from ..config.run import RunConfig
 from ..rounds.generators import check_room
+from ..rounds.residual import check_teacher
 from . import at_work, machine, room
 from .examined import Examined, NotLookedError
 
@@ -77,6 +78,15 @@ def _max_model_len(examined: Examined) -> str:
     return "the longest prompt and response fit"
 
 
+def _residual(examined: Examined) -> str:
+    check_teacher(examined.session)
+    return "which of the student's ids are in a support is known"
+
+
+def _corrects(config: RunConfig) -> bool:
+    return config.train.tail == "residual"
+
+
 def _student_in_vllm(config: RunConfig) -> bool:
     sections = [config.rollout, *([config.evaluate] if config.evaluate else [])]
     return "vllm" in {section.engine for section in sections}
@@ -114,6 +124,7 @@ _AFTER: tuple[Check[Examined], ...] = (
         _max_model_len,
         lambda config: _student_in_vllm(config) or _teacher_in_vllm(config),
     ),
+    Check("residual", (*_KNOWN, "engines"), _residual, _corrects),
     Check("run contents", (*_KNOWN, "rule", "run"), machine.contents),
     Check("memory", (*_KNOWN, "student weights", "teacher weights"), room.memory),
     Check("disk", (*_KNOWN, "student weights", "teacher weights"), room.disk),

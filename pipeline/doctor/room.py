@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.filesize import decimal
 
 from ...storage.errors import ConfigError
 from ...storage.files import nearest, user_path
 from ...storage.store.places import LocalPlace
 from ..plan.disk import WeightsOnDisk
+from ..progress import resident
+from ..show.cells import size
 from .examined import Examined, NotLookedError
 
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
@@ -57,27 +58,29 @@ def memory(examined: Examined) -> str:
     ]
     if not known:
         raise NotLookedError("how large the models are shows when their weights are here")
-    has = f"{text_of(room.free)} of {text_of(room.total)} are free on {device}"
+    # an estimate for a CPU holds this process, which is no longer free
+    beside = resident() if device.type == "cpu" else 0
+    has = f"{size(room.free)} of {size(room.total)} are free on {device}"
     for stage, least, estimate in known:
         for_certain, at_most = _SMALLER[stage.split()[0]]
         if least > room.total:
             raise ConfigError(
-                f"{stage} takes {text_of(least)} at the very least, and {device} has "
-                f"{text_of(room.total)}: {for_certain}"
+                f"{stage} takes {size(least)} at the very least, and {device} has "
+                f"{size(room.total)}: {for_certain}"
             )
-        if estimate > room.free:
+        if estimate > room.free + beside:
             examined.notes.say(
-                f"{stage} takes about {text_of(estimate)}, and {has}: free some, or {at_most}"
+                f"{stage} takes about {size(estimate)}, and {has}: free some, or {at_most}"
             )
     stage, _, estimate = max(known, key=lambda need: need[2])
-    return f"{stage} takes most, about {text_of(estimate)}; {has}"
+    return f"{stage} takes most, about {size(estimate)}; {has}"
 
 
 def disk(examined: Examined) -> str:
     """Compare what is still to be written with what is free where it goes."""
     config, plan = examined.config, examined.plan
-    weights = plan.weights or WeightsOnDisk(0, 0)
-    writes = [_Writes(config.runs, user_path(config.runs), weights.states, weights.states)]
+    weights = plan.weights or WeightsOnDisk(0, 0, 0)
+    writes = [_Writes(config.runs, user_path(config.runs), weights.state, weights.states)]
     store = examined.session.store.place
     if isinstance(store, LocalPlace):
         least = weights.checkpoints
@@ -90,11 +93,11 @@ def disk(examined: Examined) -> str:
         least, most = sum(each.least for each in together), sum(each.most for each in together)
         free = shutil.disk_usage(nearest(together[0].folder)).free
         names = " and ".join(each.name for each in together)
-        text = f"up to {text_of(most)} go to {names}, where {text_of(free)} are free"
+        text = f"up to {size(most)} go to {names}, where {size(free)} are free"
         way_out = "free some, or name other folders (store, runs)"
         if least > free:
             raise ConfigError(
-                f"{text_of(least)} of weights go to {names}, and {text_of(free)} are free there: "
+                f"{size(least)} of weights go to {names}, and {size(free)} are free there: "
                 f"{way_out}, or lower rounds or train.keep_states"
             )
         if most > free:
@@ -115,7 +118,8 @@ def memory_of(device: torch.device) -> Room:
     limit = _CGROUP / "memory.max"  # of a container or a batch job
     if limit.is_file() and (text := limit.read_text().strip()) != "max":
         used = int((_CGROUP / "memory.current").read_text())
-        used -= _field((_CGROUP / "memory.stat").read_text(), "file")  # given back when asked for
+        stat = (_CGROUP / "memory.stat").read_text()
+        used -= _field(stat, "file") - _field(stat, "shmem")  # given back when asked for
         room = Room(min(room.free, int(text) - used), min(room.total, int(text)))
     return room
 
@@ -123,8 +127,3 @@ def memory_of(device: torch.device) -> Room:
 def _field(text: str, name: str) -> int:
     words = next(line.split() for line in text.splitlines() if line.split()[:1] == [name])
     return int(words[1])
-
-
-def text_of(value: float) -> str:
-    """Return bytes as a person writes them."""
-    return decimal(round(value))

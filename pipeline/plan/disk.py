@@ -14,11 +14,12 @@ _STATE_BYTES = 12  # a parameter: float32 weight and two moments
 class WeightsOnDisk:
     """Bytes still to be written: checkpoints in the store, and what a run folder holds at most.
 
-    states: those kept, the newest beside them, and the snapshot inside a round.
+    states: those kept, the newest beside them, and the snapshot inside a round. state: one of them.
     """
 
     checkpoints: int
     states: int
+    state: int
 
 
 def weights_on_disk(session: Session, rounds: int) -> WeightsOnDisk | None:
@@ -28,4 +29,5 @@ def weights_on_disk(session: Session, rounds: int) -> WeightsOnDisk | None:
         return None
     width = getattr(torch, settings.export_dtype).itemsize
     states = min(settings.keep_states + 2, rounds + 1) if rounds else 0
-    return WeightsOnDisk(rounds * parameters * width, states * parameters * _STATE_BYTES)
+    state = parameters * _STATE_BYTES
+    return WeightsOnDisk(rounds * parameters * width, states * state, state if rounds else 0)

@@ -14,6 +14,7 @@ from ...stages.prompts.render import Prompt
 from ...stages.score.agreement import agreement
 from ...storage.store.store import Artifact
 from ...storage.tables import read_table
+from ..config.run import RunConfig
 from ..session import Session
 from .rollouts import generated_tokens, rollout_shards
 from .scores import Scores, mean_over_tokens, score_shards
@@ -22,9 +23,9 @@ from .scores import Scores, mean_over_tokens, score_shards
 def held_out(session: Session, number: int, student: Weights) -> dict[str, Any]:
     """Return the means over the tokens of fresh rollouts of the problems, and what they cost.
 
-    reverse_kl, forward_kl, jsd: nats. agreement: 0..1, None for a support that is drawn.
+    reverse_kl, forward_kl, jsd: nats. agreement: 0..1, None where first choices are not known.
     """
-    top = session.config.score.support == "top"
+    chosen = first_choices(session.config)
     title = f"round {number} evaluate"
     problems: Sequence[Sequence[Prompt]] = shards(session.inputs.problems)
     made = rollout_shards(session, student, [tuple(part) for part in problems], title)
@@ -33,11 +34,18 @@ def held_out(session: Session, number: int, student: Weights) -> dict[str, Any]:
     return {
         "reverse_kl": mean_over_tokens(scores.tokens, "reverse_kl"),
         **_column_means(session, scores.tokens, ("forward_kl", "jsd")),
-        # of ids that were drawn nobody can tell which is the teacher's first choice
-        "agreement": _agreement(session, rollouts, scores) if top else None,
+        "agreement": _agreement(session, rollouts, scores) if chosen else None,
         "generated_tokens": generated_tokens(made),
         "teacher_tokens_scored": scores.scored,
     }
+
+
+def first_choices(config: RunConfig) -> bool:
+    """Tell whether the stored tables say what each model would choose first.
+
+    Of ids that were drawn nobody can tell which is the teacher's; the student's is a top id.
+    """
+    return config.score.support == "top" and config.rollout.student_top_max > 0
 
 
 def _column_means(

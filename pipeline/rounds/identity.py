@@ -44,12 +44,17 @@ def check(session: Session) -> dict[str, str]:
     Returns the run's `content`.
     """
     check_selection(session.config.select)
-    check_inputs(session.inputs)
-    check_room(session)
-    check_teacher(session)
+    check_usable(session)
     before = begun(session.run)
     check_settings(session.run, session.config, before)
     return check_content(session, before)
+
+
+def check_usable(session: Session) -> None:
+    """Meet what models, prompts, problems and engines cannot do before any work."""
+    check_inputs(session.inputs)
+    check_room(session)
+    check_teacher(session)
 
 
 def begun(run: RunFolder) -> RunRecord | None:

@@ -16,11 +16,10 @@ from ...stages.select.settings import SelectSettings
 from ...storage.errors import ConfigError, InputError, StoreError, is_panic
 from ...storage.files import user_path
 from ...storage.queries import ask
-from ...storage.runs import RunFolder
+from ...storage.runs import RunFolder, record_of
 from ...storage.store.places import check_kind
 from ...storage.store.store import Artifact, Store
 from ...storage.visible import visible
-from ..session import record_of
 from .cells import count, number, table
 
 _FIRST_DAY, _LAST_DAY = ((d - date(1970, 1, 1)).days for d in (date.min, date.max))

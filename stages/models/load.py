@@ -16,7 +16,7 @@ from ..boundary import one_line
 from .alone_check import check_alone
 from .card import ModelCard
 from .code import own_class
-from .config import load_config, text_config
+from .config import load_config
 from .cpu.attention import NAME as BY_PRODUCTS
 from .cpu.attention import use_products_in_attention
 from .fingerprint import has_weights, weight_files
@@ -46,7 +46,7 @@ def load_model(
     model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         _own_memory(model)
-    if attention == BY_PRODUCTS and not _needs_eager(card):
+    if attention == BY_PRODUCTS and not _attention(model.config):
         with quiet():
             use_products_in_attention(model)
     loaded = LanguageModel(model, card, device, dtype)
@@ -67,15 +67,15 @@ def load_on_meta(card: ModelCard) -> Any:
         return _from_folder(card, torch.float32, device_map="meta")
     config = load_config(card.folder, card.code)
     with one_line(lambda reason: _unusable(card, reason)), quiet(), torch.device("meta"):
-        return _class_of(config).from_config(config, trust_remote_code=card.code)
+        return _class_of(config).from_config(
+            config, trust_remote_code=card.code, **_attention(config)
+        )
 
 
 def _from_folder(card: ModelCard, dtype: torch.dtype, **given: Any) -> Any:
     """Return the model of a folder, after showing that all it has comes from there."""
     config = load_config(card.folder, card.code)
-    kind = _class_of(config)
-    if _needs_eager(card):
-        given["attn_implementation"] = "eager"
+    kind, given = _class_of(config), given | _attention(config)
     with one_line(lambda reason: _unusable(card, reason)), quiet():
         if card.code and (own := own_class(card.folder)) is not None:
             kind, given["config"] = own, config
@@ -92,10 +92,10 @@ def _from_folder(card: ModelCard, dtype: torch.dtype, **given: Any) -> Any:
     return model
 
 
-def _needs_eager(card: ModelCard) -> bool:
-    """Return whether transformers' sdpa would leave out something of a model."""
-    config = text_config(card.folder, card.code)
-    return any(getattr(config, name, None) for name in _LEFT_OUT_BY_SDPA)
+def _attention(config: Any) -> dict[str, str]:
+    """Return the attention that a model must be given: none where transformers' choice is right."""
+    left_out = any(getattr(config.get_text_config(), name, None) for name in _LEFT_OUT_BY_SDPA)
+    return {"attn_implementation": "eager"} if left_out else {}
 
 
 def _unusable(card: ModelCard, reason: str) -> ModelError:

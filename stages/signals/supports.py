@@ -15,9 +15,7 @@ import torch
 from ...storage.errors import StoreError
 from ..arrays.batching import on_device
 from ..arrays.ragged import Ragged, concatenate, from_lists
-from .support import Support
-
-_LEAST = np.finfo(np.float16).min  # -65504; a log-prob below is as good as that
+from .support import NOTHING, Support
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def of_chunk(support: Support) -> Supports:
 
 def stored(ids: np.ndarray, logprobs: np.ndarray, counts: np.ndarray, tail: np.ndarray) -> Supports:
     """Return flat ids and log-probs in the types that tables hold; counts: of each token."""
-    halves = np.maximum(logprobs, _LEAST).astype(np.float16)
+    halves = np.maximum(logprobs, NOTHING).astype(np.float16)
     return Supports(Ragged(ids.astype(np.int32), counts), Ragged(halves, counts), tail)
 
 

@@ -27,7 +27,10 @@ _TOLERANCE = 1e-5  # of logits, relative to the largest: the same numbers in oth
 
 
 def refuse_beyond(model: LanguageModel, dtype: str) -> None:
-    """Raise `ModelError` for a student with a weight that an export in this type could not hold."""
+    """Raise `ModelError` for a student with a weight that an export in this type could not hold.
+
+    Asked before a training, whose work would be lost, and again of what it has made.
+    """
     most = torch.finfo(getattr(torch, dtype)).max
     for name, parameter in model.model.named_parameters():
         largest = parameter.detach().abs().amax().item()
@@ -42,8 +45,10 @@ def export(model: LanguageModel, draft: Draft, dtype: str) -> None:
     """Write a Hugging Face model folder: weights in `dtype`, config, tokenizer.
 
     The parameters are rounded to that type where they are, none to infinity. Buffers, which nothing
-    trains, keep their own. Tied weights are written once.
+    trains, keep their own. Tied weights are written once. Raises `ModelError` for a weight that has
+    grown beyond the type.
     """
+    refuse_beyond(model, dtype)
     _round(model, getattr(torch, dtype))
     _write_weights(model, draft.folder, getattr(torch, dtype))
     config = json.loads((model.card.folder / "config.json").read_text())

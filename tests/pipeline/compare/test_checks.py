@@ -121,3 +121,12 @@ def test_no_refresh_is_left_out_where_there_are_too_few_prompts_for_it(
     assert "`no refresh` is left out: its one round holds rounds x" in capsys.readouterr().err
     fewer = settings.model_copy(update={"rounds": 2})
     assert NO_REFRESH in [job.row for job in jobs_of(fewer, rows, [0], QUIET)]
+
+
+def test_a_tail_that_a_later_row_cannot_have_is_met_before_the_first_is_played(
+    config: MakeConfig, asked: dict[str, object]
+) -> None:
+    settings = config(evaluate=asked, score={"mode": "separate", "engine": "vllm"})
+    with pytest.raises(ConfigError, match="cannot be asked"):
+        jobs_of(settings, rows_of(["all"], [0.2], ["train.tail=true,residual"]), [0], QUIET)
+    assert nothing_is_made(settings)

@@ -140,7 +140,7 @@ def test_an_agreement_is_not_asked_of_ids_that_were_drawn(
         score={"support": "sampled"},
         train={"loss": "forward_kl"},
     )
-    with pytest.raises(ConfigError, match=r"set score\.support = 'top', or leave it out"):
+    with pytest.raises(ConfigError, match=r"set score\.support = 'top' and .* leave it out"):
         compare_and_show(drawn, **ASKED | {"metrics": ["agreement"]})
     assert played == []
 

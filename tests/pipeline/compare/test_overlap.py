@@ -25,6 +25,13 @@ def test_common_tokens_are_counted_over_those_of_either_rule(tmp_path: Path) -> 
     assert matrix[1, 2] == common / (ours.height + theirs.height - common)
 
 
+def test_rules_that_keep_nothing_have_no_share_in_common(tmp_path: Path) -> None:
+    some = scored(tmp_path).chosen("divergence", 0.2)
+    table = jaccard({"none": some.clear(), "some": some})
+    assert table["none"].to_list() == [None, 0.0]
+    assert table["some"].to_list() == [0.0, 1.0]
+
+
 def test_rank_correlation_is_a_square_of_spearmans(tmp_path: Path) -> None:
     round_, rules = scored(tmp_path), ["divergence", "soft_or"]
     every = round_.importances(rules)

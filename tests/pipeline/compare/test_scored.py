@@ -21,8 +21,8 @@ def scored(folder: Path, **settings: object) -> ScoredRound:
     )
 
 
-def test_a_choice_keeps_the_settings_beside_rule_budget_and_condition(tmp_path: Path) -> None:
-    round_ = scored(tmp_path, scope="round", rule="soft_or", keep=0.5, where="position < 3")
+def test_a_choice_keeps_the_settings_beside_rule_and_budget(tmp_path: Path) -> None:
+    round_ = scored(tmp_path, scope="round", rule="soft_or", keep=0.5)
     trainable = round_.table().filter("trainable")
     best = trainable.sort("reverse_kl", descending=True).head(int(0.1 * trainable.height))
     chosen = round_.chosen("divergence", 0.1)
@@ -30,6 +30,14 @@ def test_a_choice_keeps_the_settings_beside_rule_budget_and_condition(tmp_path: 
     assert found == expected
     apart = scored(tmp_path, scope="rollout").chosen("divergence", 0.1)
     assert set(apart.select("rollout", "position").iter_rows()) != expected
+
+
+def test_a_choice_is_among_what_the_condition_leaves_and_an_order_is_of_all(tmp_path: Path) -> None:
+    round_ = scored(tmp_path, where="position < 3")
+    assert round_.chosen("divergence", 1.0)["position"].max() == 2
+    trainable = round_.table().filter("trainable")
+    assert round_.ranked("divergence").height == trainable.height
+    assert round_.importances(["divergence"])["divergence"].n_unique() > trainable.height / 2
 
 
 def test_a_choice_has_the_parameters_of_its_rule(tmp_path: Path) -> None:

@@ -44,9 +44,17 @@ def test_what_is_well_is_so_in_every_check_and_nothing_is_written(
     before = listing(tmp_path)
     findings = found(config(evaluate=asked), load=True)
     assert set(verdicts(findings).values()) == {"ok"}
-    unasked = {"server", "max_model_len", "student in vLLM", "teacher in vLLM"}
+    unasked = {"server", "max_model_len", "residual", "student in vLLM", "teacher in vLLM"}
     assert list(findings) == [name for name in NAMES if name not in unasked]
     assert listing(tmp_path) == before
+
+
+def test_a_teacher_that_cannot_tell_what_a_residual_needs_fails(config: MakeConfig) -> None:
+    tail = {"train": {"tail": "residual"}}
+    assert found(config(**tail))["residual"].verdict == "ok"
+    vllm = found(config(score={"mode": "separate", "engine": "vllm"}, **tail))["residual"]
+    assert vllm.verdict == "fail"
+    assert "cannot be asked for them" in vllm.text
 
 
 Q = "quantised (awq)"

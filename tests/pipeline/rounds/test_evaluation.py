@@ -88,6 +88,15 @@ def test_an_evaluation_is_made_once_for_all_runs(config: MakeConfig, problems: P
     assert 0.5 < before < after < 1
 
 
+def test_without_the_students_top_ids_there_is_no_agreement(
+    config: MakeConfig, asked: dict[str, object]
+) -> None:
+    settings = config(evaluate=asked | {"reverse_kl": True}, rollout={"student_top_max": 0})
+    found = evaluate_round(open_session(settings), 0)
+    assert found.agreement is None
+    assert found.reverse_kl is not None
+
+
 def test_of_ids_that_were_drawn_there_is_no_agreement(
     config: MakeConfig, asked: dict[str, object]
 ) -> None:

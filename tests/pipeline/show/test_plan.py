@@ -39,7 +39,9 @@ def test_each_round_says_what_of_it_is_in_the_store(config: MakeConfig) -> None:
 
 def test_weights_on_disk_are_shown_where_they_are_known(config: MakeConfig) -> None:
     out = io.StringIO()
-    plan = Plan(ROUNDS, 46.9, "a guess", NEEDS, (), weights=WeightsOnDisk(3_000_000, 7_000_000))
+    plan = Plan(
+        ROUNDS, 46.9, "a guess", NEEDS, (), weights=WeightsOnDisk(3_000_000, 7_000_000, 1_000_000)
+    )
     print_plan(config("mine"), plan, Console(file=out, width=200))
     said = "600.0 kB of tables, 3.0 MB of checkpoints; the run folder holds up to 7.0 MB of"
     assert said in out.getvalue()

@@ -79,6 +79,8 @@ def test_a_mask_in_the_weights_stays_finite_and_what_a_type_cannot_hold_is_named
         refuse_beyond(model, "float16")
     refuse_beyond(model, "bfloat16")
     (tmp_path / "out").mkdir()
+    with pytest.raises(ModelError, match="float16 at most"):  # grown while it was trained
+        export(model, Draft(tmp_path / "out"), "float16")
     export(model, Draft(tmp_path / "out"), "bfloat16")
     written = load_file(tmp_path / "out" / "model.safetensors")[name][5, 0]
     assert written == torch.finfo(torch.bfloat16).min
