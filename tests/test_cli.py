@@ -82,7 +82,8 @@ def refused(tip: Tip, folder: Path, *changes: str) -> str:
     lines = [line for line in error.splitlines() if not line.startswith(("note:", "round"))]
     assert len(lines) == 1, error
     assert lines[0].startswith("error: ")
-    assert not list((folder / "store").glob("*/*/*/manifest.json"))
+    made = {path.parents[2].name for path in (folder / "store").glob("*/*/*/manifest.json")}
+    assert made <= {"reference"}  # of a teacher that was met
     return lines[0]
 
 

@@ -83,7 +83,7 @@ def check_content(session: Session, before: RunRecord | None) -> dict[str, str]:
     named = content(session)
     known = (before.content if before is not None else None) or {}
     for key, digest in named.items():
-        if digest and known.get(key, digest) != digest:
+        if digest and known.get(key, digest) not in (digest, _as_written_before(session, key)):
             raise ConfigError(
                 f"{_named(session.config)}: what {key} = {_value(session.config, key)!r} names has "
                 f"changed since it was started: bring the old one back, or {_WAY_OUT}"
@@ -117,8 +117,16 @@ def content(session: Session) -> dict[str, str]:
         "teacher.model": inputs.teacher_card.fingerprint,
     }
     if session.config.rollout.replay is None:
-        digests["prompts.source"] = key_of([p.hash for p in inputs.prompts])
+        # rounds are cut from shuffled hashes, so the order of lines changes nothing
+        digests["prompts.source"] = key_of(sorted(p.hash for p in inputs.prompts))
     return digests
+
+
+def _as_written_before(session: Session, key: str) -> str | None:
+    """Return the digest by which earlier versions knew prompts: in the order of the file."""
+    if key != "prompts.source":
+        return None
+    return key_of([p.hash for p in session.inputs.prompts])
 
 
 def _value(config: RunConfig, key: str) -> Any:

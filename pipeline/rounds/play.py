@@ -11,7 +11,7 @@ from .identity import begin
 from .rollouts import ensure_rollouts
 from .scores import ensure_scores
 from .selection import ensure_selection
-from .served import meet_server
+from .teacher import meet_teacher
 from .training import ensure_training
 
 
@@ -19,8 +19,8 @@ def play(session: Session) -> None:
     """Play all rounds of a run, with evaluations before, between and after them."""
     with session.run.held():
         begin(session)
-        meet_server(session)
         try:
+            meet_teacher(session)
             _play(session)
         finally:
             session.executor.close()

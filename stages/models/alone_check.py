@@ -9,6 +9,7 @@ import torch
 
 from ...storage.errors import ModelError
 from .language_model import LanguageModel
+from .quantised import quantised_by
 
 _READ = 4  # of the six known tokens
 # Of the median token (a router may choose otherwise at one), relative. What reads ahead is off by
@@ -25,7 +26,13 @@ def check_alone(model: LanguageModel) -> None:
     alone = model.hidden(ids[:1, :_READ])
     gap = ((within - alone).abs().amax(2) / alone.abs().amax()).median().item()
     if not gap <= (_TOLERANCE if model.dtype == torch.float32 else _TOLERANCE_16_BITS):
+        method = quantised_by(model.card)
+        why = (
+            "it is no causal language model"
+            if method is None
+            else f"its quantisation ({method}) rounds what stands together together"
+        )
         raise ModelError(
             f"{model.card.folder}: its hidden states change with the tokens that follow or the "
-            f"rows beside (by {gap:.1%} of the largest): it is no causal language model"
+            f"rows beside (by {gap:.1%} of the largest): {why}"
         )

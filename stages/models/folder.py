@@ -12,7 +12,9 @@ from ..boundary import one_line
 from .fingerprint import INDEX, WHOLE, indexed_names, weight_files
 from .settings import ModelSettings
 
-_SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
+SMALL_FILES = (".json", ".txt", ".model", ".tiktoken", ".jinja")
+"""Endings of what a model has beside its weights: configs, vocabularies, templates."""
+
 _CODE = ("*.py",)
 _FOLDERS = "*/*"  # other formats (onnx/, original/): nothing in them is read
 
@@ -38,7 +40,8 @@ def model_folder(settings: ModelSettings, *, weights: bool = True) -> Path:
 def _download(settings: ModelSettings, *, weights: bool) -> Path:
     code = _CODE if settings.trust_remote_code else ()
     with _from_hub(settings):
-        folder = _fetch(settings.model, settings.revision, [*_SMALL, *code])
+        small = [f"*{ending}" for ending in SMALL_FILES]
+        folder = _fetch(settings.model, settings.revision, [*small, *code])
     _require(settings, folder, ["config.json"])
     if not weights:
         return folder

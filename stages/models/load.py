@@ -22,6 +22,7 @@ from .cpu.attention import use_products_in_attention
 from .fingerprint import has_weights, weight_files
 from .head_check import check_head
 from .language_model import LanguageModel
+from .quantised import quantised_by
 from .quiet import quiet
 
 # What transformers' sdpa leaves out without a word: Gemma's cap; Falcon's biases where no row is
@@ -51,9 +52,21 @@ def load_model(
             use_products_in_attention(model)
     loaded = LanguageModel(model, card, device, dtype)
     with one_line(lambda reason: _unusable(card, reason)):  # a class may want other inputs than ids
+        if quantised_by(card) is not None:
+            _whole_pass(loaded)
         check_head(loaded)
         check_alone(loaded)
     return loaded
+
+
+@torch.inference_mode()
+def _whole_pass(model: LanguageModel) -> None:
+    """Let the whole model read a token: compressed-tensors unpacks weights in its first pass.
+
+    That of a body alone would be the first otherwise, which no hook sees.
+    """
+    with quiet():
+        model.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device))
 
 
 def load_on_meta(card: ModelCard) -> Any:

@@ -16,12 +16,11 @@ from torch import Tensor
 from ...storage.errors import ModelError
 from ...storage.store.places import check_name
 from ...storage.store.store import Draft
+from ..models.folder import SMALL_FILES
 from ..models.language_model import LanguageModel
 from ..models.quiet import quiet
 from ..models.tensors import system_errors, tensor_hashes
 
-# what a model folder holds beside weights
-SMALL_FILES = {".json", ".txt", ".model", ".jinja"}
 _JUST_BEYOND = 1.01  # times the largest number of a type: float32's, in bfloat16, as masks have it
 _TOLERANCE = 1e-5  # of logits, relative to the largest: the same numbers in other places of memory
 
@@ -56,7 +55,7 @@ def export(model: LanguageModel, draft: Draft, dtype: str) -> None:
         config.pop(field, None)
     config["dtype"] = dtype
     draft.file("config.json").write_text(json.dumps(config, indent=2))
-    kept = SMALL_FILES | ({".py"} if model.card.code else set())
+    kept = {*SMALL_FILES, *([".py"] if model.card.code else [])}
     for path in sorted(model.card.folder.iterdir()):
         known = path.suffix in kept and path.name != "config.json" and "index" not in path.name
         if known and path.is_file() and _is_name(path.name):

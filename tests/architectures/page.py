@@ -46,6 +46,23 @@ transformers' caches do not serve (states, memories), so it cannot write. |
 cache or another library; transformers' own words are in brackets. |
 | no vocab_size, no context | The config is not that of one language model. |
 
+## Quantised teachers
+
+SmolLM2-135M as each library writes it, read as the teacher of a round on a CPU (transformers 5.19). *right*: its
+logits are transformers' own, and rows that are scored again agree.
+
+| how | library | verdict |
+|---|---|---|
+| compressed-tensors, 8 bits packed | compressed-tensors 0.17 | right: its unpacked numbers |
+| bitsandbytes, 4 bits (NF4) | bitsandbytes 0.50 | right |
+| torchao, 8 bits, weights alone | torchao 0.18 | right |
+| FP8 in blocks (a tiny Llama) | transformers' own | right |
+| bitsandbytes, 8 bits | bitsandbytes 0.50 | refused: a row is rounded with its neighbours |
+| GPTQ, AWQ | not installed | refused, with the library's name; not tried on a GPU |
+| any, over files with plain numbers | | refused |
+
+A student is refused with the way out, whatever the method.
+
 ## The table
 
 | kind | class | verdict | gap | reason |

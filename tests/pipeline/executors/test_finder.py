@@ -13,6 +13,6 @@ from ..conftest import MakeConfig
 def test_a_finder_finds_or_ends_and_makes_nothing(config: MakeConfig) -> None:
     session = open_session(config(rounds=1))
     looking = replace(session, executor=Finder(session.store))
-    with pytest.raises(LackingError, match="round 0 rollout"):
+    with pytest.raises(LackingError, match="teacher"):
         play(looking)
     assert not list(session.store.list())

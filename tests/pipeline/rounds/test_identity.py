@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tip.storage.errors import ConfigError, StoreError
+from tip.storage.keys import key_of
 
 from ..conftest import MakeConfig, played
 
@@ -24,6 +25,38 @@ def test_a_file_that_changed_under_a_run_is_noticed(
         rule.write_text("SELECT *, -reverse_kl AS importance FROM tokens")
     else:
         prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(ConfigError, match="names has changed since it was started"):
+        played(settings)
+
+
+def test_the_order_of_prompts_in_their_file_is_not_what_a_run_is(
+    config: MakeConfig, tmp_path: Path, problems: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    shutil.copy(problems / "train.jsonl", prompts)
+    settings = config(rounds=1, prompts={"source": str(prompts), "template": "raw"})
+    before = played(settings).run.round(0)
+    prompts.write_text("".join(reversed(prompts.read_text().splitlines(keepends=True))))
+    assert played(settings).run.round(0) == before
+    shutil.rmtree(settings.store)
+    shutil.rmtree(settings.runs)
+    assert played(settings).run.round(0) == before
+
+
+def test_a_run_of_an_earlier_version_is_known_by_its_file(
+    config: MakeConfig, tmp_path: Path, problems: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    shutil.copy(problems / "train.jsonl", prompts)
+    settings = config(rounds=1, prompts={"source": str(prompts), "template": "raw"})
+    session = played(settings)
+    record = session.run.about()
+    assert record is not None
+    in_order = key_of([p.hash for p in session.inputs.prompts])
+    old = {**record.content, "prompts.source": in_order}  # type: ignore[dict-item]
+    session.run.save(record.model_copy(update={"content": old}))
+    played(settings)
+    prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(ConfigError, match="names has changed since it was started"):
         played(settings)
 

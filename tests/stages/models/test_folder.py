@@ -35,7 +35,7 @@ try:
 except ModelError as error:
     print(error)
 """
-SMALL = {"config.json", "tokenizer.json", "chat_template.jinja"}
+SMALL = {"config.json", "tokenizer.json", "chat_template.jinja", "qwen.tiktoken"}
 OTHERS = (
     "consolidated.safetensors",
     "original/model.safetensors",

@@ -1,0 +1,51 @@
+"""A model loaded before anything needs it: what no header tells shows before hours of other work.
+
+Numbers that are not finite, a quantisation whose library is not whole, a folder that one device
+cannot hold. What is kept is a reference like that of engines, so a store asks once for each model.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...stages.engines.probe import reference_inputs, reference_logprobs
+from ...stages.engines.protocols import Tick
+from ...stages.holder import Holder
+from ...stages.models.weights import Weights
+from ...storage.facts import ProbeFacts
+from ...storage.store.artifacts import artifact_key
+from ...storage.store.store import Draft, Store
+from .work import Made, all_found
+
+_KNOWN_TOKENS = 12
+
+
+@dataclass(frozen=True)
+class LoadedWork:
+    """The log-probs of a few known tokens."""
+
+    weights: Weights
+    size = 1
+    unit = "models"
+
+    def found(self, store: Store) -> tuple[Made, ...] | None:
+        """Return them as they are stored."""
+        return all_found([store.find("reference", artifact_key("reference", self._inputs()))])
+
+    def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
+        """Load the model, read the tokens, and forget it: what comes next may need its memory."""
+
+        def make(_: Draft) -> dict:
+            found = reference_logprobs(holder.model(self.weights), self._tokens())
+            holder.release()
+            return ProbeFacts(logprobs=found.tolist()).dump()
+
+        artifact, fresh = store.ensure("reference", self._inputs(), make)
+        tick(1)
+        return (Made(artifact, fresh),)
+
+    def _tokens(self) -> list[np.ndarray]:
+        return [np.arange(_KNOWN_TOKENS, dtype=np.int64) % self.weights.card.head_rows]
+
+    def _inputs(self) -> dict:
+        return reference_inputs(self.weights.fingerprint, self.weights.compute(), self._tokens())
