@@ -48,8 +48,8 @@ cache or another library; transformers' own words are in brackets. |
 
 ## Quantised teachers
 
-SmolLM2-135M as each library writes it, read as the teacher of a round on a CPU (transformers 5.19). *right*: its
-logits are transformers' own, and rows that are scored again agree.
+SmolLM2-135M as each library writes it, read as the teacher of a round on a CPU (transformers 5.19).
+*right*: its logits are transformers' own, and rows that are scored again agree.
 
 | how | library | verdict |
 |---|---|---|
