@@ -108,37 +108,49 @@ def write_problems(source: Path | None, folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text(text)
 
 
-def train(models: Path, folder: Path) -> Path:
-    """Play some rounds on all tokens and return the folder of the last student."""
+def train(
+    models: Path,
+    folder: Path,
+    rounds: int = ROUNDS,
+    prompts: int = ROUND_PROMPTS,
+    length: int = ROUND_LENGTH,
+) -> Path:
+    """Play some rounds of 16 steps on all tokens and return the folder of the last student."""
     values: dict[str, Any] = {
         "name": "payload",
-        "rounds": ROUNDS,
+        "rounds": rounds,
         "store": str(folder / "store"),
         "runs": str(folder / "runs"),
         "student": {"model": str(models / "smollm2-half")},
         "teacher": {"model": str(models / "smollm2-135m")},
         "prompts": {"source": str(folder / "train.jsonl"), "format": "{problem}"},
-        "rollout": {"prompts": ROUND_PROMPTS, "max_tokens": ROUND_LENGTH},
+        "rollout": {"prompts": prompts, "max_tokens": length},
         "score": {"check_rows": 0},
         "select": {"keep": 1.0},
-        "train": {"lr": 3e-4, "warmup_steps": 2, "rollouts_per_step": 2, "batch_tokens": 1024},
+        "train": {"lr": 3e-4, "warmup_steps": 2, "batch_tokens": 1024}
+        | {"rollouts_per_step": prompts // 16},
     }
     session = open_session(make_config(values, "payload"))
     play(session)
-    checkpoint = session.student(ROUNDS).checkpoint
+    checkpoint = session.student(rounds).checkpoint
     assert checkpoint is not None  # it has been trained
     return session.store.folder(checkpoint)
 
 
 def rollouts(student: LanguageModel, folder: Path, count: int, length: int) -> RolloutArrays:
     """Return rollouts of held-out problems, sampled by the student itself."""
+    return read_rollouts(rollouts_of(student, folder, count, length), None)
+
+
+def rollouts_of(student: LanguageModel, folder: Path, count: int, length: int) -> pa.Table:
+    """Return the `rollouts` table of held-out problems."""
     text = TextSettings(source="", format="{problem}")
     rows = read_rows(str(folder / "held_out.jsonl"), limit=count, needed=["problem"])
     prompts, _ = render_prompts(rows, text, student.card.tokenizer)
     settings = RolloutSettings(max_tokens=length)
     engine = LocalEngine(student, settings.batch_size)
     terms = sampling_of(settings, student.card.stop_ids, seed=0)
-    return read_rollouts(roll_out(engine, prompts, 1, terms), None)
+    return roll_out(engine, prompts, 1, terms)
 
 
 def quality_lines(
