@@ -254,6 +254,9 @@ def body(seed: int) -> Body:
         "student_mass": 1 - rng.random(n) / 20,
         "teacher_mass": 1 - rng.random(n) / 20,
         "teacher_mass_top": 1 - rng.random(n) / 10,
+        "overlap": rng.integers(0, 17, n) / 16,
+        "signal_to_noise": rng.gamma(0.3, 1.0, n),
+        "drift": rng.normal(0, 1e-3, n),
     }
     columns = {
         "position": np.concatenate([np.arange(length) for length in lengths]).astype(np.int32),

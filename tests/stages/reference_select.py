@@ -21,7 +21,16 @@ _CLAMPED = (
     "jsd",
     "hellinger",
 )
-_PLAIN = ("student_logprob", "teacher_logprob", "student_mass", "teacher_mass", "teacher_mass_top")
+_PLAIN = (
+    "student_logprob",
+    "teacher_logprob",
+    "student_mass",
+    "teacher_mass",
+    "teacher_mass_top",
+    "overlap",
+    "signal_to_noise",
+    "drift",
+)
 
 SAMPLED = {"random", "entropy_sampled", "soft_or_sampled"}
 WHOLE = {"all", "horizon", "fire_opd"}  # these keep all they rank

@@ -30,6 +30,9 @@ def token_table(seed: int, lengths: list[int], *, round_to: int | None = None) -
         "student_mass": 1 - rng.random(n) / 20,
         "teacher_mass": 1 - rng.random(n) / 20,
         "teacher_mass_top": 1 - rng.random(n) / 10,
+        "overlap": rng.integers(0, 17, n) / 16,
+        "signal_to_noise": rng.gamma(0.3, 1.0, n),
+        "drift": rng.normal(0, 1e-3, n),
     }
     if round_to is not None:
         numbers = {name: np.round(values, round_to) for name, values in numbers.items()}
