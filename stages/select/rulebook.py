@@ -5,7 +5,7 @@ that gives rollout, position, importance and, if it likes, weight. What these vi
 `tokens.sql`. The head comment is text for people, its first line the title, with these directives:
 
     -- draw: top | sample        the k largest (default), or chances in proportion to importance
-    -- keep: 1                   the rule fixes the budget itself; the setting `keep` is not used
+    -- keep: 1                   the rule fixes the budget itself; `keep`, `count` are not used
     -- param NAME = DEFAULT  meaning        a number to set; read with getvariable('NAME')
     -- round NAME = aggregate over tokens   computed once; read with getvariable('NAME')
     -- Source: where it comes from          goes on in lines that are indented
@@ -26,7 +26,18 @@ from ...storage.queries import one_expression, one_select
 
 # Variables that select() binds. A rule may read the first three; no parameter may take a name.
 GIVEN = ("vocabulary", "entropy_cut", "divergence_cut")
-_TAKEN = (*GIVEN, "keep", "scope", "draw", "corrected", "seed_low", "seed_high", "slice", "slices")
+_TAKEN = (
+    *GIVEN,
+    "keep",
+    "count",
+    "scope",
+    "draw",
+    "corrected",
+    "seed_low",
+    "seed_high",
+    "slice",
+    "slices",
+)
 
 # Columns by the model whose pass over the rollouts fills them.
 _FROM_TEACHER = {"reverse_kl", "forward_kl", "jsd", "hellinger", "type", "overlap"}

@@ -164,6 +164,7 @@ def reference_select(
     rule: str,
     *,
     keep: float = 0.2,
+    count: int | None = None,
     scope: str = "rollout",
     seed: int = 0,
     where: Callable[[Columns], np.ndarray] | None = None,
@@ -190,6 +191,7 @@ def reference_select(
         inside = scopes == one
         share = 1.0 if rule in WHOLE else keep
         k = max(1, math.floor(share * inside.sum() + 1e-9))
+        k = k if count is None or rule in WHOLE else count
         chosen = np.flatnonzero(inside & candidate)
         for i, chance in _chosen(c, importance, chosen, k, rule in SAMPLED, corrected):
             rows.append(
