@@ -201,7 +201,16 @@ def compare(
     rules: Annotated[
         str, typer.Option("--rules", help="Comma-separated names or .sql files (see tip rules).")
     ] = "soft_or,q3,entropy_top,entropy_sampled,divergence",
-    keep: Annotated[str, typer.Option("--keep", help="Comma-separated budgets.")] = "0.5,0.2,0.1",
+    keep: Annotated[
+        str,
+        typer.Option(
+            "--keep", help="Comma-separated shares (default: 0.5,0.2,0.1, or none with --count)."
+        ),
+    ] = "",
+    count: Annotated[
+        str,
+        typer.Option("--count", help="Comma-separated numbers of tokens, budgets like --keep."),
+    ] = "",
     vary: Annotated[
         list[str],
         typer.Option(
@@ -248,10 +257,11 @@ def compare(
     compare_and_show(
         _load(config, changes, name),
         rules=rules.split(","),
-        keeps=keep.split(","),
+        keeps=_split(keep or ("" if count else "0.5,0.2,0.1")),
+        counts=_split(count),
         vary=vary,
         factors=lr.split(","),
-        metrics=metric.split(",") if metric else [],
+        metrics=_split(metric),
         seeds=seeds,
         workers=workers,
         oracle_rollouts=oracle,
@@ -308,7 +318,7 @@ def rules(context: typer.Context) -> None:
     What rules would choose on a run that is there, without training (tokens, their share of the
     divergence, types, places, tokens in common, by round):
 
-    tip rules --run RUN [RULE ...] [--keep 0.2] [--round 3]
+    tip rules --run RUN [RULE ...] [--keep 0.2] [--count 1] [--round 3]
     """
     from .pipeline.show.listing import print_rules
 
@@ -331,8 +341,11 @@ def rules_on(
         list[str] | None, typer.Argument(metavar="[RULE]...", help="Names or .sql files.")
     ] = None,
     keep: Annotated[
-        float | None, typer.Option("--keep", help="Budget (default: that of the run).")
-    ] = None,
+        str, typer.Option("--keep", help="Comma-separated shares (default: the run's budget).")
+    ] = "",
+    count: Annotated[
+        str, typer.Option("--count", help="Comma-separated numbers of tokens, beside --keep.")
+    ] = "",
     numbers: Annotated[
         list[int] | None, typer.Option("--round", help="Which rounds (default: all). Repeatable.")
     ] = None,
@@ -343,8 +356,10 @@ def rules_on(
     tip rules --run RUN [RULE ...]
     """
     from .pipeline.compare.on_run import print_choices
+    from .pipeline.compare.rows import numbers_of_tokens, shares
 
-    print_choices(run, runs, names or [], keep, numbers)
+    budgets = [*shares(_split(keep)), *numbers_of_tokens(_split(count))]
+    print_choices(run, runs, names or [], budgets, numbers)
 
 
 @app.command()
@@ -413,6 +428,10 @@ def cache_sweep(
     from .pipeline.show.listing import sweep_store
 
     sweep_store(store, hours)
+
+
+def _split(words: str) -> list[str]:
+    return words.split(",") if words else []
 
 
 def _load(config: Path, changes: list[str], name: str | None) -> "RunConfig":

@@ -38,7 +38,8 @@ from tip.storage.tables import write_table
 
 PROMPTS, SAMPLES, LONGEST, VOCABULARY, BODIES = 32, 16, 8192, 151_936, 4
 LEAST = 10_000_000
-SETTINGS = SelectSettings(rule="soft_or", keep=0.2)
+KEEP = 0.2
+SETTINGS = SelectSettings(rule="soft_or", keep=KEEP)
 NEEDED = ["rollout", "position", "trainable", "student_entropy", "reverse_kl"]
 
 
@@ -186,7 +187,7 @@ def argsort(folder: Path, shards: int) -> Measured:
     ends = np.append(np.flatnonzero(np.diff(rollout)) + 1, len(rollout))
     kept, begin = [], 0
     for end in ends:
-        k = max(1, math.floor(SETTINGS.keep * (end - begin) + 1e-9))
+        k = max(1, math.floor(KEEP * (end - begin) + 1e-9))
         kept.append(begin + np.argsort(-importance[begin:end])[:k])
         begin = end
     rows = np.concatenate(kept)
@@ -254,6 +255,9 @@ def body(seed: int) -> Body:
         "student_mass": 1 - rng.random(n) / 20,
         "teacher_mass": 1 - rng.random(n) / 20,
         "teacher_mass_top": 1 - rng.random(n) / 10,
+        "overlap": rng.integers(0, 17, n) / 16,
+        "signal_to_noise": rng.gamma(0.3, 1.0, n),
+        "drift": rng.normal(0, 1e-3, n),
     }
     columns = {
         "position": np.concatenate([np.arange(length) for length in lengths]).astype(np.int32),

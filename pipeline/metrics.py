@@ -99,6 +99,7 @@ class SelectMetrics(Metrics):
 
     rule: str | None = None
     keep: float | None = None
+    count: int | None = None
     trainable: int = 0
     kept: int = 0
     kept_reverse_kl: float | None = None

@@ -56,10 +56,12 @@ def warning(rounds: ByRound, number: int, config: RunConfig) -> str | None:
     drift = None if trained is None else trained.drift_unselected
     moved = f", and the last training moved it there by {drift:.4f} nats" if drift else ""
     again = f"; `--from {config.name}@{best}` goes on from where it was best" if best else ""
+    select = config.select
+    budget = f"count = {select.count}" if select.keep is None else f"keep = {select.keep:g}"
     return (
         "the student loses what it is not trained on: reverse KL on the unselected tokens grew "
         f"from {low:.4f} (round {best}) to {now:.4f} nats{moved}. If it goes on, lower train.lr = "
-        f"{config.train.lr:g} or raise select.keep = {config.select.keep:g}{again}"
+        f"{config.train.lr:g} or raise select.{budget}{again}"
     )
 
 

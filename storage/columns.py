@@ -95,6 +95,22 @@ TOKENS = (
     Column(
         "teacher_mass_top", pa.float32(), "0..1", "teacher probability on the student's top 16 ids"
     ),
+    Column(
+        "overlap", pa.float32(), "0..1", "share of the student's top 16 in the teacher's top 16"
+    ),
+    Column(
+        "signal_to_noise",
+        pa.float32(),
+        "ratio",
+        "of a sampled gradient, over the sampled token and both models' top ids (IER)",
+    ),
+    Column(
+        "drift",
+        pa.float32(),
+        "nats",
+        "`student_logprob` less the log-prob stored with the rollout: 0 but for rounding unless "
+        "another student sampled it",
+    ),
 )
 
 SELECTION = (

@@ -120,7 +120,9 @@ class SelectionFacts(Facts):
     rule: str
     sql: str
     """The rule's whole file."""
-    keep: float
+    keep: float | None
+    count: int | None = None
+    """Tokens of each scope; None: `keep` is the share."""
     cuts: dict[str, float]
     round: dict[str, float | None]
     """The rule's numbers of the round."""

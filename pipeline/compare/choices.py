@@ -14,7 +14,7 @@ from ..session import Session
 from .oracle import to_oracle
 from .overlap import jaccard, rank_correlation
 from .placement import placement
-from .rows import RANDOM, UNRANKED, Row, budget
+from .rows import RANDOM, UNRANKED, Budget, Row, Tokens, shown
 from .scored import ScoredRound
 
 TYPES = ("Q1", "Q2", "Q3", "Q4")
@@ -35,16 +35,24 @@ def tables_of(
     ranked = [rule for rule in dict.fromkeys(row.rule for row in rows) if rule not in UNRANKED]
     if ranked:
         names = [RANDOM, *ranked]
-        for keep in sorted({row.keep for row in rows if row.keep < 1}, reverse=True):
-            chosen = {rule: scored.chosen(rule, keep) for rule in names}
-            results[f"chosen at {budget(keep)}"] = choices(scored, chosen)
-            results[f"common tokens at {budget(keep)}"] = jaccard(chosen)
+        for budget in _budgets(rows):
+            chosen = {rule: scored.chosen(rule, budget) for rule in names}
+            results[f"chosen at {shown(budget)}"] = choices(scored, chosen)
+            results[f"common tokens at {shown(budget)}"] = jaccard(chosen)
     if len(ranked) > 1:
         results["rank correlation of importance"] = rank_correlation(scored, ranked)
     results["where the types lie"] = placement(scored, session.inputs.student_card.tokenizer)
     if oracle_rollouts and ranked:
         results["oracle"] = _to_oracle(session, scored, ranked, oracle_rollouts)
     return results
+
+
+def _budgets(rows: Sequence[Row]) -> list[Budget]:
+    """Return what rows choose at, the largest first: shares below 1, then numbers of tokens."""
+    all_of = {row.budget for row in rows}
+    counts = sorted((b.count for b in all_of if isinstance(b, Tokens)), reverse=True)
+    below = sorted((b for b in all_of if not isinstance(b, Tokens) and b < 1), reverse=True)
+    return [*below, *map(Tokens, counts)]
 
 
 def scored_round(session: Session, number: int) -> ScoredRound:

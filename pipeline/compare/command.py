@@ -18,7 +18,7 @@ from .measures import Measure, measures_of
 from .page import console, show, show_plain, write
 from .play import Outcome, ask_teacher, compare, try_rates
 from .rates import TUNING_SEED, Rates, best_rates, rates_of, rates_table
-from .rows import Row, rows_of
+from .rows import Row, numbers_of_tokens, rows_of, shares
 from .table import Judged, costs_of, judged
 
 
@@ -27,6 +27,7 @@ def compare_and_show(
     *,
     rules: Sequence[str],
     keeps: Sequence[str],
+    counts: Sequence[str],
     vary: Sequence[str],
     factors: Sequence[str],
     metrics: Sequence[str],
@@ -39,7 +40,8 @@ def compare_and_show(
     reporter, watch = Reporter(), Stopwatch()
     folder = output or user_path(config.runs) / f"{config.name}-compare"
     _check_folder(folder)
-    rows = rows_of([rule.strip() for rule in rules], _shares(keeps), vary)
+    budgets = [*shares(keeps), *numbers_of_tokens(counts)]
+    rows = rows_of([rule.strip() for rule in rules], budgets, vary)
     rates = rates_of(factors, config.train.lr, rows)
     at_rates = dict.fromkeys(each for row in rows for each in rates.grid(row).values())
     # every run that may be played, so that each is known to be playable before the first is
@@ -135,13 +137,3 @@ def _check_folder(folder: Path) -> None:
     """Show that the tables' folder is there or can be made: before hours of work, not after."""
     if (why := unwritable(folder)) is not None:
         raise ConfigError(f"--output {folder}: {why}; name another folder")
-
-
-def _shares(texts: Sequence[str]) -> list[float]:
-    try:
-        return [float(text) for text in texts]
-    except ValueError as error:
-        raise ConfigError(
-            f"--keep {','.join(texts)}: expected numbers in (0, 1] with commas between, "
-            "such as 0.5,0.2"
-        ) from error

@@ -12,33 +12,42 @@ from ..session import Session, look_at
 from .choices import choices, scored_round
 from .overlap import jaccard
 from .page import console, show_plain
-from .rows import RANDOM, budget, refuse_no_shares
+from .rows import RANDOM, Budget, budget_of, shown
 
 
 def print_choices(
-    name: str, runs: str, rules: Sequence[str], keep: float | None, numbers: Sequence[int] | None
+    name: str,
+    runs: str,
+    rules: Sequence[str],
+    budgets: Sequence[Budget],
+    numbers: Sequence[int] | None,
 ) -> None:
     """Print what rules would choose of a run's rounds, and how much they have in common.
 
-    Beside them stand the run's own rule and random tokens. keep: the run's where None. numbers: of
-    rounds, all that are scored where None. Raises `ConfigError` where there is no such run, round
-    or rule.
+    Beside them stand the run's own rule and random tokens. budgets: the run's where there is none.
+    numbers: of rounds, all that are scored where None. Raises `ConfigError` where there is no such
+    run, round or rule.
     """
     session = _session(name, runs)
-    keep = session.config.select.keep if keep is None else keep
     names = list(dict.fromkeys([session.config.select.rule, RANDOM, *rules]))
-    refuse_no_shares([keep])
     for rule in names:
         load_rule(rule)
+    for budget in budgets or [budget_of(session.config.select)]:
+        _print_at(budget, session, names, _rounds(session, numbers))
+
+
+def _print_at(
+    budget: Budget, session: Session, names: Sequence[str], rounds: Sequence[int]
+) -> None:
     frames = []
-    for number in _rounds(session, numbers):
+    for number in rounds:
         scored = scored_round(session, number)
-        chosen = {rule: scored.chosen(rule, keep) for rule in names}
+        chosen = {rule: scored.chosen(rule, budget) for rule in names}
         numbered = pl.lit(number, pl.Int32).alias("round")
         frames.append(choices(scored, chosen).select(numbered, pl.all()))
     out = console()
-    show_plain(f"chosen at {budget(keep)}, by round", pl.concat(frames), out)
-    show_plain(f"common tokens at {budget(keep)}, round {number}", jaccard(chosen), out)
+    show_plain(f"chosen at {shown(budget)}, by round", pl.concat(frames), out)
+    show_plain(f"common tokens at {shown(budget)}, round {rounds[-1]}", jaccard(chosen), out)
 
 
 def _session(name: str, runs: str) -> Session:

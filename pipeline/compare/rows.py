@@ -19,12 +19,23 @@ from ..config.toml import apply_change, make_config
 ALL, RANDOM = "all", "random"
 UNRANKED = (ALL, RANDOM)  # rules that prefer no token to another
 
+
+@dataclass(frozen=True)
+class Tokens:
+    """A budget of so many tokens a scope."""
+
+    count: int
+
+
+Budget = float | Tokens
+"""A share of the tokens, or a number of them."""
+
 # Settings that tell the runs of a comparison apart, and what sets them: `--vary` would be lost.
 _ELSEWHERE = {
     "name": "--name",
     "seed": "--seeds",
     "data_seed": "--seeds",
-    "select": "--rules, --keep or one of its settings, such as select.scope",
+    "select": "--rules, --keep, --count or one of its settings, such as select.scope",
     "select.rule": "--rules",
     "select.keep": "--keep",
 }
@@ -39,14 +50,14 @@ class Row:
     """
 
     rule: str
-    keep: float
+    budget: Budget
     changes: tuple[str, ...] = ()
     refresh: bool = True
 
     @property
     def name(self) -> str:
         """Return the line's name, such as `soft_or 20% loss=jsd`."""
-        rule = [self.rule] if self.rule == ALL else [self.rule, budget(self.keep)]
+        rule = [self.rule] if self.rule == ALL else [self.rule, shown(self.budget)]
         chosen = rule if self.refresh else ["no refresh"]
         return " ".join([*chosen, *map(_short, self.changes)])
 
@@ -56,7 +67,9 @@ class Row:
 
         The runs of a comparison are found again by it.
         """
-        label = f"{Path(self.rule).stem}-{self.keep:g}" if self.refresh else "no-refresh"
+        size = self.budget
+        budget = f"count-{size.count}" if isinstance(size, Tokens) else f"{size:g}"
+        label = f"{Path(self.rule).stem}-{budget}" if self.refresh else "no-refresh"
         return "-".join([label, *(re.sub(r"[^\w.]+", "-", change) for change in self.changes)])
 
 
@@ -64,9 +77,19 @@ ALL_TOKENS = Row(ALL, 1.0)
 NO_REFRESH = Row(ALL, 1.0, refresh=False)
 
 
-def budget(keep: float) -> str:
-    """Return a share of the tokens as it was asked for: 0.124 is `12.4%`."""
-    return f"{100 * keep:g}%"
+def shown(budget: Budget) -> str:
+    """Return a budget as it was asked for: 0.124 is `12.4%`, a number of tokens `2 tokens`."""
+    if isinstance(budget, Tokens):
+        return f"{budget.count} token{'s' if budget.count > 1 else ''}"
+    return f"{100 * budget:g}%"
+
+
+def budget_of(select: SelectSettings) -> Budget:
+    """Return the budget of a config's selection."""
+    if select.count is not None:
+        return Tokens(select.count)
+    assert select.keep is not None  # one of both is set
+    return select.keep
 
 
 def _short(change: str) -> str:
@@ -75,38 +98,61 @@ def _short(change: str) -> str:
     return f"{key.rpartition('.')[2]}={value}"
 
 
-def rows_of(rules: Sequence[str], keeps: Sequence[float], vary: Sequence[str] = ()) -> list[Row]:
+def rows_of(rules: Sequence[str], budgets: Sequence[Budget], vary: Sequence[str] = ()) -> list[Row]:
     """Return the lines to compare: the controls first, then each rule at each budget.
 
     vary: settings with their values, `train.loss=reverse_kl,jsd`; or alternatives of several
     settings each, `rounds=20 rollout.prompts=64,rounds=40 rollout.prompts=32`. A rule has a line
-    for each combination of them. Controls stand at the config's own settings; name `random` or
-    `all` among the rules to have them vary as well.
+    for each combination of them; where one sets `select.count`, that is its budget. Controls stand
+    at the config's own settings; name `random` or `all` among the rules to have them vary as well.
     """
     fixed = {rule: load_rule(rule).keep for rule in rules}
-    refuse_no_shares(keeps)
-    rows = [ALL_TOKENS, NO_REFRESH]
-    if any(keep is None for keep in fixed.values()):
-        rows += [Row(RANDOM, keep) for keep in keeps]
+    rows: list[Row] = []
     for chosen in product(*map(_alternatives, vary)):
-        changes = tuple(chain(*chosen))
+        counts, changes = _counts(tuple(chain(*chosen)))
         for rule, keep in fixed.items():
-            rows += [Row(rule, share, changes) for share in ([keep] if keep else keeps)]
-    rows = list(dict.fromkeys(rows))
+            rows += [Row(rule, b, changes) for b in ([keep] if keep else counts or budgets)]
+    random = [Row(RANDOM, row.budget) for row in rows if fixed[row.rule] is None]
+    rows = list(dict.fromkeys([ALL_TOKENS, NO_REFRESH, *random, *rows]))
     _refuse_namesakes(rows)
     return rows
 
 
-def refuse_no_shares(keeps: Sequence[float]) -> None:
-    """Raise `ConfigError` for budgets that are no shares of the tokens."""
-    if not all(0 < keep <= 1 for keep in keeps):
-        raise ConfigError(f"--keep {', '.join(map(str, keeps))}: expected shares in (0, 1]")
+def shares(texts: Sequence[str]) -> list[Budget]:
+    """Return the budgets of `--keep`. Raises `ConfigError` for what are no shares."""
+    try:
+        found = [float(text) for text in texts]
+    except ValueError:
+        found = [0.0]
+    if not all(0 < keep <= 1 for keep in found):
+        raise ConfigError(
+            f"--keep {','.join(texts)}: expected numbers in (0, 1] with commas between, "
+            "such as 0.5,0.2"
+        )
+    return [*found]
+
+
+def numbers_of_tokens(texts: Sequence[str], option: str = "--count") -> list[Budget]:
+    """Return the budgets of `--count`. Raises `ConfigError` for what are no counts."""
+    if not all(re.fullmatch(r" *0*[1-9]\d{0,17} *", text, re.ASCII) for text in texts):
+        raise ConfigError(
+            f"{option} {','.join(texts)}: expected whole numbers of tokens from 1, such as 1,2"
+        )
+    return [Tokens(int(text)) for text in texts]
+
+
+def _counts(changes: tuple[str, ...]) -> tuple[list[Budget], tuple[str, ...]]:
+    """Return the budget among the changes, if there is one, and all others."""
+    key = "select.count="
+    counts = [change.removeprefix(key) for change in changes if change.startswith(key)]
+    others = tuple(change for change in changes if not change.startswith(key))
+    return numbers_of_tokens(counts[-1:], "--vary select.count"), others
 
 
 def run_config(config: RunConfig, row: Row, seed: int) -> RunConfig:
     """Return the config of one run of the comparison."""
     values = config.model_dump(mode="json")
-    values["select"] = settings_of(config.select, row.rule, row.keep).model_dump(mode="json")
+    values["select"] = settings_of(config.select, row.rule, row.budget).model_dump(mode="json")
     for change in row.changes:
         apply_change(values, change, "--vary")
     name = f"{config.name}-{row.run_label}-s{seed}"
@@ -117,7 +163,7 @@ def run_config(config: RunConfig, row: Row, seed: int) -> RunConfig:
     return make_config(values, f"compare {row.name}")
 
 
-def settings_of(select: SelectSettings, rule: str, keep: float) -> SelectSettings:
+def settings_of(select: SelectSettings, rule: str, budget: Budget) -> SelectSettings:
     """Return the config's selection with another rule and budget, as that rule can take it.
 
     Parameters go to the rules that have them, the correction to those that draw.
@@ -125,8 +171,10 @@ def settings_of(select: SelectSettings, rule: str, keep: float) -> SelectSetting
     chosen = load_rule(rule)
     params = {name: value for name, value in select.params.items() if name in chosen.params}
     corrected = select.corrected and chosen.draw == "sample"
+    counted = isinstance(budget, Tokens)
+    sizes = {"keep": None if counted else budget, "count": budget.count if counted else None}
     return select.model_copy(
-        update={"rule": rule, "keep": keep, "params": params, "corrected": corrected}
+        update={"rule": rule, "params": params, "corrected": corrected, **sizes}
     )
 
 
@@ -161,7 +209,7 @@ def _refuse_namesakes(rows: Sequence[Row]) -> None:
 
 
 def _full(row: Row) -> str:
-    return " ".join([row.rule, str(row.keep), *row.changes])
+    return " ".join([row.rule, shown(row.budget), *row.changes])
 
 
 def _alternatives(vary: str) -> list[tuple[str, ...]]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ...stages.select.select import select
 from ...stages.select.settings import SelectSettings
 from ...storage.tables import read_table
-from .rows import settings_of
+from .rows import Budget, settings_of
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class ScoredRound:
         """Return the token table, a row a response token."""
         return pl.DataFrame(read_table(self.tokens))
 
-    def chosen(self, rule: str, keep: float) -> pl.DataFrame:
+    def chosen(self, rule: str, budget: Budget) -> pl.DataFrame:
         """Return what a rule selects: rollout, position, type, importance."""
-        return pl.DataFrame(self.selection(settings_of(self.settings, rule, keep)))
+        return pl.DataFrame(self.selection(settings_of(self.settings, rule, budget)))
 
     def ranked(self, rule: str) -> pl.DataFrame:
         """Return the same of all tokens that a rule can keep, whatever the condition says."""

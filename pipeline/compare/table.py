@@ -11,7 +11,7 @@ from ..metrics import EvaluateMetrics
 from .measures import Measure
 from .paired import Difference
 from .play import Outcome
-from .rows import ALL, ALL_TOKENS, RANDOM, Row
+from .rows import ALL, ALL_TOKENS, RANDOM, Row, Tokens
 
 REACHED = 0.9  # share of the all-token gain for which the steps are counted
 
@@ -114,7 +114,7 @@ def _to_random(row: Row, values: dict[Row, list[float]], measure: Measure) -> Di
     alike = {
         each: found
         for each, found in values.items()
-        if (each.keep, each.changes) == (row.keep, row.changes)
+        if (each.budget, each.changes) == (row.budget, row.changes)
     }
     return measure.judge(baseline, alike)[row]
 
@@ -133,7 +133,8 @@ def _line(
     line = {
         "row": row.name,
         "rule": row.rule,
-        "keep": row.keep,
+        "keep": None if isinstance(row.budget, Tokens) else row.budget,
+        "count": row.budget.count if isinstance(row.budget, Tokens) else None,
         "refresh": row.refresh,
         "changes": " ".join(row.changes),
         "lr": every[0].lr,

@@ -70,7 +70,9 @@ def _rule(examined: Examined) -> str:
     settings = examined.config.select
     check_selection(settings)
     rule = load_rule(settings.rule)
-    return f"{rule.name}: {rule.keep or settings.keep:.0%} of the tokens of each {settings.scope}"
+    share = rule.keep or settings.keep
+    budget = f"{settings.count:,}" if share is None else f"{share:.0%}"
+    return f"{rule.name}: {budget} of the tokens of each {settings.scope}"
 
 
 def _max_model_len(examined: Examined) -> str:

@@ -75,7 +75,7 @@ def _run(line: RunLine) -> list[str]:
     return [
         line.run,
         line.rule or "",
-        percent(line.keep, 0),
+        percent(line.keep, 0) if line.count is None else count(line.count),
         f"{line.trained}/{count(line.rounds)}",
         percent(line.accuracy),
         number(line.reverse_kl),

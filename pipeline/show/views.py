@@ -36,8 +36,9 @@ class RoundLine:
 class RunLine:
     """A run: what it selects, how far it is, what it came to last.
 
-    trained, rounds: rounds that are trained, of all that the config asks for. damage: what is wrong
-    with its folder; then nothing else is known.
+    keep, count: of the tokens, a share or so many of each scope. trained, rounds: rounds that are
+    trained, of all that the config asks for. damage: what is wrong with its folder; then nothing
+    else is known.
     """
 
     run: str
@@ -48,11 +49,13 @@ class RunLine:
     accuracy: float | None
     reverse_kl: float | None
     damage: str | None = None
+    count: int | None = None
 
 
 class _Select(BaseModel):
     rule: str | None = None
     keep: float | None = None
+    count: int | None = None
 
 
 class _Config(BaseModel):
@@ -108,6 +111,7 @@ def _run_line(run: RunFolder) -> RunLine:
         run=run.name,
         rule=select.rule,
         keep=select.keep,
+        count=select.count,
         trained=trained if rounds is None else min(trained, rounds),
         rounds=rounds,
         accuracy=accuracies[-1] if accuracies else None,

@@ -21,7 +21,7 @@ from ..signals.divergences import features
 from ..signals.supports import Supports, of_chunks
 from .checks import check_model
 from .settings import ScoreSettings
-from .shard import RolloutArrays, read_rollouts, refuse_unknown_ids, support_of
+from .shard import RolloutArrays, led_ids, read_rollouts, refuse_unknown_ids, support_of
 from .tables import Columns, feature_columns, in_batches, teacher_result, tokens_result
 
 
@@ -91,5 +91,8 @@ def _batch(
         wanted = known.rows(piece)
         support = support_of(q, wanted, noise[piece], p.shape[1], settings)
         supports.append(support)
-        numbers.append(features(p, q, wanted.tokens, support.ids, support.valid))
+        led = None
+        if settings.support == "sampled":  # what is drawn of the teacher lacks the student's ids
+            led = led_ids(q, wanted, p.shape[1], settings)
+        numbers.append(features(p, q, wanted.tokens, support.ids, support.valid, led=led))
     return of_chunks(supports), feature_columns(numbers)

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from .settings import ScoreSettings
 
 TEACHER_VERSION = 2
-
-
-TOKENS_VERSION = 3
+TOKENS_VERSION = 4
 
 
 def teacher_inputs(

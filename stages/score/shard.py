@@ -100,9 +100,15 @@ def support_of(
     """
     if settings.support == "sampled":
         return drawn_support(teacher, noise, vocabulary)
+    return teacher_support(teacher, *led_ids(teacher, student, vocabulary, settings))
+
+
+def led_ids(
+    teacher: Tensor, student: StudentIds, vocabulary: int, settings: ScoreSettings
+) -> tuple[Tensor, Tensor]:
+    """Return the sampled token and both models' top ids of C tokens, as `support_ids` does."""
     top_p, most = settings.teacher_top_p, settings.teacher_top_max
-    ids, valid = support_ids(student, teacher, vocabulary, top_p, most)
-    return teacher_support(teacher, ids, valid)
+    return support_ids(student, teacher, vocabulary, top_p, most)
 
 
 def refuse_unknown_ids(who: str, model: LanguageModel, ids: np.ndarray) -> None:

@@ -111,6 +111,8 @@ def tokens_result(
     rollout, position = shard.positions()
     columns = dict(columns)
     lost = columns.pop("lost_mass", None)
+    # of this pass against the student that sampled: rounding, unless it is a replay
+    drift = columns["student_logprob"] - shard.logprobs
     table = pa.table(
         {
             "rollout": rollout,
@@ -119,11 +121,11 @@ def tokens_result(
             "trainable": shard.trainable,
             "special": np.isin(shard.responses.values, student.special_ids),
             **columns,
+            "drift": drift,
         },
         schema=schema(TOKENS),
     )
-    # of the student that sampled against this pass: rounding, unless it is a replay
-    moved = (columns["student_logprob"] - shard.logprobs).astype(np.float64)
+    moved = drift.astype(np.float64)
     facts = TokensFacts(
         tokens=len(rollout),
         reverse_kl=float(columns["reverse_kl"].mean(dtype=np.float64)),

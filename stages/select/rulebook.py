@@ -5,7 +5,7 @@ that gives rollout, position, importance and, if it likes, weight. What these vi
 `tokens.sql`. The head comment is text for people, its first line the title, with these directives:
 
     -- draw: top | sample        the k largest (default), or chances in proportion to importance
-    -- keep: 1                   the rule fixes the budget itself; the setting `keep` is not used
+    -- keep: 1                   the rule fixes the budget itself; `keep`, `count` are not used
     -- param NAME = DEFAULT  meaning        a number to set; read with getvariable('NAME')
     -- round NAME = aggregate over tokens   computed once; read with getvariable('NAME')
     -- Source: where it comes from          goes on in lines that are indented
@@ -26,17 +26,31 @@ from ...storage.queries import one_expression, one_select
 
 # Variables that select() binds. A rule may read the first three; no parameter may take a name.
 GIVEN = ("vocabulary", "entropy_cut", "divergence_cut")
-_TAKEN = (*GIVEN, "keep", "scope", "draw", "corrected", "seed_low", "seed_high", "slice", "slices")
+_TAKEN = (
+    *GIVEN,
+    "keep",
+    "count",
+    "scope",
+    "draw",
+    "corrected",
+    "seed_low",
+    "seed_high",
+    "slice",
+    "slices",
+)
 
 # Columns by the model whose pass over the rollouts fills them.
-_FROM_TEACHER = {"reverse_kl", "forward_kl", "jsd", "hellinger", "type", "teacher_mass_top"} | {
-    f"teacher_{name}" for name in ("entropy", "entropy_frac", "logprob", "rank", "mass")
+_FROM_TEACHER = {"reverse_kl", "forward_kl", "jsd", "hellinger", "type", "overlap"}
+_FROM_TEACHER |= {"signal_to_noise"} | {
+    f"teacher_{name}" for name in ("entropy", "entropy_frac", "logprob", "rank", "mass", "mass_top")
 }
 _FROM_STUDENT = {"student_entropy", "student_entropy_frac", "student_logprob", "student_mass"}
+_FROM_STUDENT |= {"drift"}
 
 # What depends on the very token that was sampled: of it, of the support that holds it, of what
 # came of the response.
 _FROM_SAMPLED = {"token", "special", "student_logprob", "teacher_logprob", "teacher_rank"}
+_FROM_SAMPLED |= {"signal_to_noise", "drift"}
 _FROM_SAMPLED |= {"student_mass", "teacher_mass", "length", "stop_reason", "reward", "pass_rate"}
 
 _RULES = Path(__file__).with_name("rules")

@@ -85,6 +85,7 @@ def select(
         "rule": rule.name,
         "sql": rule.file,
         "keep": inputs["keep"],
+        "count": inputs.get("count"),
         "cuts": cuts,
         "round": numbers,
         "seconds": round(time.monotonic() - began, 3),
@@ -99,7 +100,7 @@ def selection_inputs(
 
     tokens: key and content hash of each token table. vocabulary: V of the student. The rule's name
     and head comment are not in it: the same SELECT with the same numbers is the same selection,
-    whatever it is called. `memory_gb` changes no result.
+    whatever it is called. A count is in it where it decides. `memory_gb` changes no result.
     """
     return _inputs(load_rule(settings.rule), settings) | {
         "tokens": [list(each) for each in tokens],
@@ -115,8 +116,10 @@ def _inputs(rule: Rule, settings: SelectSettings) -> dict[str, Any]:
             "top tokens for certain: choose a sampled rule, or leave `corrected` out"
         )
     fixed = settings.cuts == "fixed"
+    counted = rule.keep is None and settings.count is not None
     return {
         **settings.key(),
+        **({"count": settings.count} if counted else {}),
         "version": VERSION,
         "sql": rule.sql,
         "sql_key": key_of(rule.sql),
@@ -135,6 +138,7 @@ def _bind(
     """Bind every value, create what a rule sees, and return the two cuts."""
     cuts = {name: inputs[name] or 0.0 for name in ("entropy_cut", "divergence_cut")}
     values = {name: inputs[name] for name in ("keep", "scope", "draw", "corrected")}
+    values["count"] = inputs.get("count")
     lanes = {"seed_low": seed & 0xFFFFFFFF, "seed_high": seed >> 32 & 0xFFFFFFFF}
     own = {**values, **lanes, **cuts, "vocabulary": vocabulary}
     set_variables(connection, {**own, **inputs["params"]})

@@ -2,8 +2,8 @@
 --
 -- Needs: the views of tokens.sql; the view `scored` (rollout, position, type, reverse_kl,
 --     importance, weight), which lacks the tokens that the rule or `where` leaves out; the view
---     `rollout_weights` (rollout, rollout_weight); variables keep, scope, draw, corrected,
---     seed_low, seed_high.
+--     `rollout_weights` (rollout, rollout_weight); variables keep, count (null: keep decides),
+--     scope, draw, corrected, seed_low, seed_high.
 -- Use: fill `threshold` from the view of the scope (once for each slice), copy it into `budget`,
 --     and read the views `clear` and `tied`: their rows together are the selection.
 
@@ -40,7 +40,9 @@ SELECT
     rollout,
     scope_id,
     m,
-    greatest(1, floor(getvariable('keep')::DOUBLE * m + 1e-9))::BIGINT AS k,
+    least(m, coalesce(
+        getvariable('count')::BIGINT,
+        greatest(1, floor(getvariable('keep')::DOUBLE * m + 1e-9))::BIGINT)) AS k,
     mixed(xor(c, b)) AS first_lane,
     mixed(xor(d, a)) AS second_lane,
     rollout_weight,

@@ -1,10 +1,10 @@
 """What a user can set for selection."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ..settings import BY_CONTENT, NOT_IN_KEY, Fraction, NotNegative, Positive, Settings
+from ..settings import BY_CONTENT, NOT_IN_KEY, Count, Fraction, NotNegative, Positive, Settings
 
 
 class SelectSettings(Settings):
@@ -12,10 +12,12 @@ class SelectSettings(Settings):
 
     rule: Annotated[str, BY_CONTENT] = "soft_or"
     """Name of a built-in rule (`tip rules`), or a path to your own .sql file."""
-    keep: Fraction = 0.2
-    """Share of the trainable tokens of each scope to keep."""
+    keep: Fraction | None = 0.2
+    """Share of the trainable tokens of each scope to keep, at least one of them. None: `count`."""
+    count: Annotated[Count | None, BY_CONTENT] = None
+    """Tokens of each scope to keep, in place of a share; all where there are fewer."""
     scope: Literal["rollout", "round"] = "rollout"
-    """Where the share is taken: in each rollout, or over the whole round."""
+    """Where they are taken: in each rollout, or over the whole round."""
     where: str | None = None
     """SQL condition over the token table that a kept token must fulfil as well."""
     params: dict[str, float] = Field(default_factory=dict)
@@ -37,3 +39,21 @@ class SelectSettings(Settings):
     """Memory of the query engine; beyond it, it works on disk (TMPDIR)."""
     timeout_seconds: Annotated[Positive, NOT_IN_KEY] = 600
     """Wall time that a round's selection may take."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_count_stands_for_the_share(cls, values: Any) -> Any:
+        """Drop the share that nobody asked for beside a count."""
+        counted = isinstance(values, dict) and values.get("count") is not None
+        return {"keep": None} | values if counted else values
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "SelectSettings":
+        if (self.keep is None) == (self.count is None):
+            raise ValueError(
+                f"keep = {self.keep} and count = {self.count}: one of them says how many tokens "
+                "are kept; set keep (a share) or count (tokens of each scope), not both"
+                if self.count
+                else "keep and count are both null: set one of them"
+            )
+        return self

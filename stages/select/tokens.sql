@@ -29,7 +29,10 @@ WITH numbers AS (
         teacher_logprob::DOUBLE AS teacher_logprob,
         student_mass::DOUBLE AS student_mass,
         teacher_mass::DOUBLE AS teacher_mass,
-        teacher_mass_top::DOUBLE AS teacher_mass_top)
+        teacher_mass_top::DOUBLE AS teacher_mass_top,
+        overlap::DOUBLE AS overlap,
+        signal_to_noise::DOUBLE AS signal_to_noise,
+        drift::DOUBLE AS drift)
     FROM token_table
     WHERE trainable)
 SELECT

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from .support import Support, largest
 
-TOP = 16  # the student's ids on which `teacher_mass_top` is taken
+TOP = 16  # each model's most probable ids, for `teacher_mass_top` and `overlap`
+_LARGEST_RATIO = 30.0  # nats to which the IER clips log(p / q), as published
+_LEAST_NOISE = 1e-8  # nats^2 that it divides by at least, as published
 
 
 class Features(NamedTuple):
@@ -34,15 +36,24 @@ class Features(NamedTuple):
     student_mass: Tensor
     teacher_mass: Tensor
     teacher_mass_top: Tensor
+    overlap: Tensor
+    signal_to_noise: Tensor
 
 
 def features(
-    student: Tensor, teacher: Tensor, tokens: Tensor, ids: Tensor, valid: Tensor
+    student: Tensor,
+    teacher: Tensor,
+    tokens: Tensor,
+    ids: Tensor,
+    valid: Tensor,
+    *,
+    led: tuple[Tensor, Tensor] | None = None,
 ) -> Features:
     """Return the exact, full-vocabulary numbers of C tokens.
 
     student, teacher: log-probs [C, V_student] and [C, V_teacher]. tokens: sampled ids [C].
-    ids, valid: the support [C, K].
+    ids, valid: the support [C, K]. led: ids and flags over which `signal_to_noise` is taken where
+    the support was drawn; else these are the support.
 
     Each sum runs over terms that vanish where both models agree, so that equal models give exactly
     0: (sqrt p - sqrt q)^2 for Hellinger, p (log p - log q) for a divergence, never a difference of
@@ -58,6 +69,8 @@ def features(
     jsd = _jsd(p, q, ratio)
     hellinger = _hellinger(p, q)
     at_token = teacher.gather(1, tokens[:, None])
+    theirs, there = _at_students_top(student[:, :common], teacher)
+    around, counted = led or (ids, valid)
     return Features(
         student_entropy,
         teacher_entropy,
@@ -70,7 +83,9 @@ def features(
         _count_above(teacher, at_token),
         _mass(student.gather(1, ids), valid),
         _mass(teacher.gather(1, ids), valid),
-        _mass(*_at_students_top(student[:, :common], teacher)),
+        _mass(theirs, there),
+        _overlap(theirs, there, teacher),
+        signal_to_noise(student.gather(1, around), teacher.gather(1, around), counted),
     )
 
 
@@ -102,6 +117,41 @@ def _at_students_top(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return teacher.gather(1, places), values > -math.inf
 
 
+def _overlap(theirs: Tensor, there: Tensor, teacher: Tensor) -> Tensor:
+    """Return the share of the student's `TOP` ids that are among the teacher's `TOP`.
+
+    theirs, there: from `_at_students_top`. teacher: log-probs [C, S']. Where the teacher's last
+    place is shared, all that share it are among its top: no order of ids decides.
+    """
+    last = largest(teacher, min(TOP, teacher.shape[1]))[0][:, -1:]
+    both = (theirs >= last) & there
+    return both.sum(1).to(teacher.dtype) / there.sum(1)
+
+
+def signal_to_noise(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
+    """Return the importance-explained ratio (IER) of C tokens: how far one sample can be trusted.
+
+    student, teacher: log-probs [C, K] on the support, each renormalised there to p and q. valid:
+    [C, K]. With c = log(p / q), clipped, and L = 1 / p - 1: signal = Var_p(c), and noise is what
+    E_p[(c - b)^2 L] with the best baseline b = E_p[c L] / E_p[L] is above it. E_p[L f] is the sum
+    of (1 - p) f, and E_p[L] the slots less one. From 0, where there is one slot, to 900 / 1e-8.
+
+    In float64: where two slots hold all mass the noise is 0, a difference of equal numbers.
+
+    Source: IER-OPD, arXiv 2609.24432.
+    """
+    log_p, log_q = (
+        x.double().masked_fill(~valid, -math.inf).log_softmax(1) for x in (student, teacher)
+    )
+    p = log_p.exp()
+    c = (log_p - log_q).masked_fill(~valid, 0).clamp(-_LARGEST_RATIO, _LARGEST_RATIO)
+    missed = (1 - p).masked_fill(~valid, 0)  # p L
+    signal = _dot(p, (c - _dot(p, c)[:, None]).square())
+    baseline = _dot(missed, c) / missed.sum(1).clamp(min=1)
+    noise = _dot(missed, (c - baseline[:, None]).square()) - signal
+    return (signal / noise.clamp(min=_LEAST_NOISE)).to(student.dtype)
+
+
 def _hellinger(p: Tensor, q: Tensor) -> Tensor:
     return (p.sqrt() - q.sqrt()).square().sum(1).mul(0.5).sqrt().clamp(max=1)
 
@@ -122,8 +172,8 @@ def support_features(
 
     student: log-probs [C, V]. tokens: sampled ids [C], each in its support. The divergences are
     those of the bucketed distributions: lower bounds of the exact ones (data processing
-    inequality) where both models have the same ids. The teacher's rank and its mass on the
-    student's top count support ids.
+    inequality) where both models have the same ids. The teacher's rank, its mass on the student's
+    top and the overlap count support ids: of 16 ids or fewer all overlap.
     """
     picked = student.gather(1, support.ids).masked_fill(~support.valid, -math.inf)
     rest = student.scatter(1, support.ids, -math.inf).logsumexp(1)
@@ -136,6 +186,8 @@ def support_features(
     here = (support.ids == tokens[:, None]) & support.valid
     at_token = log_q[:, :-1].masked_fill(~here, -math.inf).amax(1)
     better = (log_q[:, :-1] > at_token[:, None]) & support.valid
+    known = support.logprobs.masked_fill(~support.valid, -math.inf)
+    theirs, there = _at_students_top(picked, known)
     return Features(
         -_dot(student.exp(), student),
         teacher_entropy,
@@ -148,5 +200,7 @@ def support_features(
         better.sum(1),
         _mass(picked, support.valid),
         _mass(support.logprobs, support.valid),
-        _mass(*_at_students_top(picked, support.logprobs)),
+        _mass(theirs, there),
+        _overlap(theirs, there, known),
+        signal_to_noise(picked, support.logprobs, support.valid),
     )

@@ -73,6 +73,9 @@ def test_the_warning_names_the_numbers_and_the_ways_out(config: MakeConfig) -> N
     for part in ("0.1000 (round 1) to 0.4000", "0.0100 nats", "0.001", "0.1", "--from fast@1"):
         assert part in text
     assert warning(rounds(0.5, 0.1), 1, settings) is None
+    counted = warning(rounds(0.5, 0.4, 0.9), 2, config(select={"keep": None, "count": 3}))
+    assert counted is not None
+    assert "raise select.count = 3;" in counted
 
 
 def test_a_run_that_forgets_what_it_is_not_trained_on_says_so(

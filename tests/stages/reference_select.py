@@ -21,7 +21,16 @@ _CLAMPED = (
     "jsd",
     "hellinger",
 )
-_PLAIN = ("student_logprob", "teacher_logprob", "student_mass", "teacher_mass", "teacher_mass_top")
+_PLAIN = (
+    "student_logprob",
+    "teacher_logprob",
+    "student_mass",
+    "teacher_mass",
+    "teacher_mass_top",
+    "overlap",
+    "signal_to_noise",
+    "drift",
+)
 
 SAMPLED = {"random", "entropy_sampled", "soft_or_sampled"}
 WHOLE = {"all", "horizon", "fire_opd"}  # these keep all they rank
@@ -155,6 +164,7 @@ def reference_select(
     rule: str,
     *,
     keep: float = 0.2,
+    count: int | None = None,
     scope: str = "rollout",
     seed: int = 0,
     where: Callable[[Columns], np.ndarray] | None = None,
@@ -181,6 +191,7 @@ def reference_select(
         inside = scopes == one
         share = 1.0 if rule in WHOLE else keep
         k = max(1, math.floor(share * inside.sum() + 1e-9))
+        k = k if count is None or rule in WHOLE else count
         chosen = np.flatnonzero(inside & candidate)
         for i, chance in _chosen(c, importance, chosen, k, rule in SAMPLED, corrected):
             rows.append(

@@ -31,8 +31,6 @@ def token_table(seed: int, lengths: list[int], *, round_to: int | None = None) -
         "teacher_mass": 1 - rng.random(n) / 20,
         "teacher_mass_top": 1 - rng.random(n) / 10,
     }
-    if round_to is not None:
-        numbers = {name: np.round(values, round_to) for name, values in numbers.items()}
     columns: dict[str, Any] = {
         "rollout": np.repeat(ids, lengths),
         "position": np.concatenate([np.arange(length) for length in lengths] or [np.empty(0)]),
@@ -40,8 +38,14 @@ def token_table(seed: int, lengths: list[int], *, round_to: int | None = None) -
         "trainable": rng.random(n) < 0.9,
         "special": rng.random(n) < 0.05,
         "teacher_rank": rng.integers(0, 50, n),
-        **numbers,
+        **{name: _rounded(values, round_to) for name, values in numbers.items()},
     }
+    late = {
+        "overlap": rng.integers(0, 17, n) / 16,
+        "signal_to_noise": rng.gamma(0.3, 1.0, n),
+        "drift": rng.normal(0, 0.1, n),
+    }
+    columns |= {name: _rounded(values, round_to) for name, values in late.items()}
     return _table(columns, TOKENS)
 
 
@@ -119,6 +123,10 @@ def write_parts(folder: Path, table: pa.Table, parts: int = 1) -> list[Path]:
     for number, path in enumerate(paths):
         pq.write_table(table.filter(pa.array(place == number)), path)
     return paths
+
+
+def _rounded(values: np.ndarray, decimals: int | None) -> np.ndarray:
+    return values if decimals is None else np.round(values, decimals)
 
 
 def _table(columns: dict[str, Any], declared: Iterable[Column]) -> pa.Table:

@@ -18,6 +18,7 @@ from .outcomes import evaluation, outcome
 ASKED: dict[str, Any] = {
     "rules": ["q3 "],
     "keeps": ["0.2"],
+    "counts": [],
     "vary": [],
     "factors": ["1"],
     "metrics": [],
@@ -51,7 +52,7 @@ def test_all_tables_are_shown_and_written_beside_the_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = config(evaluate=asked)
-    compare_and_show(settings, **ASKED)
+    compare_and_show(settings, **ASKED | {"counts": ["1"]})
     assert len(played) == 2 * len({job.row for job in played})
     folder = Path(settings.runs) / "run-compare"
     assert {path.name for path in folder.iterdir()} == {
@@ -62,6 +63,7 @@ def test_all_tables_are_shown_and_written_beside_the_runs(
     }
     told = capsys.readouterr()
     assert "q3 20%" in told.out
+    assert "q3 1 token" in told.out
     assert "common tokens" in " ".join(told.out.split())
     assert f"= {len(played)} runs of 2 rounds, 1 at a time" in told.err
 

@@ -3,7 +3,16 @@
 from pathlib import Path
 
 import pytest
-from tip.pipeline.compare.rows import ALL_TOKENS, NO_REFRESH, Row, rows_of, run_config
+from tip.pipeline.compare.rows import (
+    ALL_TOKENS,
+    NO_REFRESH,
+    Row,
+    Tokens,
+    numbers_of_tokens,
+    rows_of,
+    run_config,
+    shares,
+)
 from tip.storage.errors import ConfigError, InputError
 
 from ..conftest import MakeConfig
@@ -25,6 +34,49 @@ def test_a_varied_setting_gives_a_line_for_each_of_its_values() -> None:
         "all loss=jsd tail=false",
         "q3 10% loss=jsd tail=false",
     ]
+
+
+def test_numbers_of_tokens_are_budgets_beside_shares_with_random_ones_at_each() -> None:
+    rows = rows_of(["q3", "horizon"], [0.1, Tokens(1), Tokens(20)])
+    assert [row.name for row in rows] == [
+        "all",
+        "no refresh",
+        "random 10%",
+        "random 1 token",
+        "random 20 tokens",
+        "q3 10%",
+        "q3 1 token",
+        "q3 20 tokens",
+        "horizon 100%",
+    ]
+    assert rows[-2].run_label == "q3-count-20"
+    assert len({Row("q3", 1.0), Row("q3", Tokens(1))}) == 2
+
+
+def test_a_varied_count_is_the_budget_of_its_lines(config: MakeConfig) -> None:
+    varied = rows_of(["q3"], [0.5], ["select.count=1,2", "train.loss=jsd"])
+    assert [row.name for row in varied] == [
+        "all",
+        "no refresh",
+        "random 1 token",
+        "random 2 tokens",
+        "q3 1 token loss=jsd",
+        "q3 2 tokens loss=jsd",
+    ]
+    with pytest.raises(ConfigError, match=r"--vary select\.count few: expected whole numbers"):
+        rows_of(["q3"], [0.5], ["select.count=few"])
+
+
+def test_a_lines_budget_is_its_runs_whatever_the_configs_own_is(config: MakeConfig) -> None:
+    for base in (
+        config("base", select={"keep": 0.3}),
+        config("base", select={"keep": None, "count": 9}),
+    ):
+        counted = run_config(base, Row("q3", Tokens(2)), 3)
+        assert (counted.select.keep, counted.select.count) == (None, 2)
+        assert counted.name == "base-q3-count-2-s3"
+        shared = run_config(base, Row("q3", 0.1), 3)
+        assert (shared.select.keep, shared.select.count) == (0.1, None)
 
 
 def test_an_alternative_may_be_several_settings_and_controls_of_a_budget_need_one() -> None:
@@ -115,8 +167,12 @@ def test_an_unknown_varied_setting_is_named(config: MakeConfig) -> None:
 def test_an_unknown_rule_or_budget_is_refused_before_any_run() -> None:
     with pytest.raises(InputError, match="soft_and"):
         rows_of(["soft_and"], [0.5])
-    with pytest.raises(ConfigError, match=r"\(0, 1\]"):
-        rows_of(["q3"], [0.5, 2.0])
+    for texts in (["0.5", "2"], ["0"], ["many"], ["nan"]):
+        with pytest.raises(ConfigError, match=r"--keep .*: expected numbers in \(0, 1\]"):
+            shares(texts)
+    for texts in (["1", "0"], ["1.5"], ["-1"], [""]):
+        with pytest.raises(ConfigError, match=r"--count .*: expected whole numbers of tokens"):
+            numbers_of_tokens(texts)
 
 
 def test_no_refresh_answers_all_prompts_with_the_first_student(config: MakeConfig) -> None:
@@ -139,5 +195,5 @@ def test_names_and_runs_are_those_that_earlier_comparisons_are_found_by(config: 
 
 
 def test_no_refresh_is_all_tokens_and_another_row_than_all_tokens() -> None:
-    assert (NO_REFRESH.rule, NO_REFRESH.keep) == (ALL_TOKENS.rule, ALL_TOKENS.keep)
+    assert (NO_REFRESH.rule, NO_REFRESH.budget) == (ALL_TOKENS.rule, ALL_TOKENS.budget)
     assert len({NO_REFRESH, ALL_TOKENS}) == 2

@@ -21,6 +21,7 @@ def test_every_example_loads(path: Path) -> None:
         ("zzz=1", "zzz: unknown key; known here:"),
         ("select.keep=0", "select.keep = 0: input should be greater than 0"),
         ("select.keep=1.5", "select.keep = 1.5: input should be less than or equal to 1"),
+        ("select.count=0", "select.count = 0: input should be greater than or equal to 1"),
         ("train.loss=kl", "train.loss = 'kl': input should be 'reverse_kl', 'forward_kl' or 'jsd'"),
         ("rollout.replay=x", "rollout.replay = 'x' names the run itself"),
         ("rounds", "--set rounds: expected key=value"),
@@ -36,6 +37,14 @@ def test_a_wrong_setting_is_named_with_what_was_expected(
         load_config(path, [change])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_count_beside_a_share_is_refused_with_both_names(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(Path("examples/smollm2-gsm8k.toml").read_text())
+    changes = ["select.keep=0.1", "select.count=2"]
+    with pytest.raises(ConfigError, match=r"select: keep = 0\.1 and count = 2: .* not both$"):
+        load_config(path, changes)
 
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:

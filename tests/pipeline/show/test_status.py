@@ -39,6 +39,14 @@ def test_a_run_shows_how_far_it_is_and_what_it_came_to_last(run: RunFolder) -> N
     assert "mine q3 20% 1/5 80.0% 0.2500" in lines_of(out)
 
 
+def test_a_run_of_so_many_tokens_shows_their_number(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "few")
+    run.save(RunRecord(config={"rounds": 5, "select": {"rule": "q3", "keep": None, "count": 2}}))
+    out = io.StringIO()
+    print_runs(str(tmp_path), Console(file=out, width=100))
+    assert "few q3 2 0/5" in lines_of(out)
+
+
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from reference_ier import ratio_bounds
 from tiny import STOP, Shard, load, log_probs, prompts, score_settings, shard, write_model
 from tip.stages.arrays import chunks
 from tip.stages.models.head import Head
@@ -78,7 +79,20 @@ def expected_features(log_p: np.ndarray, log_q: np.ndarray, token: int, ids: lis
         "student_mass": p[ids].sum(),
         "teacher_mass": q[ids].sum(),
         "teacher_mass_top": q[np.argsort(-log_p[:common])[:16]].sum(),
+        "overlap": _overlap(log_a, log_q),
     }
+
+
+def _overlap(log_p: np.ndarray, log_q: np.ndarray) -> float:
+    """Return the share of the student's 16 that is no less probable than the teacher's last one."""
+    top, last = np.argsort(-log_p)[:16], np.sort(log_q)[-16:][0]
+    return float((log_q[top] >= last).mean())
+
+
+def assert_signal_to_noise(found: float, log_p: np.ndarray, log_q: np.ndarray) -> None:
+    """Is the ratio what log-probs over the support give that are right to 2e-5 nats?"""
+    low, high = ratio_bounds(log_p, log_q, NATS["atol"] + NATS["rtol"] * np.abs(log_p).max())
+    assert low <= found <= high
 
 
 def smallest_set(log_probs: np.ndarray, top_p: float, most: int) -> set[int]:
@@ -120,6 +134,8 @@ def assert_scores(
             assert found["trainable"] is True
             for name, value in expected_features(student[t], others[t], token, ids).items():
                 np.testing.assert_allclose(found[name], value, err_msg=f"{name} {row}", **NATS)
+            assert_signal_to_noise(found["signal_to_noise"], student[t][ids], others[t][ids])
+            np.testing.assert_allclose(found["drift"], 0, atol=NATS["atol"])
             np.testing.assert_allclose(signal["entropy"], found["teacher_entropy"], rtol=1e-6)
             row += 1
     assert row == len(signals) == len(features)
@@ -338,7 +354,8 @@ def test_another_student_is_scored_from_stored_signals_without_a_teacher(
     tokens, facts = replayed(made, load(other), stored(scored[0], tmp_path))
     assert tokens.schema == schema(TOKENS)
     signals, found, row = scored[0].to_pylist(), tokens.to_pylist(), 0
-    for _, ids, response in made.rows():
+    rollouts = made.rollouts.to_pylist()
+    for (_, ids, response), rollout in zip(made.rows(), rollouts, strict=True):
         student = log_probs(other, ids, response)
         for t, token in enumerate(response):
             support, log_q = signals[row]["ids"], np.array(signals[row]["logprobs"], np.float64)
@@ -352,11 +369,15 @@ def test_another_student_is_scored_from_stored_signals_without_a_teacher(
                 "teacher_entropy": signals[row]["entropy"],
                 "teacher_rank": int((log_q[:-1] > log_q[here]).sum()),
                 "teacher_mass_top": np.exp(log_q[np.argsort(-log_p[:-1])[:16]]).sum(),
+                "overlap": _overlap(log_p[:-1], log_q[:-1]),
+                "drift": student[t][token] - rollout["logprobs"][t],
             }
             for name, value in expected.items():
                 np.testing.assert_allclose(found[row][name], value, err_msg=name, **NATS)
+            assert_signal_to_noise(found[row]["signal_to_noise"], log_p[:-1], log_q[:-1])
             row += 1
     assert row == len(found)
+    assert np.abs(tokens["drift"].to_numpy()).max() > 0.1
     assert facts.off_policy_kl > 1e-3
     assert facts.student_check_gap < 1e-4
 
@@ -415,8 +436,9 @@ def test_a_sampled_support_holds_shares_of_what_was_drawn_from_the_teacher(
     # the shares' variance is q (1 - q) / 25 as of 25 fair draws; 4 standard deviations were 0.02
     assert abs(near / rows) < 0.02
     assert facts.entries == sum(map(len, signals["ids"].to_pylist()))
-    # the numbers of a token are those of whole distributions, whatever is stored
-    for name in DIVERGENCES:
+    # the numbers of a token are those of whole distributions and of both models' top ids, whatever
+    # is stored
+    for name in (*DIVERGENCES, "overlap", "signal_to_noise"):
         np.testing.assert_allclose(tokens[name].to_numpy(), scored[1][name].to_numpy(), **NATS)
 
 

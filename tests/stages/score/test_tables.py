@@ -144,7 +144,8 @@ def test_a_token_table_holds_tokens_flags_and_numbers() -> None:
 
 def test_a_student_that_did_not_sample_is_known_by_its_distance() -> None:
     shard = arrays([2, 3])
-    _, facts = tokens_result(shard, features_of(shard, student_logprob=-0.75), CARD, 0)
+    table, facts = tokens_result(shard, features_of(shard, student_logprob=-0.75), CARD, 0)
+    assert table["drift"].to_pylist() == [-0.25] * 5
     assert facts.sampling_gap_rms == pytest.approx(0.25)
     assert facts.off_policy_kl == pytest.approx(np.exp(-0.25) - 1 + 0.25)
 

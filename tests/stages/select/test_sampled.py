@@ -79,6 +79,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             "token": responses.ravel(),
             "trainable": np.ones(len(place), bool),
             "special": np.zeros(len(place), bool),
+            "drift": np.zeros(len(place)),
         },
         TOKENS,
     )

@@ -150,6 +150,43 @@ def test_every_budget_equals_the_reference(
         assert same(rows, expected), name
 
 
+@pytest.mark.parametrize("scope", ["rollout", "round"])
+@pytest.mark.parametrize("count", [1, 2, 7, 2**63 - 1])
+@pytest.mark.parametrize("rule", ["divergence", "entropy_sampled", "horizon"])
+def test_every_count_equals_the_reference(
+    rounds: dict[str, Round], rule: str, count: int, scope: str
+) -> None:
+    for name in ("random", "mixed", "zero"):
+        rows, facts = rounds[name].select(rule=rule, scope=scope, count=count)
+        expected = reference_select(TABLES[name], rule, scope=scope, count=count, seed=SEED)
+        assert same(rows, expected), name
+        own = rule in WHOLE
+        assert (facts.keep, facts.count) == ((1, None) if own else (None, count))
+
+
+def test_a_count_is_of_each_scope_and_all_of_what_is_shorter(rounds: dict[str, Round]) -> None:
+    tokens = TABLES["random"].filter(TABLES["random"]["trainable"])
+    lengths = Counter(tokens["rollout"].to_pylist())
+    rows, _ = rounds["random"].select(rule="soft_or", count=3)
+    assert Counter(r["rollout"] for r in rows) == {r: min(3, n) for r, n in lengths.items()}
+    assert len(rounds["random"].select(rule="soft_or", count=3, scope="round")[0]) == 3
+
+
+@pytest.mark.parametrize("scope", ["rollout", "round"])
+def test_a_count_is_corrected_like_a_share(rounds: dict[str, Round], scope: str) -> None:
+    for name in ("random", "mixed"):
+        asked: dict[str, Any] = {"scope": scope, "corrected": True, "count": 2}
+        rows, _ = rounds[name].select(rule="entropy_sampled", **asked)
+        assert same(rows, reference_select(TABLES[name], "entropy_sampled", seed=SEED, **asked))
+
+
+def test_a_count_is_in_the_key_where_it_decides_and_nowhere_else() -> None:
+    assert "count" not in inputs(rule="q3")
+    assert inputs(rule="q3", count=2)["count"] == 2
+    assert inputs(rule="q3", count=2) != inputs(rule="q3", count=3)
+    assert inputs(rule="horizon", count=2) == inputs(rule="horizon", keep=0.5)
+
+
 def test_a_share_is_not_lost_to_rounding(write: Write) -> None:
     one = write(changed(token_table(21, [100]), trainable=True))
 

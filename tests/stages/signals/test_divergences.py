@@ -1,6 +1,7 @@
 """Every feature agrees with a dense float64 reference, on easy, near-equal and extreme rows."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from reference_ier import ratio_bounds, signal_and_noise
 from tip.stages.arrays.log_softmax import log_softmax
-from tip.stages.signals.divergences import Features, features, support_features
+from tip.stages.signals.divergences import (
+    Features,
+    features,
+    signal_to_noise,
+    support_features,
+)
 from tip.stages.signals.support import Support, merge_ids, teacher_support, top_ids
 from tip.stages.signals.supports import of_chunk
 from torch import Tensor
@@ -34,8 +41,11 @@ def some_ids(rows: int, vocabulary: int, seed: int = 0) -> tuple[Tensor, Tensor,
 
 def reference(
     student: Tensor, teacher: Tensor, tokens: Tensor, ids: Tensor, valid: Tensor
-) -> dict[str, np.ndarray]:
-    """Return the features from float64 logits, row by row, by their textbook definitions."""
+) -> dict[str, Any]:
+    """Return the features from float64 logits, row by row, by their textbook definitions.
+
+    In place of `signal_to_noise`, `on_support`: both models' log-probs that it is made of.
+    """
     rows = []
     for row, token in enumerate(tokens.tolist()):
         log_p, log_q = (x[row].double().log_softmax(0).numpy() for x in (student, teacher))
@@ -58,9 +68,15 @@ def reference(
                 "student_mass": sum(p[i] for i in kept),
                 "teacher_mass": sum(q[i] for i in kept),
                 "teacher_mass_top": q[np.argsort(-log_a)[:16]].sum(),
+                "overlap": len({*np.argsort(-log_a)[:16]} & {*np.argsort(-log_q)[:16]})
+                / min(16, common),
+                "log_p": log_p[kept],
+                "log_q": log_q[kept],
             }
         )
-    return {name: np.array([row[name] for row in rows]) for name in Features._fields}
+    names = [name for name in Features._fields if name != "signal_to_noise"]
+    columns = {name: np.array([row[name] for row in rows]) for name in names}
+    return columns | {"on_support": [(row["log_p"], row["log_q"]) for row in rows]}
 
 
 def computed(
@@ -73,7 +89,12 @@ def computed(
 
 def assert_features(found: dict, expected: dict, rtol: float, atol: float) -> None:
     for name in Features._fields:
-        np.testing.assert_allclose(found[name], expected[name], rtol, atol, err_msg=name)
+        if name != "signal_to_noise":
+            np.testing.assert_allclose(found[name], expected[name], rtol, atol, err_msg=name)
+    for ratio, (log_p, log_q) in zip(found["signal_to_noise"], expected["on_support"], strict=True):
+        error = atol + rtol * float(np.abs([log_p, log_q]).max())
+        low, high = ratio_bounds(log_p, log_q, error)
+        assert low - 1e-6 * abs(low) <= ratio <= high * (1 + 1e-6)
 
 
 CASES = {
@@ -125,6 +146,55 @@ def test_the_teacher_rank_counts_preferred_ids_and_no_ties() -> None:
     for token, rank in ((4, 0), (1, 1), (0, 2), (2, 2), (3, 2)):
         chosen = (torch.tensor([token]), torch.tensor([[token]]), torch.tensor([[True]]))
         assert computed(teacher, teacher, *chosen)["teacher_rank"].tolist() == [rank]
+
+
+def test_the_overlap_is_over_the_top_16_and_a_shared_last_place_counts_for_all() -> None:
+    student = torch.arange(40.0)[None]
+    for shift, share in ((0, 1.0), (4, 0.75), (16, 0.0)):
+        chosen = (torch.tensor([0]), torch.tensor([[0]]), torch.tensor([[True]]))
+        assert computed(student, student.roll(shift), *chosen)["overlap"].tolist() == [share]
+    flat = torch.zeros(1, 40)
+    assert computed(student, flat, *chosen)["overlap"].tolist() == [1.0]
+
+
+def test_the_signal_to_noise_is_that_of_the_paper_where_nothing_is_small() -> None:
+    log_p, log_q = (logits(1, 6, seed, 1.0) for seed in (3, 4))
+    signal, noise = signal_and_noise(log_p[0].numpy(), log_q[0].numpy())
+    found = signal_to_noise(log_p, log_q, torch.ones(1, 6, dtype=torch.bool))
+    assert found.item() == pytest.approx(signal / noise, rel=1e-12)
+    assert 0.01 < signal / noise < 10
+
+
+def test_the_signal_to_noise_forgets_scale_and_padding_and_is_0_where_nothing_differs() -> None:
+    log_p, log_q = (logits(30, 6, seed) for seed in (3, 4))
+    valid = torch.ones(30, 6, dtype=torch.bool)
+    whole = signal_to_noise(log_p, log_q, valid)
+    padded = [torch.cat([x + 7.0, torch.full((30, 2), 99.0)], 1) for x in (log_p, log_q)]
+    beside = torch.cat([valid, torch.zeros(30, 2, dtype=torch.bool)], 1)
+    torch.testing.assert_close(signal_to_noise(*padded, beside), whole, rtol=1e-10, atol=0)
+    assert not signal_to_noise(log_p, log_p - 3, valid).gt(1e-12).any()
+    alone = torch.zeros(30, 6, dtype=torch.bool).index_fill_(1, torch.tensor([2]), True)
+    assert not signal_to_noise(log_p, log_q, alone).any()
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e3, 1e4])
+def test_the_signal_to_noise_is_finite_and_never_negative_in_float32(spread: float) -> None:
+    for size in (2, 3, 40):
+        log_p, log_q = (logits(50, size, seed, spread).float().log_softmax(1) for seed in (3, 4))
+        found = signal_to_noise(log_p, log_q, torch.ones(50, size, dtype=torch.bool))
+        assert found.isfinite().all()
+        assert (found >= 0).all()
+        assert (found <= 900 / 1e-8).all()
+
+
+def test_of_a_drawn_support_the_signal_to_noise_is_over_other_ids_than_the_masses() -> None:
+    student, teacher = (log_softmax(x) for x in CASES["different models"])
+    tokens, ids, valid = some_ids(40, 300)
+    _, drawn, flags = some_ids(40, 300, 9)
+    plain = features(student, teacher, tokens, ids, valid)
+    found = features(student, teacher, tokens, drawn, flags, led=(ids, valid))
+    assert found.signal_to_noise.equal(plain.signal_to_noise)
+    assert found.student_mass.equal(features(student, teacher, tokens, drawn, flags).student_mass)
 
 
 def test_hellinger_and_masses_stay_within_0_and_1() -> None:
@@ -192,7 +262,13 @@ def test_divergences_over_the_support_are_lower_bounds(case: str, top_p: float, 
     found, exact = over_support(*CASES[case], top_p, most)
     for name in DIVERGENCES:
         assert (found[name] <= exact[name] + 1e-12).all(), name
-    for name in ("student_logprob", "teacher_logprob", "student_mass", "teacher_mass"):
+    for name in (
+        "student_logprob",
+        "teacher_logprob",
+        "student_mass",
+        "teacher_mass",
+        "signal_to_noise",
+    ):
         torch.testing.assert_close(found[name], exact[name], rtol=1e-12, atol=1e-12, msg=name)
     assert (found["teacher_rank"] <= exact["teacher_rank"]).all()
 
