@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..storage.errors import StoreError
-from ..storage.facts import ResidualFacts
+from ..storage.facts import ClipFacts, ResidualFacts
 
 
 class Metrics(BaseModel):
@@ -105,6 +105,7 @@ class SelectMetrics(Metrics):
     selected_reverse_kl: float | None = None
     unselected_reverse_kl: float | None = None
     types: dict[str, dict[str, float]] | None = None
+    losses: dict[str, int] = {}
     cuts: dict[str, float] | None = None
 
 
@@ -120,6 +121,7 @@ class TrainMetrics(Metrics):
     loss: float | None = None
     student_mass: float | None = None
     residual: ResidualFacts | None = None
+    clip: ClipFacts | None = None
     largest_gradient: float | None = None
     skipped: int = 0
     learning_rate: float | None = None
