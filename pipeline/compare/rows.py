@@ -1,7 +1,7 @@
 """What is compared: a row is a rule at a budget, or a control, with settings that vary.
 
-Controls are always there: all tokens, random tokens at each budget, and no refresh (every rollout
-from the first student).
+Controls are always there: all tokens, no refresh (every rollout from the first student), and at
+each budget random tokens and a student without a teacher.
 """
 
 import re
@@ -16,7 +16,7 @@ from ...storage.errors import ConfigError
 from ..config.run import RunConfig
 from ..config.toml import apply_change, make_config
 
-ALL, RANDOM = "all", "random"
+ALL, RANDOM, TEACHER_FREE = "all", "random", "opsa"
 UNRANKED = (ALL, RANDOM)  # rules that prefer no token to another
 
 # Settings that tell the runs of a comparison apart, and what sets them: `--vary` would be lost.
@@ -80,14 +80,14 @@ def rows_of(rules: Sequence[str], keeps: Sequence[float], vary: Sequence[str] = 
 
     vary: settings with their values, `train.loss=reverse_kl,jsd`; or alternatives of several
     settings each, `rounds=20 rollout.prompts=64,rounds=40 rollout.prompts=32`. A rule has a line
-    for each combination of them. Controls stand at the config's own settings; name `random` or
-    `all` among the rules to have them vary as well.
+    for each combination of them. Controls stand at the config's own settings; name `random`,
+    `opsa` or `all` among the rules to have them vary as well.
     """
     fixed = {rule: load_rule(rule).keep for rule in rules}
     refuse_no_shares(keeps)
     rows = [ALL_TOKENS, NO_REFRESH]
     if any(keep is None for keep in fixed.values()):
-        rows += [Row(RANDOM, keep) for keep in keeps]
+        rows += [Row(control, keep) for control in (RANDOM, TEACHER_FREE) for keep in keeps]
     for chosen in product(*map(_alternatives, vary)):
         changes = tuple(chain(*chosen))
         for rule, keep in fixed.items():

@@ -11,7 +11,16 @@ from ..conftest import MakeConfig
 
 def test_the_controls_stand_beside_every_choice_of_rules() -> None:
     names = [row.name for row in rows_of(["q3", "all", "random"], [0.5, 0.1])]
-    assert names == ["all", "no refresh", "random 50%", "random 10%", "q3 50%", "q3 10%"]
+    assert names == [
+        "all",
+        "no refresh",
+        "random 50%",
+        "random 10%",
+        "opsa 50%",
+        "opsa 10%",
+        "q3 50%",
+        "q3 10%",
+    ]
 
 
 def test_a_varied_setting_gives_a_line_for_each_of_its_values() -> None:
@@ -20,6 +29,7 @@ def test_a_varied_setting_gives_a_line_for_each_of_its_values() -> None:
         "all",
         "no refresh",
         "random 10%",
+        "opsa 10%",
         "all loss=reverse_kl tail=false",
         "q3 10% loss=reverse_kl tail=false",
         "all loss=jsd tail=false",
@@ -133,6 +143,8 @@ def test_names_and_runs_are_those_that_earlier_comparisons_are_found_by(config: 
         "no refresh": "base-no-refresh-s2",
         "random 50%": "base-random-0.5-s2",
         "random 12.4%": "base-random-0.124-s2",
+        "opsa 50%": "base-opsa-0.5-s2",
+        "opsa 12.4%": "base-opsa-0.124-s2",
         "q3 50%": "base-q3-0.5-s2",
         "q3 12.4%": "base-q3-0.124-s2",
     }
