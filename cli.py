@@ -246,8 +246,9 @@ def compare(
 ) -> None:
     """Find out which tokens matter: rules x budgets x seeds, with controls and paired intervals.
 
-    All tokens, random tokens at each budget and no refresh are always among the rows. Within a
-    seed all rows share prompts, noise and the first round. A finished run is not played again.
+    All tokens, no refresh, and at each budget random tokens and a student without a teacher (opsa)
+    are always among the rows. Within a seed all rows share prompts, noise and the first round. A
+    finished run is not played again.
     One learning rate for all decides many a verdict: a seed of its own tells each row's best.
 
     Other settings compare the same way: --rules all --vary train.loss=reverse_kl,forward_kl,jsd

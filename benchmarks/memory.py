@@ -32,6 +32,7 @@ from timing import line, save
 from tip.stages.arrays.chunks import chunk_rows
 from tip.stages.models.head import Head
 from tip.stages.signals.loss import sparse_loss
+from tip.stages.signals.objective import Objective
 from tip.stages.signals.supports import stored
 from tip.stages.train.settings import TrainSettings
 from torch import Tensor
@@ -143,7 +144,7 @@ def sparse(case: Case) -> float:
 
     def work() -> None:
         support = supports.padded(rows, states.device)
-        sparse_loss(states, head, support, weights, "reverse_kl", chunk=chunk)
+        sparse_loss(states, head, support, weights, Objective("reverse_kl"), chunk=chunk)
 
     return rise_mb(work) - states.nbytes / MB
 

@@ -20,6 +20,7 @@ from tip.stages.score.shard import RolloutArrays
 from tip.stages.score.tables import teacher_result
 from tip.stages.signals.alignment import predicting_states
 from tip.stages.signals.loss import bucket_loss_
+from tip.stages.signals.objective import Objective
 from tip.stages.signals.support import (
     Support,
     merge_ids,
@@ -220,7 +221,7 @@ def _add(
     total.stored.append(supports)
     support = supports.padded(np.arange(len(chunk.tokens)), torch.device("cpu"))
     logits = chunk.student.clone()
-    losses, _, _ = bucket_loss_(logits, support, "reverse_kl")
+    losses, _, _ = bucket_loss_(logits, support, Objective("reverse_kl"))
     total.losses.append(losses.numpy())
     total.logits += _products(logits, dense[0])
     total.hidden += _products(logits @ head, dense[1])

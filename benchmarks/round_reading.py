@@ -35,6 +35,7 @@ def write_round(folder: Path) -> tuple[list[Path], list[Path], Path]:
         "rollout": kept // RESPONSE,
         "position": (kept % RESPONSE).astype(np.int32),
         "weight": np.ones(len(kept), np.float32),
+        "loss": pa.nulls(len(kept)),
         "type": ["Q1"] * len(kept),
         "importance": np.ones(len(kept)),
     }

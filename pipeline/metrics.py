@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..storage.errors import StoreError
-from ..storage.facts import ResidualFacts
+from ..storage.facts import ClipFacts, ResidualFacts
 
 
 class Metrics(BaseModel):
@@ -106,6 +106,7 @@ class SelectMetrics(Metrics):
     selected_reverse_kl: float | None = None
     unselected_reverse_kl: float | None = None
     types: dict[str, dict[str, float]] | None = None
+    losses: dict[str, int] = {}
     cuts: dict[str, float] | None = None
 
 
@@ -121,6 +122,7 @@ class TrainMetrics(Metrics):
     loss: float | None = None
     student_mass: float | None = None
     residual: ResidualFacts | None = None
+    clip: ClipFacts | None = None
     largest_gradient: float | None = None
     skipped: int = 0
     learning_rate: float | None = None

@@ -14,7 +14,7 @@ Every field decides one of three things, and a mark says which:
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -24,8 +24,15 @@ Count = Annotated[int, Field(ge=1, le=_INT64)]
 Natural = Annotated[int, Field(ge=0, le=_INT64)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
-"""Between the live student and the stored teacher, over support and tail: a loss."""
+Divergence = Literal["reverse_kl", "forward_kl", "jsd", "jeffreys"]
+"""Between the live student and the stored teacher, over support and tail: a loss.
+
+`jeffreys` is the sum of reverse and forward KL."""
+Loss = Literal[Divergence, "suppress"]
+"""What is minimised: a divergence, or the log-prob of what was sampled, which asks no teacher."""
+TokenLoss = Literal[Loss, "none"]
+"""What is minimised at one token. `none`: it counts in the denominator and adds nothing."""
+TOKEN_LOSSES: tuple[TokenLoss, ...] = get_args(TokenLoss)
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ SELECTION = (
     _ROLLOUT,
     _POSITION,
     Column("weight", pa.float32(), "weight", "factor of the token's loss"),
+    Column("loss", pa.string(), "word", "what is minimised; null: what `train.loss` says", True),
     Column("type", pa.string(), "Q1..Q4", "quadrant of student entropy and reverse KL"),
     Column("importance", pa.float64(), "rule's own", "what the rule ranks by"),
 )

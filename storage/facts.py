@@ -126,6 +126,8 @@ class SelectionFacts(Facts):
     cuts: dict[str, float]
     round: dict[str, float | None]
     """The rule's numbers of the round."""
+    losses: dict[str, int] = {}
+    """Kept tokens by the loss that they name; those that name none are not among them."""
     seconds: float
 
 
@@ -140,6 +142,15 @@ class ResidualFacts(Facts):
     """Share of the summed size of all residuals that the cap took off."""
     nats: float
     """What the residuals add to the loss, a token."""
+
+
+class ClipFacts(Facts):
+    """What the limit of a token's divergence took off a round's loss."""
+
+    tokens: float
+    """Share of the tokens trained on whose divergence was above it."""
+    nats: float
+    """What it took off the loss, a token."""
 
 
 class CheckpointFacts(Facts):
@@ -159,6 +170,8 @@ class CheckpointFacts(Facts):
     """The live student's mean probability on the stored supports; with a residual, on what of them
     does not depend on the sampled token."""
     residual: ResidualFacts | None = None
+    """None for a training without."""
+    clip: ClipFacts | None = None
     """None for a training without."""
     largest_gradient: float
     skipped: int

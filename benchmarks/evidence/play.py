@@ -47,9 +47,7 @@ PARTS = {
     "24-tails": Part.of("smollm2-24", f"{REAL} --lr 1 --keep 0.2 --rules all", TAILS),
     "mini-rules": Part.of(None, f"--lr 1 --keep 0.2,0.1,0.05 --rules {NEW}"),
     "mini-one": Part.of(
-        None,
-        "--lr 1 --keep 0.2 --rules random,low_logprob,extremes,dial,ier,divergence",
-        "select.count=1",
+        None, "--lr 1 --count 1 --rules random,low_logprob,extremes,dial,ier,divergence"
     ),
     "mini-rates": Part.of(
         None, "--lr 0.3,1,3 --keep 0.1 --rules random,soft_or,divergence,dial,ier"

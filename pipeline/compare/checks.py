@@ -15,8 +15,9 @@ from ..config.same import same_run
 from ..inputs import Inputs
 from ..progress import Reporter
 from ..rounds.identity import check_usable
+from ..rounds.losses import check_losses
 from ..session import look_at
-from .rows import NO_REFRESH, Row, refuse_unused, run_config
+from .rows import NO_REFRESH, TEACHER_FREE, Row, refuse_unused, run_config
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,11 @@ def jobs_of(
 ) -> list[Job]:
     """Return the runs of a comparison, seed by seed, each shown to be one that can be played.
 
-    No refresh is left out, with a note, where there are fewer prompts than it needs. Raises
-    `ConfigError` or another `TipError` for the first run that could not be played: a name that no
-    run may have, a run that was begun otherwise, a rule or condition that is not SQL over the
-    tables, models, prompts or problems that do not serve.
+    Left out, with a note: no refresh where there are fewer prompts than it needs, and the control
+    without a teacher where supports lack the sampled tokens. Raises `ConfigError` or another
+    `TipError` for the first run that could not be played: a name that no run may have, a run that
+    was begun otherwise, a rule or condition that is not SQL over the tables, a loss that supports
+    cannot serve, models, prompts or problems that do not serve.
     """
     if config.evaluate is None:
         raise ConfigError("compare needs an [evaluate] section: add one with problems and answers")
@@ -45,11 +47,14 @@ def jobs_of(
     check_inputs(inputs)
     if not all(row.refresh for row in rows) and not _prompts_suffice(config, inputs, reporter):
         rows = [row for row in rows if row.refresh]
+    if config.score.support == "sampled":
+        rows = _with_a_teacher(rows, reporter)
     jobs = [Job(row, seed, run_config(config, row, seed)) for seed in seeds for row in rows]
     for job in jobs:
         _check_begun(job.config)
-    for select in {job.config.select.model_dump_json(): job.config.select for job in jobs}.values():
-        check_selection(select)
+    for each in {job.config.select.model_dump_json(): job.config for job in jobs}.values():
+        check_selection(each.select)
+        check_losses(each)
     for each in {_inputs(job.config): job.config for job in jobs}.values():
         check_usable(look_at(each))
     return jobs
@@ -73,6 +78,17 @@ def _prompts_suffice(config: RunConfig, inputs: Inputs, reporter: Reporter) -> b
         "prompts or lower one of the two to have it"
     )
     return False
+
+
+def _with_a_teacher(rows: Sequence[Row], reporter: Reporter) -> list[Row]:
+    """Return the rows but for the control without a teacher; say so where there was one."""
+    kept = [row for row in rows if row.rule != TEACHER_FREE]
+    if len(kept) < len(rows):
+        reporter.say(
+            f"note: the control `{TEACHER_FREE}` is left out: it lowers the log-probs of sampled "
+            "tokens, which supports of score.support = 'sampled' lack"
+        )
+    return kept
 
 
 def _check_begun(config: RunConfig) -> None:

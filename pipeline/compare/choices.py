@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from ...stages.select.settings import SelectSettings
+from ...stages.signals.objective import Objective
 from ...storage.runs import RoundPointers
 from ..executors.here import Here
 from ..rounds.replay import stored
@@ -106,10 +107,12 @@ def choices(scored: ScoredRound, chosen: Mapping[str, pl.DataFrame]) -> pl.DataF
 def _to_oracle(
     session: Session, scored: ScoredRound, rules: Sequence[str], rollouts: int
 ) -> pl.DataFrame:
-    here, loss = Here(session.config, session.store, session.reporter), session.config.train.loss
+    here = Here(session.config, session.store, session.reporter)
+    train = session.config.train
+    objective = Objective(train.loss, beta=train.jsd_beta)
     try:
         student = here.holder.trainee(session.student(0))
         with session.reporter.bar("oracle", rollouts, "rollouts") as tick:
-            return to_oracle(scored, rules, rollouts, student, loss, tick)
+            return to_oracle(scored, rules, rollouts, student, objective, tick)
     finally:
         here.close()

@@ -11,7 +11,7 @@ import polars as pl
 from ...stages.engines.protocols import Tick, silent
 from ...stages.models.language_model import LanguageModel
 from ...stages.select.settings import SelectSettings
-from ...stages.settings import Divergence
+from ...stages.signals.objective import Objective
 from ...stages.train.data import TrainingData, load_training_data
 from ...stages.train.oracle import oracle
 from ...storage.columns import SELECTION
@@ -28,17 +28,18 @@ def to_oracle(
     rules: Sequence[str],
     rollouts: int,
     student: LanguageModel,
-    loss: Divergence,
+    objective: Objective,
     tick: Tick = silent,
 ) -> pl.DataFrame:
     """Return each rule's rank correlation with the oracle on a sample of rollouts, best first.
 
-    student: in float32, as the round began. tick: called with the rollouts newly done.
+    student: in float32, as the round began. objective: see `stages/train/oracle.py`. tick: called
+    with the rollouts newly done.
     `top_share`: the share of the oracle's total that the rule's best 20 % of these tokens hold.
     """
     data = _everything(scored)
     sample = np.linspace(0, len(data.rollouts) - 1, min(rollouts, len(data.rollouts))).astype(int)
-    found = oracle(student, data, sample, loss, tick)
+    found = oracle(student, data, sample, objective, tick)
     truth = pl.DataFrame(
         {
             "rollout": found["rollout"],

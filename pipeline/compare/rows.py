@@ -1,7 +1,7 @@
 """What is compared: a row is a rule at a budget, or a control, with settings that vary.
 
-Controls are always there: all tokens, random tokens at each budget, and no refresh (every rollout
-from the first student).
+Controls are always there: all tokens, no refresh (every rollout from the first student), and at
+each budget random tokens and a student without a teacher.
 """
 
 import re
@@ -16,7 +16,7 @@ from ...storage.errors import ConfigError
 from ..config.run import RunConfig
 from ..config.toml import apply_change, make_config
 
-ALL, RANDOM = "all", "random"
+ALL, RANDOM, TEACHER_FREE = "all", "random", "opsa"
 UNRANKED = (ALL, RANDOM)  # rules that prefer no token to another
 
 
@@ -104,7 +104,8 @@ def rows_of(rules: Sequence[str], budgets: Sequence[Budget], vary: Sequence[str]
     vary: settings with their values, `train.loss=reverse_kl,jsd`; or alternatives of several
     settings each, `rounds=20 rollout.prompts=64,rounds=40 rollout.prompts=32`. A rule has a line
     for each combination of them; where one sets `select.count`, that is its budget. Controls stand
-    at the config's own settings; name `random` or `all` among the rules to have them vary as well.
+    at the config's own settings; name `random`, `opsa` or `all` among the rules to have them vary
+    as well.
     """
     fixed = {rule: load_rule(rule).keep for rule in rules}
     rows: list[Row] = []
@@ -112,8 +113,9 @@ def rows_of(rules: Sequence[str], budgets: Sequence[Budget], vary: Sequence[str]
         counts, changes = _counts(tuple(chain(*chosen)))
         for rule, keep in fixed.items():
             rows += [Row(rule, b, changes) for b in ([keep] if keep else counts or budgets)]
-    random = [Row(RANDOM, row.budget) for row in rows if fixed[row.rule] is None]
-    rows = list(dict.fromkeys([ALL_TOKENS, NO_REFRESH, *random, *rows]))
+    budgets_there = [row.budget for row in rows if fixed[row.rule] is None]
+    controls = [Row(rule, each) for rule in (RANDOM, TEACHER_FREE) for each in budgets_there]
+    rows = list(dict.fromkeys([ALL_TOKENS, NO_REFRESH, *controls, *rows]))
     _refuse_namesakes(rows)
     return rows
 

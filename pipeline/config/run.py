@@ -100,6 +100,7 @@ class RunConfig(Settings):
         unfit = {
             f"train.loss = '{train.loss}'": train.loss != "forward_kl",
             f"train.tail = {train.tail!r}": train.tail is not True,
+            f"train.clip_token = {train.clip_token}": train.clip_token is not None,
             f"rollout.replay = {replay!r}": replay is not None,
         }
         if self.score.support == "sampled" and any(unfit.values()):

@@ -11,6 +11,7 @@ from .. import checks
 from ..checks import Check, evaluates
 from ..config.run import RunConfig
 from ..rounds.generators import check_room
+from ..rounds.losses import check_losses
 from ..rounds.residual import check_teacher
 from . import at_work, machine, room
 from .examined import Examined, NotLookedError
@@ -69,6 +70,7 @@ def _of_inputs(check: Check) -> Check[Examined]:
 def _rule(examined: Examined) -> str:
     settings = examined.config.select
     check_selection(settings)
+    check_losses(examined.config)
     rule = load_rule(settings.rule)
     share = rule.keep or settings.keep
     budget = f"{settings.count:,}" if share is None else f"{share:.0%}"

@@ -18,6 +18,7 @@ from ..config.same import same_run
 from ..config.toml import make_config
 from ..session import Session
 from .generators import check_room
+from .losses import check_losses
 from .residual import check_teacher
 
 _WAY_OUT = "give this run another name (--name), its stored signals are shared"
@@ -44,6 +45,7 @@ def check(session: Session) -> dict[str, str]:
     Returns the run's `content`.
     """
     check_selection(session.config.select)
+    check_losses(session.config)
     check_usable(session)
     before = begun(session.run)
     check_settings(session.run, session.config, before)

@@ -14,7 +14,13 @@ from ...stages.train.schedule import learning_rates
 from ...stages.train.state import drop_state
 from ...stages.train.train import steps_of
 from ...storage.errors import InputError, StoreError
-from ...storage.facts import CheckpointFacts, ResidualFacts, RolloutFacts, SelectionFacts
+from ...storage.facts import (
+    CheckpointFacts,
+    ClipFacts,
+    ResidualFacts,
+    RolloutFacts,
+    SelectionFacts,
+)
 from ...storage.runs import RoundPointers, RunFolder
 from ...storage.store.store import Artifact
 from ..metrics import TrainMetrics
@@ -22,6 +28,7 @@ from ..progress import Stopwatch
 from ..session import Session
 from ..works.training import RestoreWork, TrainWork
 from .generators import probes_of
+from .losses import check_selected
 from .replay import stored
 from .report import report
 
@@ -39,18 +46,20 @@ def ensure_training(
     work = train_work(session, number, student, rollouts, teacher, selection)
     if work.found(session.store) is None:
         _refuse_nothing(session, selection)
+        check_selected(session.config, SelectionFacts.of(selection))
         if number:
             work = replace(work, start=ensure_state(session, number - 1, student.key))
     ((made,),) = session.executor.map([work], f"round {number} train")
     facts = CheckpointFacts.of(made.artifact)
     skipped = f", {facts.skipped} steps skipped (not finite)" if facts.skipped else ""
     sampled = _sampled(facts.residual) if facts.residual else ""
+    cut = _cut(facts.clip) if facts.clip else ""
     numbers = facts.dump() | {"round": number, "stage": "train", "fresh": made.fresh}
     report(
         session,
         watch,
         f"{facts.steps} steps on {facts.trained_tokens:,} tokens: loss {facts.loss:.4f}"
-        f"{skipped}{sampled}" + ("" if made.fresh else ", found"),
+        f"{cut}{skipped}{sampled}" + ("" if made.fresh else ", found"),
         TrainMetrics.model_validate(numbers),
     )
     session.run.point(number, checkpoint=made.artifact.key)
@@ -170,6 +179,11 @@ def _sampled(residual: ResidualFacts) -> str:
     if residual.clipped:
         told += f" ({residual.clipped:.2%} clipped: {residual.clipped_off:.1%} of the residual)"
     return told
+
+
+def _cut(clip: ClipFacts) -> str:
+    """Return what a person is told of the limit of a token's divergence."""
+    return f" ({clip.nats:.4f} taken off {clip.tokens:.1%} of the tokens)"
 
 
 def _refuse_nothing(session: Session, selection: Artifact) -> None:

@@ -1,8 +1,9 @@
 """The rulebook: selection rules as small files of SQL.
 
 A rule is one `.sql` file: a head comment, then exactly one SELECT over `tokens` (and `rollouts`)
-that gives rollout, position, importance and, if it likes, weight. What these views hold stands in
-`tokens.sql`. The head comment is text for people, its first line the title, with these directives:
+that gives rollout, position, importance and, if it likes, weight and loss (a word of `TokenLoss`,
+or null for what `train.loss` says). What these views hold stands in `tokens.sql`. The head comment
+is text for people, its first line the title, with these directives:
 
     -- draw: top | sample        the k largest (default), or chances in proportion to importance
     -- keep: 1                   the rule fixes the budget itself; `keep`, `count` are not used
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from ...storage.errors import ConfigError, InputError
 from ...storage.queries import one_expression, one_select
+from ..settings import TOKEN_LOSSES
 
 # Variables that select() binds. A rule may read the first three; no parameter may take a name.
 GIVEN = ("vocabulary", "entropy_cut", "divergence_cut")
@@ -103,6 +105,12 @@ class Rule:
         Then the mean over sampled tokens, which a residual gets right, is over those kept only.
         """
         return bool(self._words & _FROM_SAMPLED)
+
+    @property
+    def losses(self) -> list[str]:
+        """Return the losses that its SQL spells out; what tokens have is known after it ran."""
+        spelt = re.findall(r"'(\w+)'", self.sql) if "loss" in self._words else ()
+        return [loss for loss in TOKEN_LOSSES if loss in spelt]
 
     @property
     def _words(self) -> set[str]:

@@ -29,10 +29,11 @@ from ...storage.queries import (
     stream,
     users_sql,
 )
+from ..settings import TOKEN_LOSSES
 from .rulebook import Rule, load_rule
 from .settings import SelectSettings
 
-VERSION = 1
+VERSION = 2
 
 TYPES = ("Q1", "Q2", "Q3", "Q4")
 _KEY = ("rollout", "position")
@@ -82,6 +83,7 @@ def select(
         table, kept = _kept(connection, rule)
         facts = _facts(connection, kept)
     facts |= {
+        "losses": _losses(table, rule),
         "rule": rule.name,
         "sql": rule.file,
         "keep": inputs["keep"],
@@ -181,6 +183,7 @@ def _create_scored(
     if rule.name.endswith(".sql"):  # a user's
         _refuse_strangers(connection, name)
     weight = "rule.weight" if "weight" in given else "1"
+    loss = "rule.loss" if "loss" in given else "NULL"
     # With all columns of `tokens` in the rule's answer there is nothing to join back.
     whole = set(columns_of(connection, "tokens")) <= set(given)
     source = "rule" if whole else "rule JOIN tokens USING (rollout, position)"
@@ -190,7 +193,8 @@ def _create_scored(
             CREATE VIEW scored AS
             SELECT
                 rollout, position, type::quadrant AS type, reverse_kl,
-                importance::DOUBLE AS importance, ({weight})::DOUBLE AS weight
+                importance::DOUBLE AS importance, ({weight})::DOUBLE AS weight,
+                ({loss})::VARCHAR AS loss
             FROM {source}
             WHERE importance IS NOT NULL AND (
                 {where}
@@ -308,6 +312,19 @@ def _converted(batch: pa.RecordBatch, rule: Rule) -> pa.RecordBatch:
             "rule's `weight`, from `rollout_weight` (null where there is no reward) and `corrected`"
         )
     return batch.select(_SCHEMA.names).cast(_SCHEMA)
+
+
+def _losses(table: pa.Table, rule: Rule) -> dict[str, int]:
+    """Return how many tokens name each loss. Raises `InputError` for a word that is none."""
+    counts = {c["values"]: c["counts"] for c in table["loss"].value_counts().to_pylist()}
+    counts.pop(None, None)
+    for word in sorted(counts):
+        if word not in TOKEN_LOSSES:
+            raise InputError(
+                f"rule {rule.name}: gives the loss '{word}'; expected one of "
+                f"{', '.join(TOKEN_LOSSES)}, or null for what train.loss says"
+            )
+    return counts
 
 
 def _facts(connection: duckdb.DuckDBPyConnection, kept: np.ndarray) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 -- From a rule's importance to the selection: the same for all rules.
 --
 -- Needs: the views of tokens.sql; the view `scored` (rollout, position, type, reverse_kl,
---     importance, weight), which lacks the tokens that the rule or `where` leaves out; the view
+--     importance, weight, loss), which lacks the tokens that the rule or `where` leaves out; the view
 --     `rollout_weights` (rollout, rollout_weight); variables keep, count (null: keep decides),
 --     scope, draw, corrected, seed_low, seed_high.
 -- Use: fill `threshold` from the view of the scope (once for each slice), copy it into `budget`,
@@ -130,13 +130,13 @@ SELECT
 FROM candidates;
 
 CREATE VIEW clear AS
-SELECT rollout, position, full_weight AS weight, type, importance, reverse_kl
+SELECT rollout, position, full_weight AS weight, loss, type, importance, reverse_kl
 FROM weighed
 WHERE tau IS NULL OR score > tau OR (score = tau AND next IS DISTINCT FROM tau);
 
 -- Where tau itself is shared, the larger reverse KL goes first, then noise decides.
 CREATE VIEW tied AS
-SELECT rollout, position, full_weight AS weight, type, importance, reverse_kl
+SELECT rollout, position, full_weight AS weight, loss, type, importance, reverse_kl
 FROM weighed
 WHERE score = tau AND next = tau
 QUALIFY row_number() OVER (

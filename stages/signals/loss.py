@@ -1,52 +1,48 @@
 """The sparse loss: a divergence over support and tail, its gradient taken as each chunk passes.
 
 For one token the student's distribution is folded into buckets: one for every id of the support
-and one, the tail, for all other ids. The teacher's buckets come from disk. The loss is a
-divergence between the two, which are both true distributions: no truncated sum, never clamped.
-
-With a residual (`residual.py`) the sampled token stands for what the tail's bucket leaves out, so
-that loss and gradient are those of the whole vocabulary in the mean.
+and one, the tail, for all other ids. The teacher's buckets come from disk. What is minimised over
+them (`objective.py`) is a divergence between the two, which are both true distributions: no
+truncated sum.
 
 No [N, V] tensor exists: only the selected rows meet the LM head, `chunk` rows at a time, and the
 logits of a chunk turn in place into their own gradient. Legend: N selected tokens, C rows of a
 chunk, K support slots, V vocabulary, D hidden width.
 
 Source: reverse KL over k + 1 buckets, closed form dL/dz_j = p_j (c_bucket(j) - L) with
-c = log(student / teacher); the other divergences follow from the same chain rule.
+c = log(student / teacher); the other divergences (`buckets.py`) follow from the same chain rule.
 """
 
 import math
-from typing import NamedTuple, assert_never
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..arrays.chunks import pieces
 from ..models.head import Head
-from ..settings import Divergence
-from .residual import Buckets, Residual, add_residual, fold
+from .buckets import Buckets
+from .objective import Objective, minimised
 from .support import Support
 
 
 class RowLoss(NamedTuple):
     """The loss of C rows, float64.
 
-    nats: [C]. tail: [C], the student's log mass in the tail. told: [C, 5], `TOLD` of the residual.
+    nats: [C]. tail: [C], the student's log mass in the tail; with a residual that of all ids but
+    those which the support has whatever was sampled. told: [C, T], as `Objective.told` names it.
     """
 
     nats: Tensor
     tail: Tensor
-    told: Tensor | None
+    told: Tensor
 
 
 def bucket_loss_(
     logits: Tensor,
     support: Support,
-    divergence: Divergence,
-    *,
-    tail: bool = True,
+    objective: Objective,
     weights: Tensor | None = None,
-    residual: Residual | None = None,
 ) -> RowLoss:
     """Turn logits into the gradient of the loss with respect to them.
 
@@ -56,12 +52,8 @@ def bucket_loss_(
     support: the teacher's buckets of the same C rows. Where it says that nothing is outside (tail
         -inf), the student's own further ids (padding of its head) are left out: they get neither
         mass nor gradient.
-    divergence: `reverse_kl` KL(student || teacher), `forward_kl` KL(teacher || student), `jsd`.
-    tail: whether the tail's term is part of the sum. Without it the sum is no divergence: it can be
-        negative, and what it leaves out has no teacher.
+    objective: of the same C rows.
     weights: [C] factors of the gradient; the loss returned is without them.
-    residual: the sampled tokens of the same C rows, where the tail is to be right in the mean; the
-        log mass returned is then that of all ids but those which the support has without them.
     """
     ids, valid = support.ids, support.valid
     picked = logits.gather(1, ids).masked_fill_(~valid, -math.inf)
@@ -79,49 +71,14 @@ def bucket_loss_(
     log_p = torch.cat([picked.sub_(largest), rest[:, None]], 1).double().log_softmax(1)
     log_q = torch.cat([support.logprobs, support.tail[:, None]], 1).double()
     there = torch.cat([valid, (rest > -math.inf)[:, None]], 1)
-    told = None
-    if residual is None:
-        loss, gradient = _buckets(log_p, log_q, there, divergence, tail)
-    else:
-        folded = fold(Buckets(log_p, log_q, there), support, residual)
-        log_p = folded.buckets.log_p
-        loss, gradient = _buckets(*folded.buckets, divergence, tail)
-        loss, gradient, told = add_residual(folded, loss, gradient, residual, divergence)
+    (nats, gradient, told), tail = minimised(Buckets(log_p, log_q, there), support, objective)
     # A bucket's gradient is shared by its ids in proportion to their probability.
     if weights is not None:
         gradient *= weights[:, None]
     gradient = gradient.to(logits.dtype)
     share = torch.where(total > 0, gradient[:, -1] / total, 0)
     inside.mul_(share[:, None]).scatter_add_(1, ids, gradient[:, :-1].contiguous())
-    return RowLoss(loss, log_p[:, -1], told)
-
-
-def _buckets(
-    log_p: Tensor, log_q: Tensor, there: Tensor, divergence: Divergence, tail: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the loss [C] and its gradient with respect to each bucket's log mass [C, K + 1]."""
-    p = log_p.exp().masked_fill(~there, 0)
-    log_p = log_p.masked_fill(~there, 0)  # 0 x inf would be NaN where a slot is empty
-    log_q = log_q.masked_fill(~there, 0)
-    counted = there.clone()
-    counted[:, -1] &= tail
-    if divergence == "reverse_kl":
-        ratio = (log_p - log_q).masked_fill(~counted, 0)
-        loss = (p * ratio).sum(1)
-        gradient = p * (ratio - loss[:, None])
-        if not tail:  # what moves into the tail takes its 1 + ratio out of the sum
-            gradient += p * p[:, -1:]
-            gradient[:, -1] -= p[:, -1]
-        return loss, gradient
-    q = log_q.exp().masked_fill(~counted, 0)
-    if divergence == "forward_kl":
-        return (q * (log_q - log_p)).sum(1), p * q.sum(1, keepdim=True) - q
-    if divergence != "jsd":
-        assert_never(divergence)
-    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    ratio = (log_p - log_m).masked_fill(~counted, 0)
-    loss = 0.5 * (p * ratio + q * (log_q - log_m)).sum(1)
-    return loss, 0.5 * p * (ratio - (p * ratio).sum(1, keepdim=True))
+    return RowLoss(nats, tail, told)
 
 
 @torch.no_grad()
@@ -130,11 +87,9 @@ def sparse_loss(
     head: Head,
     support: Support,
     weights: Tensor,
-    divergence: Divergence,
+    objective: Objective,
     *,
     chunk: int,
-    tail: bool = True,
-    residual: Residual | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return each token's loss and the gradient of the weighted sum, chunk by chunk.
 
@@ -144,12 +99,12 @@ def sparse_loss(
     head: gradients are **added to** `head.weight.grad` (and `head.bias.grad`) where they are
         wanted, so that no second [V, D] tensor is made.
     weights: [N] factor of each token, its share of the step's denominator included.
+    objective: of the N tokens.
     chunk: rows that meet the head together; memory is chunk x V numbers.
-    tail, residual: as in `bucket_loss_`.
 
     Returns the loss [N] in nats without weight (float64), d(sum of weight x loss)/d(hidden) [N, D],
-    and what is told of each token: the student's mass on the support [N, 1], followed by
-    `TOLD` of the residual where there is one [N, 6].
+    and what is told of each token [N, 1 + T]: the student's mass on the support, followed by what
+    `Objective.told` names.
     """
     losses, gradients, told = [], torch.empty_like(hidden), []
     logits = None  # one room for all chunks: new ones would scatter over the heap
@@ -163,16 +118,13 @@ def sparse_loss(
             row = bucket_loss_(
                 logits[piece],
                 support.rows(first, last),
-                divergence,
-                tail=tail,
-                weights=weights[first:last],
-                residual=None if residual is None else residual.rows(first, last),
+                objective.rows(first, last),
+                weights[first:last],
             )
             if not (isinstance(slope, float) and slope == 1):
                 logits[piece].mul_(slope)
             losses.append(row.nats)
-            mass = -torch.expm1(row.tail)[:, None]
-            told.append(mass if row.told is None else torch.cat([mass, row.told], 1))
+            told.append(torch.cat([-torch.expm1(row.tail)[:, None], row.told], 1))
         gradients[rows] = _back(logits, head.weight).to(hidden.dtype)
         _accumulate(head, logits, states)
     return torch.cat(losses), gradients, torch.cat(told)

@@ -19,12 +19,13 @@ Source: ResOPD, arXiv 2610.04882, for reverse KL; the other divergences by the s
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
 from ..settings import Divergence
+from .buckets import Buckets, log_odds
 from .support import Support
 
 TOLD = ("outside", "clipped", "nats", "size", "clipped_off")
@@ -50,14 +51,6 @@ class Residual:
         """Return a slice of the tokens."""
         rows = slice(start, stop)
         return Residual(self.tokens[rows], self.logprobs[rows], self.outside[rows], self.cap)
-
-
-class Buckets(NamedTuple):
-    """Log masses [C, K + 1] of both models, the tail's last, and which of the buckets there are."""
-
-    log_p: Tensor
-    log_q: Tensor
-    there: Tensor
 
 
 @dataclass(frozen=True)
@@ -91,12 +84,17 @@ def _into_tail(logs: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def add_residual(
-    folded: Folded, loss: Tensor, gradient: Tensor, residual: Residual, divergence: Divergence
+    folded: Folded,
+    loss: Tensor,
+    gradient: Tensor,
+    residual: Residual,
+    divergence: Divergence,
+    beta: float = 0.5,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return loss [C] and gradient [C, K + 1] with the residual, and `TOLD` of it [C, 5].
 
     loss, gradient: of the folded buckets, by their log masses. The gradient returned is by those of
-    the buckets as they were before: a sampled token has its slot again.
+    the buckets as they were before: a sampled token has its slot again. beta: of `jsd`.
     """
     log_p, log_q, there = folded.buckets
     outside = residual.outside
@@ -104,7 +102,7 @@ def add_residual(
     weight = ratio.clamp(max=math.log(residual.cap))
     alone = (folded.log_p - folded.log_q).masked_fill(~outside, 0)
     bucket = (log_p[:, -1] - log_q[:, -1]).masked_fill(~outside, 0)
-    one, other = (_terms(weight, r, divergence) for r in (alone, bucket))
+    one, other = (_terms(weight, r, divergence, beta) for r in (alone, bucket))
     factor, nats = one[0] - other[0], one[1] - other[1]
     # factor x grad log p_y: 1 at y, less the probability of each bucket
     gradient = gradient - factor[:, None] * log_p.exp().masked_fill(~there, 0)
@@ -119,12 +117,17 @@ def add_residual(
     return loss + nats, gradient, torch.stack([outside, clipped, nats, size, off], 1)
 
 
-def _terms(weight: Tensor, r: Tensor, divergence: Divergence) -> tuple[Tensor, Tensor]:
+def _terms(weight: Tensor, r: Tensor, divergence: Divergence, beta: float) -> tuple[Tensor, Tensor]:
     """Return w c(r) and w d(r) for w = exp(weight).
 
     exp(-r) is never taken by itself: where the student has nearly left a token that it had drawn,
     r is hugely negative, and so is the weight.
     """
+    if divergence == "jeffreys":
+        (one, value), (other, more) = (
+            _terms(weight, r, each, beta) for each in ("reverse_kl", "forward_kl")
+        )
+        return one + other, value + more
     if divergence == "reverse_kl":
         whole = weight.exp() * r
         return whole, whole
@@ -133,6 +136,8 @@ def _terms(weight: Tensor, r: Tensor, divergence: Divergence) -> tuple[Tensor, T
         return -by_teacher, -r * by_teacher
     if divergence != "jsd":
         assert_never(divergence)
-    p_over_m, q_over_m = (math.log(2) - torch.nn.functional.softplus(x) for x in (-r, r))
-    ours = 0.5 * weight.exp() * p_over_m
-    return ours, ours + 0.5 * by_teacher * q_over_m
+    odds, softplus = log_odds(beta), torch.nn.functional.softplus
+    p_over_m = -math.log(1 - beta) - softplus(odds - r)
+    q_over_m = -math.log(beta) - softplus(r - odds)
+    ours = (1 - beta) * weight.exp() * p_over_m
+    return ours, ours + beta * by_teacher * q_over_m

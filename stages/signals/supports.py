@@ -78,11 +78,8 @@ def drawn_outside(supports: Supports, tokens: np.ndarray, student: Ragged, cut: 
     not preferred to it, the tail included, is more than `top_p` leaves out. Log-probs of float16
     can mistake a token at the very border. Raises `StoreError` for a token that is not there.
     """
-    row = np.repeat(np.arange(len(supports)), supports.ids.counts)
-    own = supports.ids.values == tokens[row]
+    row, own = places_of(supports, tokens)
     logprobs = supports.logprobs.values.astype(np.float64)
-    if not np.array_equal(row[own], np.arange(len(supports))):
-        raise StoreError("a sampled token is not in its stored support: run `tip cache verify`")
     preferred = (logprobs >= logprobs[own][row]) & ~own  # ties are: the teacher's part is full
     count = len(supports)
     before = np.bincount(row[preferred], minlength=count)
@@ -92,6 +89,18 @@ def drawn_outside(supports: Supports, tokens: np.ndarray, student: Ragged, cut: 
     place = np.repeat(np.arange(count), student.counts)
     students = np.bincount(place[student.values == tokens[place]], minlength=count) > 0
     return ~(teachers | students)
+
+
+def places_of(supports: Supports, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row of each id of the supports, and whether it is the row's sampled token.
+
+    tokens: [N], the sampled ones. Raises `StoreError` for one that is not in its support.
+    """
+    row = np.repeat(np.arange(len(supports)), supports.ids.counts)
+    own = supports.ids.values == tokens[row]
+    if not np.array_equal(row[own], np.arange(len(supports))):
+        raise StoreError("a sampled token is not in its stored support: run `tip cache verify`")
+    return row, own
 
 
 def of_table(table: pa.Table) -> Supports:

@@ -17,10 +17,11 @@ from ...storage.errors import StoreError
 from ...storage.tables import read_table
 from ..arrays.batching import on_device
 from ..arrays.ragged import Ragged, concatenate, from_lists, within
+from ..settings import TOKEN_LOSSES
 from ..signals.alignment import read_lengths
 from ..signals.residual import Residual
 from ..signals.support import Support
-from ..signals.supports import Cut, Supports, drawn_outside, joined, of_table
+from ..signals.supports import Cut, Supports, drawn_outside, joined, of_table, places_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class TrainingData:
 
     selected: [R] how many of the N tokens belong to each rollout. positions, weights: [N].
     trainable: [R] trainable tokens of each rollout. supports, drawn: of the N tokens; drawn is None
-    where nothing asks for it.
+    where nothing asks for it. losses: [N] places in `TOKEN_LOSSES`, -1 for a token that names none;
+    None where none does.
     """
 
     rollouts: np.ndarray
@@ -58,6 +60,7 @@ class TrainingData:
     weights: np.ndarray
     supports: Supports
     drawn: Drawn | None = None
+    losses: np.ndarray | None = None
 
     def support(self, tokens: np.ndarray, device: torch.device) -> Support:
         """Return the teacher's buckets of some of the N tokens."""
@@ -74,6 +77,14 @@ class TrainingData:
             on_device(drawn.outside, device),
             cap,
         )
+
+    @cached_property
+    def sampled(self) -> np.ndarray:
+        """Return the ids of the N tokens. Raises `StoreError` where a support lacks its own."""
+        starts = np.repeat(self.responses.offsets[:-1], self.selected)
+        tokens = self.responses.values[starts + self.positions]
+        places_of(self.supports, tokens)
+        return tokens
 
     def tokens(self, row: int) -> np.ndarray:
         """Return which of the N tokens belong to a rollout."""
@@ -127,26 +138,38 @@ def load_training_data(
 
 
 class _Chosen(NamedTuple):
-    """The selected tokens, sorted by rollout and position."""
+    """The selected tokens, sorted by rollout and position. loss: see `TrainingData.losses`."""
 
     rollout: np.ndarray
     position: np.ndarray
     weight: np.ndarray
+    loss: np.ndarray | None
 
 
 def _chosen(selection: Path) -> _Chosen:
     """Read a selection; it is written in order, so that each shard finds its own as slices."""
     table = read_table([selection])
-    kept = _Chosen(*(table[name].to_numpy() for name in _Chosen._fields))
-    order = np.lexsort((kept.position, kept.rollout))
-    return _Chosen(*(column[order] for column in kept))
+    rollout, position, weight = (table[n].to_numpy() for n in ("rollout", "position", "weight"))
+    loss, order = _losses(table), np.lexsort((position, rollout))
+    named = None if loss is None else loss[order]
+    return _Chosen(rollout[order], position[order], weight[order], named)
+
+
+def _losses(table: pa.Table) -> np.ndarray | None:
+    """Return which loss each token names; selections of older versions lack the column."""
+    if "loss" not in table.column_names or table["loss"].null_count == table.num_rows:
+        return None
+    words = table["loss"].combine_chunks().dictionary_encode()
+    places = [TOKEN_LOSSES.index(word) for word in words.dictionary.to_pylist()]
+    return np.array([*places, -1], np.int8)[words.indices.fill_null(len(places)).to_numpy()]
 
 
 def _shard(rollouts: Path, teacher: Path, chosen: _Chosen, cut: Cut | None) -> TrainingData:
     table = read_table([rollouts])
     responses = from_lists(table["response_ids"])
     ids = table["rollout"].to_numpy()
-    row, position, weight = _rows_of(ids, chosen)
+    row, places = _rows_of(ids, chosen)
+    position = chosen.position[places]
     if (position >= responses.counts[row]).any():
         raise StoreError(
             f"{rollouts}: a selected position lies beyond its response; the selection was made "
@@ -169,9 +192,10 @@ def _shard(rollouts: Path, teacher: Path, chosen: _Chosen, cut: Cut | None) -> T
         sums[trainable.offsets[1:]] - sums[trainable.offsets[:-1]],
         np.bincount(row, minlength=len(ids)),
         position,
-        weight,
+        chosen.weight[places],
         supports,
         drawn,
+        None if chosen.loss is None else chosen.loss[places],
     )
 
 
@@ -194,13 +218,12 @@ def _payload(
     return table if same.all() else None
 
 
-def _rows_of(rollouts: np.ndarray, chosen: _Chosen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row in the shard, position, weight) of the selected tokens, in the shard's order."""
+def _rows_of(rollouts: np.ndarray, chosen: _Chosen) -> tuple[np.ndarray, np.ndarray]:
+    """Return (row in the shard, place in `chosen`) of the selected tokens, in the shard's order."""
     first = np.searchsorted(chosen.rollout, rollouts, "left")
     counts = np.searchsorted(chosen.rollout, rollouts, "right") - first
     places = np.repeat(first, counts) + within(counts)
-    row = np.repeat(np.arange(len(rollouts)), counts)
-    return row, chosen.position[places], chosen.weight[places]
+    return np.repeat(np.arange(len(rollouts)), counts), places
 
 
 def _concatenate(shards: list[TrainingData]) -> TrainingData:

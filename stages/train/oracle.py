@@ -10,16 +10,18 @@ proportional to phi^2 / M.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays.batching import on_device
 from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
-from ..settings import Divergence
 from ..signals.alignment import states_at
 from ..signals.loss import bucket_loss_
+from ..signals.objective import Objective
 from .data import TrainingData
 
 
@@ -27,19 +29,20 @@ def oracle(
     student: LanguageModel,
     data: TrainingData,
     rows: np.ndarray,
-    divergence: Divergence = "reverse_kl",
+    objective: Objective,
     tick: Tick = silent,
 ) -> dict[str, np.ndarray]:
     """Return rollout, position, phi, M and importance phi^2 / M of the selected tokens of rollouts.
 
-    rows: which of the R rollouts to look at. phi is negative where the token's own gradient works
+    rows: which of the R rollouts to look at. objective: of every token, whatever its rule says; the
+    sampled tokens are put in here. phi is negative where the token's own gradient works
     against the sample's; its importance then counts as 0: a non-negative weight cannot use it.
     """
     student.model.requires_grad_(True)
     parameters = [p for p in student.model.parameters() if p.requires_grad]
     total = [torch.zeros_like(p) for p in parameters]
     count = 0
-    for logits, gradient, _ in _logits(student, data, rows, divergence):
+    for logits, gradient, _ in _logits(student, data, rows, objective):
         parts = torch.autograd.grad(logits, parameters, gradient, allow_unused=True)
         for summed, part in zip(total, parts, strict=True):
             if part is not None:
@@ -47,7 +50,7 @@ def oracle(
         count += len(logits)
     mean = [t / max(count, 1) for t in total]
     columns: dict[str, list] = {"rollout": [], "position": [], "phi": [], "m": []}
-    for logits, gradient, row in _logits(student, data, rows, divergence):
+    for logits, gradient, row in _logits(student, data, rows, objective):
         for token, place in enumerate(data.tokens(row)):
             alone = torch.autograd.grad(
                 logits[token], parameters, gradient[token], retain_graph=True, allow_unused=True
@@ -68,7 +71,7 @@ def oracle(
 
 
 def _logits(
-    student: LanguageModel, data: TrainingData, rows: np.ndarray, divergence: Divergence
+    student: LanguageModel, data: TrainingData, rows: np.ndarray, objective: Objective
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Yield logits with their graph [n, V], dL/dlogits of each token's own loss, the rollout."""
     for row in rows:
@@ -80,7 +83,10 @@ def _logits(
         states = states_at(student, [ids], [prompt], count, data.positions[tokens])
         logits = student.head.logits(states)
         gradient = logits.detach().clone()
-        bucket_loss_(gradient, data.support(tokens, student.device), divergence)
+        if objective.loss == "suppress":
+            sampled = on_device(data.sampled[tokens].astype(np.int64), student.device)
+            objective = replace(objective, tokens=sampled)
+        bucket_loss_(gradient, data.support(tokens, student.device), objective)
         yield logits, gradient, int(row)
 
 

@@ -8,7 +8,7 @@ from ..settings import (
     BY_CONTENT,
     NOT_IN_KEY,
     Count,
-    Divergence,
+    Loss,
     Natural,
     NotNegative,
     Positive,
@@ -19,8 +19,19 @@ from ..settings import (
 class TrainSettings(Settings):
     """How the student learns from the selected tokens."""
 
-    loss: Divergence = "reverse_kl"
-    """Divergence between the live student and the stored teacher, over support and tail."""
+    loss: Loss = "reverse_kl"
+    """What is minimised at a token that names no loss of its own (a rule's `loss`): a divergence
+    between the live student and the stored teacher over support and tail, or `suppress`, the
+    log-prob of the sampled token, which asks no teacher. `jeffreys` is reverse and forward KL."""
+    jsd_beta: Annotated[float, Field(gt=0, lt=1), BY_CONTENT] = 0.5
+    """beta of `jsd`: beta KL(teacher || m) + (1 - beta) KL(student || m) with
+    m = beta teacher + (1 - beta) student, which near 0 is beta times forward KL, near 1 (1 - beta)
+    times reverse KL (GKD, arXiv 2306.13649). Keys hold what is not a half."""
+    clip_token: Annotated[Positive | None, BY_CONTENT] = None
+    """Nats that a token's divergence counts at most. None: whatever it is. Above it value and
+    gradient are multiplied by clip_token over the divergence, so the token still teaches in its
+    direction; a clamp would leave the most wrong tokens without a gradient. Keys hold it where it
+    is set."""
     tail: Literal[True, False, "residual"] = True
     """Count all that lies outside the support as one more bucket. "residual": the sampled token
     stands for what the bucket leaves out, so that the mean is the loss over the whole vocabulary.

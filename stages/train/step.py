@@ -18,9 +18,10 @@ from ..arrays.chunks import chunk_rows
 from ..models.cpu.products import precision
 from ..models.head import Head, LogitMap
 from ..models.language_model import LanguageModel
+from ..settings import TOKEN_LOSSES, TokenLoss
 from ..signals.alignment import states_at
 from ..signals.loss import sparse_loss
-from ..signals.residual import Residual
+from ..signals.objective import Mixed, Objective
 from ..signals.support import Support
 from .data import TrainingData
 from .settings import TrainSettings
@@ -31,8 +32,8 @@ class MicroBatch:
     """Some rollouts of a step, cut after their last selected token.
 
     sequences: what the body reads of each. prompts: of each. counts: selected tokens of each.
-    positions: [N] in the responses. support: the teacher's buckets of the N tokens. residual: of
-    them, None for a loss without one. weights: [N] float64, each token's share of the step's loss.
+    positions: [N] in the responses. support: the teacher's buckets of the N tokens. objective: of
+    the same. weights: [N] float64, each token's share of the step's loss.
     """
 
     sequences: list[np.ndarray]
@@ -40,7 +41,7 @@ class MicroBatch:
     counts: np.ndarray
     positions: np.ndarray
     support: Support
-    residual: Residual | None
+    objective: Objective
     weights: Tensor
 
     @property
@@ -59,17 +60,38 @@ def micro_batch(
     """Return the micro-batch of some rollouts. denominator: of the whole step's loss."""
     tokens = np.concatenate([data.tokens(row) for row in rows])
     weights = data.weights[tokens].astype(np.float64) / denominator
-    residual = None
-    if settings.tail == "residual":
-        residual = data.residual(tokens, settings.residual_cap, device)
     return MicroBatch(
         [data.sequence(row) for row in rows],
         [data.prompts.row(row) for row in rows],
         data.selected[rows],
         data.positions[tokens],
         data.support(tokens, device),
-        residual,
+        _objective(data, tokens, settings, device),
         on_device(weights, device),
+    )
+
+
+def _objective(
+    data: TrainingData, tokens: np.ndarray, settings: TrainSettings, device: torch.device
+) -> Objective:
+    """Return what is minimised at some of the N tokens: one loss, or what each of them names."""
+    residual, sampled = None, None
+    if settings.tail == "residual":
+        residual = data.residual(tokens, settings.residual_cap, device)
+    codes = np.full(len(tokens), TOKEN_LOSSES.index(settings.loss))
+    if data.losses is not None:
+        codes = np.where(data.losses[tokens] < 0, codes, data.losses[tokens])
+    found, which = np.unique(codes, return_inverse=True)
+    words: tuple[TokenLoss, ...] = tuple(TOKEN_LOSSES[code] for code in found)
+    if "suppress" in words:
+        sampled = on_device(data.sampled[tokens].astype(np.int64), device)
+    return Objective(
+        words[0] if len(words) == 1 else Mixed(words, on_device(which, device)),
+        tail=settings.tail is not False,
+        beta=settings.jsd_beta,
+        clip_token=settings.clip_token,
+        tokens=sampled,
+        residual=residual,
     )
 
 
@@ -105,7 +127,6 @@ class SelectiveStep(nn.Module):
             head.bias,
             head.map,
             batch,
-            settings,
             chunk,
             self._head_precision(),
         )
@@ -143,7 +164,6 @@ class _SparseLoss(torch.autograd.Function):
         bias: Tensor | None,
         logit_map: LogitMap,
         batch: MicroBatch,
-        settings: TrainSettings,
         chunk: int,
         multiplying: contextlib.AbstractContextManager[None],
     ) -> tuple[Tensor, Tensor]:
@@ -153,10 +173,8 @@ class _SparseLoss(torch.autograd.Function):
                 Head(weight, bias, logit_map),
                 batch.support,
                 batch.weights,
-                settings.loss,
+                batch.objective,
                 chunk=chunk,
-                tail=settings.tail is not False,
-                residual=batch.residual,
             )
         ctx.save_for_backward(gradient)
         sums = told.sum(0)
@@ -172,4 +190,4 @@ class _SparseLoss(torch.autograd.Function):
                 "gradient was taken for 1: multiply the weights, not the loss"
             )
         (states,) = ctx.saved_tensors
-        return states, *[None] * 7
+        return states, *[None] * 6

@@ -1,9 +1,10 @@
 """What a round's training adds up to, and the facts that a checkpoint keeps of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ...storage.facts import CheckpointFacts, ResidualFacts
+from ...storage.facts import CheckpointFacts, ClipFacts, ResidualFacts
+from ..signals.objective import OF_CLIP
 from ..signals.residual import TOLD
 from .drift import Drift
 
@@ -13,7 +14,7 @@ class Totals:
     """What a round's training adds up to; part of every snapshot, so a resumed round is whole.
 
     losses: one a step, None where the step moved nothing. mass: the student's, summed over tokens,
-    as is what is told of the residual (`TOLD`).
+    as is what is told of the residual (`TOLD`) and of the limit of a token (`OF_CLIP`).
     """
 
     step: int = 0
@@ -23,22 +24,22 @@ class Totals:
     weight: float = 0.0
     mass: float = 0.0
     residual: list[float] = field(default_factory=list)
+    clip: list[float] = field(default_factory=list)
     grad_norm: float = 0.0
     skipped: int = 0
     skipped_in_a_row: int = 0
     losses: list[float | None] = field(default_factory=list)
 
     def add(
-        self, loss: float, denominator: float, tokens: int, told: Sequence[float], norm: float
+        self, loss: float, denominator: float, tokens: int, told: Mapping[str, float], norm: float
     ) -> None:
-        """Count a step that moved the student. told: sums over its tokens, see `sparse_loss`."""
-        mass, *residual = told
+        """Count a step that moved the student. told: sums over its tokens, see `accumulate`."""
         self.trained_tokens += tokens
         self.loss += loss * denominator
         self.weight += denominator
-        self.mass += mass
-        before = self.residual or [0.0] * len(residual)
-        self.residual = [a + b for a, b in zip(before, residual, strict=True)]
+        self.mass += told["mass"]
+        self.residual = _added(self.residual, told, TOLD)
+        self.clip = _added(self.clip, told, OF_CLIP)
         self.grad_norm = max(self.grad_norm, norm)
         self.skipped_in_a_row = 0
         self.losses.append(loss)
@@ -57,6 +58,7 @@ class Totals:
             losses=self.losses,
             student_mass=self.mass / max(self.trained_tokens, 1),
             residual=self._residual(),
+            clip=self._clip(),
             largest_gradient=self.grad_norm,
             skipped=self.skipped,
             learning_rate=rate,
@@ -75,3 +77,15 @@ class Totals:
             clipped_off=told["clipped_off"] / max(told["size"] + told["clipped_off"], 1e-300),
             nats=told["nats"] / self.trained_tokens,
         )
+
+    def _clip(self) -> ClipFacts | None:
+        if not self.clip:
+            return None
+        over, cut = (value / self.trained_tokens for value in self.clip)
+        return ClipFacts(tokens=over, nats=cut)
+
+
+def _added(before: list[float], told: Mapping[str, float], names: tuple[str, ...]) -> list[float]:
+    """Return sums with those of one step more, nothing where it tells none of them."""
+    now = [told[name] for name in names if name in told]
+    return [a + b for a, b in zip(before or [0.0] * len(now), now, strict=True)]

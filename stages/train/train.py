@@ -51,10 +51,14 @@ def train_inputs(
     key and content hash. rates: the resolved learning rates of this round's steps, so that the
     schedule's horizon is in the key only through them.
     """
-    more = {"residual_cap": settings.residual_cap} if settings.tail == "residual" else {}
+    more = {
+        "residual_cap": (settings.residual_cap, settings.tail == "residual"),
+        "jsd_beta": (settings.jsd_beta, settings.jsd_beta != 0.5),  # which rules name may be `jsd`
+        "clip_token": (settings.clip_token, settings.clip_token is not None),
+    }
     return {
         **settings.key(),
-        **more,
+        **{name: value for name, (value, counts) in more.items() if counts},
         "version": VERSION,
         "start": start,
         "selection": list(selection),
@@ -255,13 +259,14 @@ def accumulate(
     rows: np.ndarray,
     settings: TrainSettings,
     denominator: float,
-) -> tuple[float, list[float], int]:
+) -> tuple[float, dict[str, float], int]:
     """Add the gradient of the step's loss to the parameters, micro-batch by micro-batch.
 
     rows: the rollouts of the step. Returns, of all processes, the loss sum(w l) / D in nats, the
-    sums of what is told of its tokens (`sparse_loss`), and the ids that the body read.
+    sums of what is told of its tokens by name (`mass`, and those of `Objective.told`), and the ids
+    that the body read.
     """
-    losses, sums, read = [], [], 0
+    losses, sums, read, names = [], [], 0, ()
     for batch in world.share(fill(data.lengths[rows], settings.batch_tokens)):
         device = next(step.parameters()).device
         part = micro_batch(data, rows[batch], denominator, settings, device)
@@ -270,6 +275,7 @@ def accumulate(
         losses.append(loss.detach())
         sums.append(told)
         read += part.body_tokens
+        names = ("mass", *part.objective.told)
     numbers = float(torch.stack(losses).sum()), *torch.stack(sums).sum(0).tolist(), float(read)
     loss, *told, tokens = world.total(numbers)
-    return loss, told, int(tokens)
+    return loss, dict(zip(names, told, strict=True)), int(tokens)

@@ -33,7 +33,7 @@ _PLAIN = (
 )
 
 SAMPLED = {"random", "entropy_sampled", "soft_or_sampled"}
-WHOLE = {"all", "horizon", "fire_opd"}  # these keep all they rank
+WHOLE = {"all", "horizon", "fire_opd", "eopd"}  # these keep all they rank
 
 
 def trainable_columns(tokens: pa.Table) -> Columns:
@@ -106,6 +106,23 @@ def _fire_opd(c: Columns) -> np.ndarray:
     return np.where(kept, (1 + confident) * (1 + confused), np.nan)
 
 
+def _opsa(c: Columns) -> np.ndarray:
+    """Return 1/2 + (H - least) / (2 (most - least)) over the fifth of lowest log-prob."""
+    weights = np.full(len(c["rollout"]), 0.5)
+    for r in set(c["rollout"]):
+        mine = np.flatnonzero(c["rollout"] == r)
+        order = mine[np.lexsort((c["position"][mine], c["student_logprob"][mine]))]
+        lowest = c["student_entropy"][order[: max(1, math.floor(0.2 * len(mine) + 1e-9))]]
+        weights[mine] += unit(c["student_entropy"][mine], lowest.min(), lowest.max()) / 2
+    return weights
+
+
+# What a rule gives beside its importance, where that is not 1 and no loss of its own.
+WEIGHT: dict[str, Callable[[Columns], np.ndarray]] = {"fire_opd": _fire_opd, "opsa": _opsa}
+LOSS: dict[str, Callable[[Columns], np.ndarray]] = {
+    "eopd": lambda c: np.where(c["teacher_entropy"] > 0.8, "jeffreys", "reverse_kl"),
+    "opsa": lambda c: np.full(len(c["rollout"]), "suppress"),
+}
 # Importance of each trainable token; NaN: left out.
 IMPORTANCE: dict[str, Callable[[Columns], np.ndarray]] = {
     "all": lambda c: np.ones(len(c["rollout"])),
@@ -133,6 +150,8 @@ IMPORTANCE: dict[str, Callable[[Columns], np.ndarray]] = {
     "excess_loss": lambda c: c["teacher_logprob"] - c["student_logprob"],
     "ta_opd": _ta_opd,
     "fire_opd": _fire_opd,
+    "eopd": lambda c: np.ones(len(c["rollout"])),
+    "opsa": lambda c: -c["student_logprob"],
 }
 
 
@@ -180,7 +199,8 @@ def reference_select(
         cuts = quantile(c["student_entropy"], 0.5), quantile(c["reverse_kl"], 0.5)
     c["type"] = types(c, cuts)
     importance = IMPORTANCE[rule](c)
-    weights = np.where(np.isnan(importance), 0.0, importance if rule == "fire_opd" else 1.0)
+    weights = WEIGHT[rule](c) if rule in WEIGHT else np.ones(len(importance))
+    losses = LOSS[rule](c).tolist() if rule in LOSS else [None] * len(importance)
     c["noise"] = np.array(
         [noise(seed, int(r), int(p)) for r, p in zip(c["rollout"], c["position"], strict=True)]
     )
@@ -199,6 +219,7 @@ def reference_select(
                     "rollout": int(c["rollout"][i]),
                     "position": int(c["position"][i]),
                     "weight": weights[i] * weigh(int(c["rollout"][i])) / chance,
+                    "loss": losses[i],
                     "type": str(c["type"][i]),
                     "importance": float(importance[i]),
                 }

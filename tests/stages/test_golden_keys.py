@@ -86,13 +86,13 @@ GOLDEN = {
     ),
     "selection": (
         lambda: artifact_key("selection", selection()),
-        "549d1aa04db751490a6b47c24e1ac151",
+        "5ada22a9fbf881185c9bb95fa0624afa",
     ),
     "selection at medians": (
         lambda: artifact_key(
             "selection", selection(rule="soft_or_sampled", corrected=True, cuts="median")
         ),
-        "703a5b5d24ccd93489cf19b6fed72014",
+        "4aa805a3e5f62b7a63cf951089af081e",
     ),
     "checkpoint": (
         lambda: artifact_key("checkpoint", training()),

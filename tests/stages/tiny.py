@@ -263,6 +263,7 @@ def select(rollouts: pa.Table, *, share: float = 0.4, seed: int = 0) -> pa.Table
         "rollout": [rollout for rollout, _ in picked],
         "position": [position for _, position in picked],
         "weight": random.uniform(0.5, 2, len(picked)),
+        "loss": [None] * len(picked),
         "type": ["Q1"] * len(picked),
         "importance": random.random(len(picked)),
     }

@@ -55,6 +55,7 @@ def subset(data: TrainingData, rows: np.ndarray) -> TrainingData:
         weights=data.weights[tokens],
         supports=data.supports.take(tokens),
         drawn=None if data.drawn is None else data.drawn.take(tokens),
+        losses=None if data.losses is None else data.losses[tokens],
         **ragged,
     )
 
@@ -148,5 +149,7 @@ def divergence_of(log_p: Tensor, log_q: Tensor, divergence: str) -> Tensor:
         return (log_p.exp() * (log_p - log_q)).sum()
     if divergence == "forward_kl":
         return (log_q.exp() * (log_q - log_p)).sum()
+    if divergence == "jeffreys":
+        return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum()
     log_m = ((log_p.exp() + log_q.exp()) / 2).log()
     return (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum() / 2

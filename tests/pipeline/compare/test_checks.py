@@ -94,9 +94,9 @@ def test_what_the_config_sets_for_some_rules_stops_no_other(
         (
             {"params": {"percentil": 0.9}},
             ["soft_or_clipped", "horizon"],
-            "select.params.percentil: no rule compared .* have percentile, tokens: ",
+            "select.params.percentil: no rule compared .* have delta, lowest, percentile, tokens: ",
         ),
-        ({"params": {"tokens": 9}}, ["q3"], "they have none"),
+        ({"params": {"tokens": 9}}, ["all"], "they have none"),
         ({"corrected": True}, ["all"], "select.corrected = true .* none is compared"),
     ],
 )
@@ -111,13 +111,26 @@ def test_what_no_rule_compared_can_take_is_refused(
         jobs_of(config(evaluate=asked, select=select), rows_of(rules, [0.2]), [0], QUIET)
 
 
+def test_the_control_without_a_teacher_is_left_out_where_supports_lack_what_was_sampled(
+    config: MakeConfig, asked: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of(["q3"], [0.2])
+    drawn = {"score": {"support": "sampled"}, "train": {"loss": "forward_kl"}}
+    jobs = jobs_of(config(evaluate=asked, **drawn), rows, [0], Reporter())
+    assert "opsa" in {row.rule for row in rows}
+    assert [job.row for job in jobs] == [row for row in rows if row.rule != "opsa"]
+    assert "`opsa` is left out: it lowers the log-probs of sampled" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="rule eopd gives tokens the loss 'reverse_kl'"):
+        jobs_of(config(evaluate=asked, **drawn), rows_of(["eopd"], [0.2]), [0], QUIET)
+
+
 def test_no_refresh_is_left_out_where_there_are_too_few_prompts_for_it(
     config: MakeConfig, asked: dict[str, object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = rows_of(["random"], [0.2])
     settings = config(evaluate=asked, rounds=3, rollout={"prompts": 150})
     jobs = jobs_of(settings, rows, [0, 1], Reporter())
-    assert [job.row.name for job in jobs] == ["all", "random 20%"] * 2
+    assert [job.row.name for job in jobs] == ["all", "random 20%", "opsa 20%"] * 2
     assert "`no refresh` is left out: its one round holds rounds x" in capsys.readouterr().err
     fewer = settings.model_copy(update={"rounds": 2})
     assert NO_REFRESH in [job.row for job in jobs_of(fewer, rows, [0], QUIET)]

@@ -98,6 +98,7 @@ def test_each_row_is_judged_at_the_rate_that_was_best_on_a_seed_of_its_own(
         ("all", True, 3e-4),  # both are as good: the config's own
         ("all", False, 3e-4),
         ("random", True, 3e-4),
+        ("opsa", True, 3e-4),
         ("q3", True, 3e-4),
         ("q3", True, 9e-4),
     }
@@ -108,7 +109,7 @@ def test_each_row_is_judged_at_the_rate_that_was_best_on_a_seed_of_its_own(
     own = pl.read_parquet(folder / "accuracy_all_at_the_config_s_rate.parquet")
     assert own["lr"].drop_nulls().unique().to_list() == pytest.approx([3e-4])
     told = capsys.readouterr()
-    assert "learning rates: 4 rows x 3 rates = 12 runs" in told.err
+    assert "learning rates: 5 rows x 3 rates = 15 runs" in told.err
     assert "edge" in told.out
 
 

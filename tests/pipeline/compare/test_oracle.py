@@ -8,6 +8,7 @@ from tip.pipeline.compare.oracle import to_oracle
 from tip.pipeline.session import Session
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.models.load import load_model
+from tip.stages.signals.objective import Objective
 
 from ..conftest import MakeConfig, played
 
@@ -24,7 +25,9 @@ def first_student(session: Session) -> LanguageModel:
 def test_a_sample_of_rollouts_is_asked_and_the_best_rule_stands_first(ran: Session) -> None:
     scored, student, told = scored_round(ran, 0), first_student(ran), []
     before = {path for path in ran.run.path.rglob("*")}
-    found = to_oracle(scored, ["divergence", "entropy_top"], 5, student, "reverse_kl", told.append)
+    found = to_oracle(
+        scored, ["divergence", "entropy_top"], 5, student, Objective("reverse_kl"), told.append
+    )
     assert sum(told) == 5
     assert {path for path in ran.run.path.rglob("*")} == before
     rows = sorted(pl.read_parquet(scored.rollouts[0])["response_ids"].list.len().to_list())
@@ -37,6 +40,8 @@ def test_a_sample_of_rollouts_is_asked_and_the_best_rule_stands_first(ran: Sessi
 
 def test_all_rollouts_are_asked_where_more_are_wanted(ran: Session) -> None:
     scored, told = scored_round(ran, 0), []
-    found = to_oracle(scored, ["q3"], 1000, first_student(ran), "reverse_kl", told.append)
+    found = to_oracle(
+        scored, ["q3"], 1000, first_student(ran), Objective("reverse_kl"), told.append
+    )
     assert sum(told) == 8
     assert found["tokens"].item() == scored.table().height

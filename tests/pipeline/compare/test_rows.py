@@ -20,7 +20,16 @@ from ..conftest import MakeConfig
 
 def test_the_controls_stand_beside_every_choice_of_rules() -> None:
     names = [row.name for row in rows_of(["q3", "all", "random"], [0.5, 0.1])]
-    assert names == ["all", "no refresh", "random 50%", "random 10%", "q3 50%", "q3 10%"]
+    assert names == [
+        "all",
+        "no refresh",
+        "random 50%",
+        "random 10%",
+        "opsa 50%",
+        "opsa 10%",
+        "q3 50%",
+        "q3 10%",
+    ]
 
 
 def test_a_varied_setting_gives_a_line_for_each_of_its_values() -> None:
@@ -29,6 +38,7 @@ def test_a_varied_setting_gives_a_line_for_each_of_its_values() -> None:
         "all",
         "no refresh",
         "random 10%",
+        "opsa 10%",
         "all loss=reverse_kl tail=false",
         "q3 10% loss=reverse_kl tail=false",
         "all loss=jsd tail=false",
@@ -44,6 +54,9 @@ def test_numbers_of_tokens_are_budgets_beside_shares_with_random_ones_at_each() 
         "random 10%",
         "random 1 token",
         "random 20 tokens",
+        "opsa 10%",
+        "opsa 1 token",
+        "opsa 20 tokens",
         "q3 10%",
         "q3 1 token",
         "q3 20 tokens",
@@ -60,6 +73,8 @@ def test_a_varied_count_is_the_budget_of_its_lines(config: MakeConfig) -> None:
         "no refresh",
         "random 1 token",
         "random 2 tokens",
+        "opsa 1 token",
+        "opsa 2 tokens",
         "q3 1 token loss=jsd",
         "q3 2 tokens loss=jsd",
     ]
@@ -189,6 +204,8 @@ def test_names_and_runs_are_those_that_earlier_comparisons_are_found_by(config: 
         "no refresh": "base-no-refresh-s2",
         "random 50%": "base-random-0.5-s2",
         "random 12.4%": "base-random-0.124-s2",
+        "opsa 50%": "base-opsa-0.5-s2",
+        "opsa 12.4%": "base-opsa-0.124-s2",
         "q3 50%": "base-q3-0.5-s2",
         "q3 12.4%": "base-q3-0.124-s2",
     }

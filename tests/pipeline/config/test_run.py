@@ -50,7 +50,9 @@ def test_an_engine_that_holds_the_teacher_alone_is_refused_in_joint_mode(
     [
         ({}, "train.loss = 'reverse_kl'"),
         ({"train": {"loss": "jsd"}}, "train.loss = 'jsd'"),
+        ({"train": {"loss": "suppress"}}, "train.loss = 'suppress'"),
         ({"train": {"loss": "forward_kl", "tail": False}}, "train.tail = False"),
+        ({"train": {"loss": "forward_kl", "clip_token": 2.0}}, "train.clip_token = 2.0"),
         ({"train": {"loss": "forward_kl", "tail": "residual"}}, "train.tail = 'residual'"),
         ({"train": {"loss": "forward_kl"}, "rollout": {"replay": "a"}}, "rollout.replay = 'a'"),
     ],

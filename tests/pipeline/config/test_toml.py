@@ -22,7 +22,7 @@ def test_every_example_loads(path: Path) -> None:
         ("select.keep=0", "select.keep = 0: input should be greater than 0"),
         ("select.keep=1.5", "select.keep = 1.5: input should be less than or equal to 1"),
         ("select.count=0", "select.count = 0: input should be greater than or equal to 1"),
-        ("train.loss=kl", "train.loss = 'kl': input should be 'reverse_kl', 'forward_kl' or 'jsd'"),
+        ("train.loss=kl", "train.loss = 'kl': input should be 'reverse_kl', 'forward_kl', 'jsd', "),
         ("rollout.replay=x", "rollout.replay = 'x' names the run itself"),
         ("rounds", "--set rounds: expected key=value"),
         ("rounds.more=1", "rounds is a value, not a section"),

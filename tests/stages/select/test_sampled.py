@@ -17,6 +17,7 @@ from tip.stages.select.select import select
 from tip.stages.select.settings import SelectSettings
 from tip.stages.signals.divergences import features
 from tip.stages.signals.loss import bucket_loss_
+from tip.stages.signals.objective import Objective
 from tip.stages.signals.residual import Residual
 from tip.stages.signals.support import merge_ids, teacher_support
 from tip.storage.columns import TOKENS
@@ -65,7 +66,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     gradient = logits.repeat_interleave(VOCABULARY, 0)
     outside = ~(own == every[:, None]).any(1)
     residual = Residual(every, log_p.flatten(), outside, 2.0)
-    bucket_loss_(gradient, teacher_support(q, ids, valid), "reverse_kl", residual=residual)
+    objective = Objective("reverse_kl", residual=residual)
+    bucket_loss_(gradient, teacher_support(q, ids, valid), objective)
     numbers = features(p, q, every, ids, valid)._asdict()
     responses = np.array(list(itertools.product(range(VOCABULARY), repeat=PLACES)))
     place = np.tile(np.arange(PLACES), len(responses))
@@ -114,7 +116,7 @@ def bias(world: World, rule: str, folder: Path) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("rule", sorted(builtin_rules()))
+@pytest.mark.parametrize("rule", sorted({*builtin_rules()} - {"opsa"}))  # which has no residual
 def test_a_rule_is_marked_where_it_biases_the_residual(
     world: World, rule: str, tmp_path: Path
 ) -> None:

@@ -109,7 +109,7 @@ def inputs(**settings: Any) -> dict[str, Any]:
 
 def same(got: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
     """Are the rows equal, weights within float32?"""
-    exact = ("rollout", "position", "type", "importance")
+    exact = ("rollout", "position", "loss", "type", "importance")
     return [[row[name] for name in exact] for row in got] == [
         [row[name] for name in exact] for row in expected
     ] and np.allclose(
@@ -645,6 +645,41 @@ def test_a_users_rule_may_weigh_and_leave_tokens_out(
     assert all(row["position"] % 2 == 0 and row["position"] > 3 for row in rows)
     assert all(row["weight"] == 1 + row["position"] for row in rows)
     assert 0 < len(rows) < facts.trainable / 2
+
+
+def test_a_users_rule_may_name_losses_and_the_facts_count_them(
+    write: Write, rule_file: Callable[[str], str]
+) -> None:
+    one = write(TABLES["mixed"])
+    words = "CASE position WHEN 0 THEN 'suppress' WHEN 1 THEN 'none' WHEN 2 THEN 'jsd' END"
+    for gives in (
+        f"SELECT *, 1 AS importance, {words} AS loss FROM tokens",
+        f"SELECT rollout, position, 1 AS importance, {words} AS loss FROM tokens",
+    ):
+        rows, facts = one.select(rule=rule_file(gives), keep=1)
+        expected = {0: "suppress", 1: "none", 2: "jsd"}
+        assert [row["loss"] for row in rows] == [expected.get(row["position"]) for row in rows]
+        counts = Counter(row["loss"] for row in rows if row["loss"])
+        assert facts.losses == dict(counts)  # type: ignore[attr-defined]
+        assert len(counts) == 3
+    assert one.select(rule="all")[1].losses == {}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("word", ["'kl'", "''", "'Reverse_KL'", "position"])
+def test_a_word_that_is_no_loss_is_named_with_its_rule(
+    write: Write, rule_file: Callable[[str], str], word: str
+) -> None:
+    one = write(TABLES["mixed"])
+    path = rule_file(f"SELECT *, 1 AS importance, {word} AS loss FROM tokens")
+
+    with pytest.raises(InputError) as caught:
+        one.select(rule=path, keep=1)
+
+    shown = "0" if word == "position" else word.strip("'")
+    assert f"rule {path}: gives the loss '{shown}'; expected one of reverse_kl," in str(
+        caught.value
+    )
+    assert "\n" not in str(caught.value)
 
 
 def test_a_users_parameters_reach_the_sql(

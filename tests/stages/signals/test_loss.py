@@ -6,6 +6,7 @@ seen): a log-prob of size 10 is rounded at 1e-6, and a gradient is its product w
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ from hypothesis import strategies as st
 from tip.stages.arrays import chunks
 from tip.stages.arrays.chunks import chunk_rows
 from tip.stages.models.head import Head, LogitMap
-from tip.stages.signals.loss import Divergence, bucket_loss_, sparse_loss
+from tip.stages.settings import Divergence
+from tip.stages.signals.loss import bucket_loss_, sparse_loss
+from tip.stages.signals.objective import Objective
 from tip.stages.signals.support import Support, merge_ids, teacher_support, top_ids
 from torch import Tensor
 
-DIVERGENCES: list[Divergence] = ["reverse_kl", "forward_kl", "jsd"]
+DIVERGENCES: tuple[Divergence, ...] = get_args(Divergence)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6}
 
 
@@ -63,7 +66,12 @@ class Case:
         weight, bias = (x.to(dtype, copy=True).requires_grad_() for x in (self.weight, self.bias))
         head = Head(weight, bias, self.map)
         loss, hidden, told = sparse_loss(
-            self.hidden.to(dtype), head, support, self.weights, divergence, chunk=chunk, tail=tail
+            self.hidden.to(dtype),
+            head,
+            support,
+            self.weights,
+            Objective(divergence, tail=tail),
+            chunk=chunk,
         )
         assert weight.grad is not None
         assert bias.grad is not None
@@ -109,6 +117,8 @@ def divergence_of(log_p: Tensor, log_q: Tensor, divergence: Divergence) -> Tenso
         return (log_p.exp() * (log_p - log_q)).sum()
     if divergence == "forward_kl":
         return (log_q.exp() * (log_q - log_p)).sum()
+    if divergence == "jeffreys":
+        return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum()
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
     return (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum() / 2
 
@@ -227,7 +237,7 @@ def test_extreme_logits_and_teacher_log_probs_give_the_reference(
     expected, _ = dense(logits, support, divergence)
     expected.sum().backward()
     gradient = EXTREME_LOGITS.clone()
-    loss, _, _ = bucket_loss_(gradient, support, divergence)
+    loss, _, _ = bucket_loss_(gradient, support, Objective(divergence))
     assert loss.isfinite().all()
     assert gradient.isfinite().all()
     # relative to each row's own size: losses reach 60,000 nats and more
@@ -245,7 +255,7 @@ def test_a_teacher_tail_of_1e_30_is_a_bucket_like_any_other() -> None:
     support = teacher_support(teacher, ids, torch.ones_like(ids, dtype=torch.bool))
     assert 1e-31 < support.tail.exp().item() < 1e-29
     expected, _ = dense(logits, support, "reverse_kl")
-    loss, _, _ = bucket_loss_(logits.clone(), support, "reverse_kl")
+    loss, _, _ = bucket_loss_(logits.clone(), support, Objective("reverse_kl"))
     assert expected.item() > 5
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -263,8 +273,8 @@ def test_logits_of_1e4_lose_no_digits_near_the_top() -> None:
     )
     for divergence in DIVERGENCES:
         a, b = logits.clone(), shifted.clone()
-        loss_a, _, _ = bucket_loss_(a, support, divergence)
-        loss_b, _, _ = bucket_loss_(b, support, divergence)
+        loss_a, _, _ = bucket_loss_(a, support, Objective(divergence))
+        loss_b, _, _ = bucket_loss_(b, support, Objective(divergence))
         assert loss_a.item() == loss_b.item()
         assert torch.equal(a, b)
 
@@ -299,7 +309,7 @@ def test_finite_numbers_give_a_finite_loss_and_a_gradient_that_moves_no_total(
 ) -> None:
     logits, support = case
     gradient = logits.clone()
-    loss, tail, _ = bucket_loss_(gradient, support, divergence)
+    loss, tail, _ = bucket_loss_(gradient, support, Objective(divergence))
     assert loss.isfinite().all()
     assert gradient.isfinite().all()
     assert not tail.isnan().any()
@@ -326,7 +336,7 @@ def test_ids_that_only_the_student_has_get_no_gradient_where_nothing_else_is_out
     exact = logits[:, :5].clone().requires_grad_()
     expected, _ = dense(exact, support, divergence)
     expected.sum().backward()
-    loss, tail, _ = bucket_loss_(logits, support, divergence)
+    loss, tail, _ = bucket_loss_(logits, support, Objective(divergence))
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(logits[:, :5], exact.grad, rtol=1e-12, atol=1e-12)
     assert (logits[:, 5:] == 0).all()
@@ -345,7 +355,7 @@ def test_ids_that_only_the_teacher_has_are_no_bucket_of_a_student_without_a_tail
     exact = logits.clone().requires_grad_()
     expected, _ = dense(exact, support, divergence)
     expected.sum().backward()
-    loss, _, _ = bucket_loss_(logits, support, divergence)
+    loss, _, _ = bucket_loss_(logits, support, Objective(divergence))
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(logits, exact.grad, rtol=1e-12, atol=1e-12)
 
@@ -387,7 +397,9 @@ def test_head_gradients_are_added_to_those_already_there() -> None:
     assert head.bias is not None
     runs = []
     for _ in range(2):
-        sparse_loss(case.hidden, head, case.sparse(), case.weights, "reverse_kl", chunk=4)
+        sparse_loss(
+            case.hidden, head, case.sparse(), case.weights, Objective("reverse_kl"), chunk=4
+        )
         assert head.weight.grad is not None
         assert head.bias.grad is not None
         runs.append((head.weight.grad.clone(), head.bias.grad.clone()))
@@ -400,7 +412,7 @@ def test_a_frozen_head_gets_no_gradient() -> None:
     head = Head(case.weight, case.bias)
     expected = case.run(case.sparse(), "reverse_kl")["hidden"]
     _, hidden, _ = sparse_loss(
-        case.hidden, head, case.sparse(), case.weights, "reverse_kl", chunk=5
+        case.hidden, head, case.sparse(), case.weights, Objective("reverse_kl"), chunk=5
     )
     assert head.weight.grad is None
     assert case.bias.grad is None

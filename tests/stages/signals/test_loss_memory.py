@@ -11,6 +11,7 @@ import torch
 from tip.stages.arrays.chunks import chunk_rows
 from tip.stages.models.head import Head
 from tip.stages.signals.loss import sparse_loss
+from tip.stages.signals.objective import Objective
 from tip.stages.train.settings import TrainSettings
 from tip.stages.signals.support import Support
 
@@ -28,7 +29,7 @@ support = Support(ids, torch.ones_like(ids, dtype=torch.bool), torch.full((token
                   torch.full((tokens,), -4.0))
 weights = torch.full((tokens,), 1 / tokens)
 before = kilobytes("VmRSS")
-sparse_loss(hidden, Head(weight), support, weights, "reverse_kl",
+sparse_loss(hidden, Head(weight), support, weights, Objective("reverse_kl"),
             chunk=chunk_rows(TrainSettings().chunk_elements, vocabulary))
 print((kilobytes("VmHWM") - before) / 1024)
 """

@@ -6,20 +6,23 @@ dense divergence over the whole vocabulary, in float64 by autograd, is the refer
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tip.stages.models.head import Head
-from tip.stages.signals.loss import Divergence, bucket_loss_, sparse_loss
+from tip.stages.settings import Divergence
+from tip.stages.signals.loss import bucket_loss_, sparse_loss
+from tip.stages.signals.objective import Objective
 from tip.stages.signals.residual import TOLD, Residual
 from tip.stages.signals.support import Support, merge_ids, teacher_support
 from torch import Tensor
 
 from .test_loss import any_rows
 
-DIVERGENCES: list[Divergence] = ["reverse_kl", "forward_kl", "jsd"]
+DIVERGENCES: tuple[Divergence, ...] = get_args(Divergence)
 VOCABULARY = 9
 # Sizes of the support's own part, from none at all to all ids but one, and all.
 RAGGED = (0, 1, 3, 5, 8, 9)
@@ -37,6 +40,8 @@ def divergence_of(log_p: Tensor, log_q: Tensor, divergence: Divergence) -> Tenso
         return (p * (log_p - log_q)).sum(1)
     if divergence == "forward_kl":
         return (q * (log_q - log_p)).sum(1)
+    if divergence == "jeffreys":
+        return ((p - q) * (log_p - log_q)).sum(1)
     log_m = ((p + q) / 2).log()
     return (p * (log_p - log_m) + q * (log_q - log_m)).sum(1) / 2
 
@@ -76,7 +81,8 @@ class Enumerated:
     def every(self, divergence: Divergence, residual: Residual | None, **terms: object) -> tuple:
         """Return loss [C, V] and gradient [C, V, V] of each row and each sampled token."""
         gradient = self.logits.repeat_interleave(VOCABULARY, 0)
-        row = bucket_loss_(gradient, self.support(), divergence, residual=residual, **terms)  # type: ignore[arg-type]
+        objective = Objective(divergence, residual=residual, **terms)  # type: ignore[arg-type]
+        row = bucket_loss_(gradient, self.support(), objective)
         shape = (len(self.logits), VOCABULARY)
         return row.nats.view(shape), gradient.view(*shape, VOCABULARY), row
 
@@ -221,7 +227,7 @@ def test_ids_of_the_students_padding_get_nothing_where_nothing_else_is_outside(
 ) -> None:
     case = Enumerated((8, 9))
     wide = torch.cat([case.logits, normal(2, 4, seed=5)], 1).repeat_interleave(VOCABULARY, 0)
-    bucket_loss_(wide, case.support(), divergence, residual=case.residual())
+    bucket_loss_(wide, case.support(), Objective(divergence, residual=case.residual()))
     _, expected, _ = case.every(divergence, case.residual())
     whole = case.support().tail == -math.inf
     assert (~case.own.flatten())[whole].any(), "else no token is put back into an empty tail"
@@ -250,7 +256,7 @@ def test_finite_numbers_give_finite_ones_and_a_gradient_that_moves_no_total(
 ) -> None:
     logits, support, residual = case
     gradient = logits.clone()
-    row = bucket_loss_(gradient, support, divergence, residual=residual)
+    row = bucket_loss_(gradient, support, Objective(divergence, residual=residual))
     assert row.nats.isfinite().all()
     assert gradient.isfinite().all()
     assert row.told is not None
@@ -266,9 +272,8 @@ def test_the_stage_gives_the_same_a_chunk_at_a_time(chunk: int) -> None:
     case.logits = hidden @ weight.T
     rows, weights = hidden.repeat_interleave(VOCABULARY, 0), case.log_p.exp().flatten()
     head = Head(weight.clone().requires_grad_(), None)
-    loss, back, told = sparse_loss(
-        rows, head, case.support(), weights, "reverse_kl", chunk=chunk, residual=case.residual()
-    )
+    objective = Objective("reverse_kl", residual=case.residual())
+    loss, back, told = sparse_loss(rows, head, case.support(), weights, objective, chunk=chunk)
     dense, by_logits = case.dense("reverse_kl")
     assert head.weight.grad is not None
     torch.testing.assert_close((loss * weights).view(3, -1).sum(1), dense, rtol=0, atol=1e-12)

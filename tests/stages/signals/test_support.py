@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tip.stages.signals.loss import bucket_loss_
+from tip.stages.signals.objective import Objective
 from tip.stages.signals.support import (
     NOTHING,
     StudentIds,
@@ -202,7 +203,7 @@ def test_in_the_mean_over_all_draws_forward_kl_has_the_gradient_of_the_whole_voc
     logits = torch.tensor([0.3, -1.0, 0.5, 1.2, -0.4, 0.1], dtype=torch.float64)
     support = drawn_support(q.log().expand(len(noise), -1), noise, 6)
     gradient = logits.repeat(len(noise), 1)
-    row = bucket_loss_(gradient, support, "forward_kl")
+    row = bucket_loss_(gradient, support, Objective("forward_kl"))
     torch.testing.assert_close(gradient.mean(0), logits.softmax(0) - q, rtol=0, atol=1e-7)
     assert row.nats.isfinite().all()
     torch.testing.assert_close(

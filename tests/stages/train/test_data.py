@@ -112,6 +112,7 @@ def test_a_position_beyond_the_response_is_refused(tables: Tables, tmp_path: Pat
             "rollout": [rollout["rollout"]],
             "position": [len(rollout["response_ids"])],
             "weight": [1.0],
+            "loss": [None],
             "type": ["Q1"],
             "importance": [1.0],
         }

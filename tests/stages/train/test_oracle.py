@@ -8,6 +8,7 @@ from tip.stages.arrays.ragged import Ragged
 from tip.stages.models.card import read_card
 from tip.stages.models.load import load_model
 from tip.stages.models.settings import ModelSettings
+from tip.stages.signals.objective import Objective
 from tip.stages.signals.supports import Supports
 from tip.stages.train.data import TrainingData
 from tip.stages.train.oracle import oracle
@@ -39,7 +40,7 @@ def test_importance_is_phi_squared_over_m_of_whole_gradients() -> None:
             np.full(8, np.nan, dtype=np.float32),
         ),
     )
-    found = oracle(student, data, np.array([0, 1]))
+    found = oracle(student, data, np.array([0, 1]), Objective("reverse_kl"))
     gradients = []
     student.model.requires_grad_(True)
     for row in range(2):

@@ -27,7 +27,7 @@ from tip.stages.train.train import accumulate
 from tip.stages.train.worlds.alone import Alone
 from torch import Tensor
 
-DIVERGENCES = ["reverse_kl", "forward_kl", "jsd"]
+DIVERGENCES = ["reverse_kl", "forward_kl", "jsd", "jeffreys"]
 
 
 @pytest.fixture(params=["untied", "tied"])
