@@ -27,7 +27,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Divergence = Literal["reverse_kl", "forward_kl", "jsd", "jeffreys"]
 """Between the live student and the stored teacher, over support and tail: a loss.
 
-`jeffreys` is the sum of reverse and forward KL."""
+`reverse_kl`: KL(student || teacher), `forward_kl`: KL(teacher || student), `jeffreys`: the sum."""
 Loss = Literal[Divergence, "suppress"]
 """What is minimised: a divergence, or the log-prob of what was sampled, which asks no teacher."""
 TokenLoss = Literal[Loss, "none"]

@@ -5,7 +5,7 @@
 A part is one `tip compare`, asked for one seed, then two, and so on: what was played is found
 again, so it may be stopped at any time and started again, and after each seed its page is written
 to `docs/results/PART.md`. Parts that begin with `mini` play the built-in pair, all others SmolLM2
-on GSM8K (`gsm8k_train.jsonl` and `gsm8k_test.jsonl` in DIR).
+on GSM8K (`gsm8k_train.jsonl` and `gsm8k_test.jsonl` in DIR, with `problem` and `answer`).
 """
 
 import argparse

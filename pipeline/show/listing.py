@@ -35,7 +35,8 @@ def print_rules() -> None:
         budget = "its own" if rule.keep is not None else "keep"
         drawn = ", drawn" if rule.draw == "sample" else ""
         needs, source = rule.needs + ("*" if rule.reads_sampled else ""), rule.source.split(" (")[0]
-        shown.add_row(rule.name, budget + drawn, needs, rule.title, source)
+        loss = f" Loss: {', '.join(rule.losses)}." if rule.losses else ""
+        shown.add_row(rule.name, budget + drawn, needs, rule.title + loss, source)
     Console().print(shown)
     print(
         "budget: `select.keep`, or the rule's own; drawn: by chance, without replacement.\n"

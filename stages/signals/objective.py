@@ -48,9 +48,9 @@ class Objective:
 
     loss: of all of them, or of each. tail: whether the tail's term is part of a divergence; without
     it the sum is none: it can be negative, and what it leaves out has no teacher. beta: of `jsd`.
-    limit: in nats, what a divergence counts at most; None: none. tokens: [N] int64, the sampled
-    ones, each in its support; `suppress` needs them. residual: of the same N, where the tail is to
-    be right in the mean.
+    clip_token: nats that a divergence counts at most; None: whatever it is. tokens: [N] int64, the
+    sampled ones, each in its support; `suppress` needs them. residual: of the same N, where the
+    tail is to be right in the mean.
     """
 
     loss: TokenLoss | Mixed

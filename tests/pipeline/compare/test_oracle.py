@@ -45,3 +45,9 @@ def test_all_rollouts_are_asked_where_more_are_wanted(ran: Session) -> None:
     )
     assert sum(told) == 8
     assert found["tokens"].item() == scored.table().height
+
+
+def test_a_loss_without_a_teacher_is_taught_by_the_improbable_tokens(ran: Session) -> None:
+    scored = scored_round(ran, 0)
+    found = to_oracle(scored, ["low_logprob"], 4, first_student(ran), Objective("suppress"))
+    assert found["rank_correlation"].item() > 0.2
