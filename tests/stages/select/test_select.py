@@ -356,7 +356,10 @@ def test_a_token_on_a_cut_counts_as_high(write: Write) -> None:
 # --- what the answer does not depend on ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", ["soft_or", "entropy_sampled", "fire_opd", "ta_opd"])
+@pytest.mark.parametrize(
+    "rule",
+    ["soft_or", "entropy_sampled", "fire_opd", "ta_opd", "iw_opd", "kat", "ier_fused"],
+)
 @pytest.mark.parametrize("scope", ["rollout", "round"])
 def test_threads_parts_their_order_and_the_order_of_rows_change_nothing(
     write: Write, rule: str, scope: str
@@ -389,6 +392,15 @@ def test_a_large_round_is_the_same_with_one_and_with_many_threads(write: Write) 
     assert tables[0].num_rows > 70_000
     assert tables[0].equals(tables[1])
     assert tables[0].equals(tables[2])
+
+
+@pytest.mark.parametrize("rule", ["iw_opd", "overlap", "kat", "excess_loss_ends", "ier_fused"])
+def test_windows_over_a_round_are_the_same_with_one_and_with_many_threads(
+    write: Write, rule: str
+) -> None:
+    one = write(token_table(12, [500] * 300, round_to=2), parts=3)
+    asked: dict[str, Any] = {"rule": rule, "keep": 0.01}
+    assert one.select(threads=1, **asked)[0] == one.select(threads=8, **asked)[0]
 
 
 def test_little_memory_changes_the_work_and_not_the_answer(
