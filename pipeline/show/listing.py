@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from ...stages.select.rulebook import builtin_rules
+from ...stages.select.rulebook import GROUPS, builtin_rules
 from ...stages.select.settings import SelectSettings
 from ...storage.errors import ConfigError, InputError, StoreError, is_panic
 from ...storage.files import user_path
@@ -27,11 +27,15 @@ _WIDE_TEXT = 60  # characters of a cell before it is cut
 
 
 def print_rules() -> None:
-    """Print the built-in rules: name, budget, what each needs, reads and ranks by."""
+    """Print the built-in rules by group: name, budget, what each needs, reads and ranks by."""
     headings = ("rule", "budget", "needs", "ranks tokens by", "source")
     shown = table(headings, left=headings)
     shown.columns[0].no_wrap = True
-    for rule in builtin_rules().values():
+    rules = sorted(builtin_rules().values(), key=lambda rule: (GROUPS.index(rule.group), rule.name))
+    for before, rule in zip([None, *rules], rules, strict=False):
+        if before is None or before.group != rule.group:
+            shown.add_section()
+            shown.add_row(f"{rule.group}:")
         budget = "its own" if rule.keep is not None else "keep"
         drawn = ", drawn" if rule.draw == "sample" else ""
         needs, source = rule.needs + ("*" if rule.reads_sampled else ""), rule.source.split(" (")[0]
@@ -39,7 +43,8 @@ def print_rules() -> None:
         shown.add_row(rule.name, budget + drawn, needs, rule.title + loss, source)
     Console().print(shown)
     print(
-        "budget: `select.keep`, or the rule's own; drawn: by chance, without replacement.\n"
+        "budget: `select.keep` or `select.count`, or the rule's own; drawn: by chance, without\n"
+        "replacement. "
         "needs: whose pass over the rollouts the ranking costs (training needs the teacher's).\n"
         "*: it reads the sampled token itself; what train.tail = 'residual' gets right in the\n"
         "mean is then the mean over the tokens that it keeps (docs/METHOD.md)."

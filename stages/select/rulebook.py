@@ -6,6 +6,7 @@ or null for what `train.loss` says). What these views hold stands in `tokens.sql
 is text for people, its first line the title, with these directives:
 
     -- draw: top | sample        the k largest (default), or chances in proportion to importance
+    -- group: disagreement       what it looks at, one of GROUPS: `tip rules` lists by it
     -- keep: 1                   the rule fixes the budget itself; `keep`, `count` are not used
     -- param NAME = DEFAULT  meaning        a number to set; read with getvariable('NAME')
     -- round NAME = aggregate over tokens   computed once; read with getvariable('NAME')
@@ -25,6 +26,8 @@ from pathlib import Path
 from ...storage.errors import ConfigError, InputError
 from ...storage.queries import one_expression, one_select
 from ..settings import TOKEN_LOSSES
+
+GROUPS = ("uncertainty", "disagreement", "both", "position", "reward", "control")
 
 # Variables that select() binds. A rule may read the first three; no parameter may take a name.
 GIVEN = ("vocabulary", "entropy_cut", "divergence_cut")
@@ -56,7 +59,7 @@ _FROM_SAMPLED |= {"signal_to_noise", "drift"}
 _FROM_SAMPLED |= {"student_mass", "teacher_mass", "length", "stop_reason", "reward", "pass_rate"}
 
 _RULES = Path(__file__).with_name("rules")
-_DIRECTIVE = re.compile(r"(draw|keep|source): *(.*)", re.IGNORECASE)
+_DIRECTIVE = re.compile(r"(draw|group|keep|source): *(.*)", re.IGNORECASE)
 _PARAM = re.compile(r"param +([a-z_][a-z0-9_]*) *= *(\S+) *(.*)")
 _ROUND = re.compile(r"round +([a-z_][a-z0-9_]*) *= *(.+)")
 _VARIABLE = re.compile(r"getvariable\(\s*'([^']*)'\s*\)", re.IGNORECASE)
@@ -83,6 +86,8 @@ class Rule:
     text: str = ""
     """What is computed, from the lines below the title."""
     source: str = ""
+    group: str = ""
+    """What it looks at, one of `GROUPS`; empty: its file does not say."""
     draw: str = "top"
     """`top`: the k largest. `sample`: drawn without replacement in proportion to importance."""
     keep: float | None = None
@@ -208,6 +213,11 @@ def _with_directive(rule: Rule, word: str, value: str) -> Rule:
         if value not in ("top", "sample"):
             raise InputError(f"rule {rule.name}: draw must be `top` or `sample`, not `{value}`")
         return replace(rule, draw=value)
+    if word == "group":
+        if value not in GROUPS:
+            known = ", ".join(GROUPS)
+            raise InputError(f"rule {rule.name}: group must be one of {known}, not `{value}`")
+        return replace(rule, group=value)
     try:
         keep = float(value)
     except ValueError:

@@ -129,7 +129,7 @@ def _overlap(theirs: Tensor, there: Tensor, teacher: Tensor) -> Tensor:
 
 
 def signal_to_noise(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
-    """Return the importance-explained ratio (IER) of C tokens: how far one sample can be trusted.
+    """Return the information-efficiency ratio (IER) of C tokens: signal to noise of one sample.
 
     student, teacher: log-probs [C, K] on the support, each renormalised there to p and q. valid:
     [C, K]. With c = log(p / q), clipped, and L = 1 / p - 1: signal = Var_p(c), and noise is what

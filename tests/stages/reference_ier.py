@@ -1,4 +1,4 @@
-"""The importance-explained ratio as its paper writes it, and how far rounding may move it.
+"""The information-efficiency ratio (IER) as its paper writes it, and how far rounding may move it.
 
 Two slots have no noise at all, so the ratio of nearly equal numbers is what float32 is judged by:
 not the ratio itself, but the bounds that log-probs with a known error give it.

@@ -33,7 +33,8 @@ _PLAIN = (
 )
 
 SAMPLED = {"random", "entropy_sampled", "soft_or_sampled"}
-WHOLE = {"all", "horizon", "fire_opd", "eopd"}  # these keep all they rank
+WEIGHED = {"fire_opd", "iw_opd", "sdar", "overlap"}  # these weigh by what they rank by
+WHOLE = {"all", "horizon", "kat", "eopd", *WEIGHED}  # these keep all they rank
 
 
 def trainable_columns(tokens: pa.Table) -> Columns:
@@ -91,10 +92,106 @@ def _ta_opd(c: Columns) -> np.ndarray:
     return score + np.array([s == best[r] for s, r in zip(score, c["rollout"], strict=True)])
 
 
+def _millionths(values: np.ndarray) -> list[int]:
+    """Return each number in millionths, a half away from zero."""
+    return [math.floor(abs(1e6 * x) + 0.5) * (-1 if x < 0 else 1) for x in values]
+
+
+def _by_rollout(c: Columns) -> list[list[int]]:
+    """Return the rows of each rollout, by position."""
+    places = sorted(range(len(c["rollout"])), key=lambda i: c["position"][i])
+    return [[i for i in places if c["rollout"][i] == r] for r in set(c["rollout"])]
+
+
+def _log_ratio(c: Columns) -> np.ndarray:
+    return c["teacher_logprob"] - c["student_logprob"]
+
+
+def _dial(c: Columns, beta: float = 1) -> np.ndarray:
+    """|a| times the logarithmic mean of both probabilities to the power beta."""
+    out = []
+    for s, q, a in zip(c["student_logprob"], c["teacher_logprob"], _log_ratio(c), strict=True):
+        mean = math.exp(q) if a == 0 else (math.exp(q) - math.exp(s)) / a
+        out.append(abs(a) * mean**beta)
+    return np.array(out)
+
+
+def _power(c: Columns, alpha: float = 5) -> np.ndarray:
+    s, q = np.exp(c["student_logprob"]), np.exp(c["teacher_logprob"])
+    return np.abs(q**alpha - s**alpha) / alpha
+
+
+def _ends(c: Columns) -> np.ndarray:
+    a, out = _log_ratio(c), np.zeros(len(c["rollout"]))
+    for rows in _by_rollout(c):
+        upwards, downwards = (sorted(rows, key=lambda i, s=s: s * a[i]) for s in (1, -1))
+        for i in rows:
+            out[i] = -min(upwards.index(i), downwards.index(i)) - 1
+    return out
+
+
+def _sdar(c: Columns, beta: float = 5) -> np.ndarray:
+    return 1 / (1 + np.exp(-beta * _log_ratio(c)))
+
+
+def _iw_opd(c: Columns, gamma: float = 0.5) -> np.ndarray:
+    distance, out = _millionths(np.abs(_log_ratio(c))), np.zeros(len(c["rollout"]))
+    for rows in _by_rollout(c):
+        whole, before = sum(distance[i] for i in rows), 0
+        for i in rows:
+            out[i] = 1 + gamma * (1 - before / max(whole, 1))
+            before += distance[i]
+    return out
+
+
+def _ier_fused(c: Columns, low: float = 0.05, high: float = 0.95) -> np.ndarray:
+    def brought(name: str) -> np.ndarray:
+        return unit(c[name], quantile(c[name], low), quantile(c[name], high))
+
+    ratio = c["signal_to_noise"]
+    r = np.array([(ratio < x).sum() for x in ratio]) / max(len(ratio) - 1, 1)
+    h, d = brought("student_entropy"), brought("forward_kl")
+    u = h + d - h * d
+    return r + u - r * u
+
+
+def _overlap(
+    c: Columns, threshold: float = 0.7, drop: float = 0.01, base: float = 0.5
+) -> np.ndarray:
+    out = np.zeros(len(c["rollout"]))
+    for rows in _by_rollout(c):
+        apart = 0
+        for i in rows:
+            apart += c["overlap"][i] < threshold
+            out[i] = base + max(0.0, 1 - drop * apart)
+    return out
+
+
+def _kat(
+    c: Columns, window: int = 64, patience: int = 4, share: float = 0.7, grace: int = 0
+) -> np.ndarray:
+    """A counter goes up with each low window and back to 0 with any other, as rollouts are made."""
+    d, out = _millionths(c["reverse_kl"]), -c["position"].astype(float)
+    z = {}
+    for number, rows in enumerate(_by_rollout(c)):
+        ends = range(window + grace, len(rows) + 1)
+        z[number] = {end: float(sum(d[i] for i in rows[end - window : end])) for end in ends}
+    least = np.array([min(each.values()) for each in z.values() if each])
+    if not len(least):
+        return out
+    border = quantile(least, share)
+    for number, rows in enumerate(_by_rollout(c)):
+        low = 0
+        for end, value in z[number].items():
+            low = low + 1 if value < border else 0
+            if low == patience:
+                out[rows[end - patience + 1 - window :]] = np.nan
+                break
+    return out
+
+
 def _fire_opd(c: Columns) -> np.ndarray:
-    millionths = [
-        math.floor(abs(1e6 * x) + 0.5) * (-1 if x < 0 else 1) for x in c["teacher_logprob"]
-    ]
+    millionths = _millionths(c["teacher_logprob"])
     ratings = {}
     for r in set(c["rollout"]):
         mine = [v for v, of in zip(millionths, c["rollout"], strict=True) if of == r]
@@ -118,13 +215,13 @@ def _opsa(c: Columns) -> np.ndarray:
 
 
 # What a rule gives beside its importance, where that is not 1 and no loss of its own.
-WEIGHT: dict[str, Callable[[Columns], np.ndarray]] = {"fire_opd": _fire_opd, "opsa": _opsa}
+WEIGHT: dict[str, Callable[[Columns], np.ndarray]] = {"opsa": _opsa}
 LOSS: dict[str, Callable[[Columns], np.ndarray]] = {
     "eopd": lambda c: np.where(c["teacher_entropy"] > 0.8, "jeffreys", "reverse_kl"),
     "opsa": lambda c: np.full(len(c["rollout"]), "suppress"),
 }
 # Importance of each trainable token; NaN: left out.
-IMPORTANCE: dict[str, Callable[[Columns], np.ndarray]] = {
+IMPORTANCE: dict[str, Callable[..., np.ndarray]] = {
     "all": lambda c: np.ones(len(c["rollout"])),
     "random": lambda c: np.ones(len(c["rollout"])),
     "entropy_top": lambda c: c["student_entropy"],
@@ -147,7 +244,18 @@ IMPORTANCE: dict[str, Callable[[Columns], np.ndarray]] = {
     "last": lambda c: c["position"].astype(float),
     "horizon": lambda c: np.where(c["position"] < 100, -c["position"].astype(float), np.nan),
     "low_logprob": lambda c: -c["student_logprob"],
-    "excess_loss": lambda c: c["teacher_logprob"] - c["student_logprob"],
+    "excess_loss": _log_ratio,
+    "excess_loss_bottom": lambda c: -_log_ratio(c),
+    "excess_loss_ends": _ends,
+    "aopd": lambda c: np.where(_log_ratio(c) <= 0, -_log_ratio(c), np.nan),
+    "dial": _dial,
+    "power": _power,
+    "sdar": _sdar,
+    "iw_opd": _iw_opd,
+    "ier": lambda c: c["signal_to_noise"],
+    "ier_fused": _ier_fused,
+    "overlap": _overlap,
+    "kat": _kat,
     "ta_opd": _ta_opd,
     "fire_opd": _fire_opd,
     "eopd": lambda c: np.ones(len(c["rollout"])),
@@ -190,6 +298,7 @@ def reference_select(
     corrected: bool = False,
     cuts: tuple[float, float] | str = (0.3, 0.1),
     weigh: Callable[[int], float] = lambda rollout: 1.0,
+    params: dict[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the selection's rows, ordered by rollout and position."""
     c = trainable_columns(tokens)
@@ -198,8 +307,10 @@ def reference_select(
     if isinstance(cuts, str):
         cuts = quantile(c["student_entropy"], 0.5), quantile(c["reverse_kl"], 0.5)
     c["type"] = types(c, cuts)
-    importance = IMPORTANCE[rule](c)
-    weights = WEIGHT[rule](c) if rule in WEIGHT else np.ones(len(importance))
+    importance = IMPORTANCE[rule](c, **params or {})
+    weights = np.where(np.isnan(importance), 0.0, importance if rule in WEIGHED else 1.0)
+    if rule in WEIGHT:
+        weights = WEIGHT[rule](c)
     losses = LOSS[rule](c).tolist() if rule in LOSS else [None] * len(importance)
     c["noise"] = np.array(
         [noise(seed, int(r), int(p)) for r, p in zip(c["rollout"], c["position"], strict=True)]

@@ -3,6 +3,7 @@
 -- loss = reverse KL, to which forward KL is added where H(teacher) > tau: the Jeffreys divergence.
 -- The paper's reverse KL is that of the sampled token, its forward KL over the teacher's top 16 ids;
 -- here both are over support and tail.
+-- group: both
 -- keep: 1
 -- param tau = 0.8  nats of teacher entropy above which forward KL is added
 -- Source: EOPD, arXiv 2603.07079

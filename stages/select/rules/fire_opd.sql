@@ -3,6 +3,7 @@
 -- weight = (1 + alpha cT)(1 + beta cS); cT = 1 - H(teacher) / max, cS = H(student) / max, with the
 -- maxima over the round. Rollouts in the worst `drop` share by mean teacher log-prob are left out.
 -- The paper's scaling of the weights to mean 1 cancels in the default loss, a weighted mean.
+-- group: both
 -- keep: 1
 -- param drop = 0.2  share of the rollouts that is left out
 -- param alpha = 1  strength of the teacher's confidence

@@ -4,6 +4,7 @@
 -- weight = 3/4 + delta r / 4; r: student entropy, brought to [-1, 1] between its least and its
 -- largest among the `lowest` share of the response by log-prob. delta = 0: a fixed
 -- advantage. The paper divides by the number of tokens, the default `normalise` by their weights.
+-- group: control
 -- param delta = 1  how far a token's weight follows its entropy
 -- param lowest = 0.2  the share of the response whose entropies set that range, the paper's budget
 -- Source: OPSA, arXiv 2608.31046, equations 4 and 5

@@ -4,6 +4,7 @@
 -- h: student entropy clipped at its 98th percentile, then min-max; d: reverse KL, min-max without
 -- a clip, as in the paper. Both over the round. One outlier squeezes d to nearly 0 and leaves an
 -- entropy ranking: see soft_or_clipped.
+-- group: both
 -- round h_low = min(student_entropy)
 -- round h_high = round_quantile(student_entropy, 0.98)
 -- round d_low = min(reverse_kl)

@@ -1,6 +1,7 @@
 -- The tokens with the lowest Soft-OR: a control that should teach nothing.
 --
 -- importance = -(h + d - h d), with h and d as in soft_or
+-- group: control
 -- round h_low = min(student_entropy)
 -- round h_high = round_quantile(student_entropy, 0.98)
 -- round d_low = min(reverse_kl)

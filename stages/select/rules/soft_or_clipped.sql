@@ -2,6 +2,7 @@
 --
 -- importance = h + d - h d = 1 - (1 - h)(1 - d)
 -- h: student entropy, d: reverse KL, each clipped at the percentile, then min-max over the round.
+-- group: both
 -- param percentile = 0.98  where both axes are clipped
 -- round h_low = min(student_entropy)
 -- round h_high = round_quantile(student_entropy, getvariable('percentile'))

@@ -2,6 +2,7 @@
 --
 -- importance = h + d - h d, with h and d as in soft_or
 -- The partner of entropy_sampled: it separates the score from the way of drawing.
+-- group: both
 -- draw: sample
 -- round h_low = min(student_entropy)
 -- round h_high = round_quantile(student_entropy, 0.98)

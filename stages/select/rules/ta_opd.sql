@@ -3,6 +3,7 @@
 -- importance = f c; f: forward KL, c: teacher mass on the student's top 16 ids, each brought to
 -- [0, 1] between its 5th and 95th percentile over the round. The best token of each response comes
 -- before all others, so that `scope = "round"` (the paper's) leaves no response without one.
+-- group: disagreement
 -- param low = 0.05  lower percentile
 -- param high = 0.95  upper percentile
 -- round f_low = round_quantile(forward_kl, getvariable('low'))

@@ -2,6 +2,7 @@
 --
 -- importance = KL(student || teacher); tokens of other types are left out
 -- The borders are `entropy_cut` and `divergence_cut`, or the medians of the round (`cuts`).
+-- group: both
 -- Source: TIP, arXiv 2604.14084 (taxonomy)
 SELECT *, CASE WHEN type = 'Q1' THEN reverse_kl END AS importance
 FROM tokens

@@ -2,7 +2,7 @@
 
 import pytest
 from tip.pipeline.compare.choices import choices, scored_round, tables_of
-from tip.pipeline.compare.rows import ALL, ALL_TOKENS, RANDOM, Row
+from tip.pipeline.compare.rows import ALL, ALL_TOKENS, RANDOM, Row, Tokens
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session, open_session
 
@@ -25,6 +25,11 @@ def test_a_table_that_says_nothing_is_left_out(session: Session) -> None:
     chosen, overlap = "chosen at 20%", "common tokens at 20%"
     assert names("q3") == [chosen, overlap, "where the types lie", "oracle"]
     ranks = "rank correlation of importance"
+    rows = [Row("q3", Tokens(1)), Row("q3", 0.5), Row("q3", Tokens(20)), Row("q3", 0.7)]
+    tables = tables_of(rows, session, session.config.select, 0)
+    sizes = ["70%", "50%", "20 tokens", "1 token"]
+    assert [name for name in tables if "chosen" in name] == [f"chosen at {s}" for s in sizes]
+    assert tables["chosen at 1 token"]["tokens"].to_list() == [32, 32], "random and q3: one each"
     assert names("q3", "soft_or") == [chosen, overlap, ranks, "where the types lie", "oracle"]
 
 

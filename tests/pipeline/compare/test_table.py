@@ -4,7 +4,7 @@ import pytest
 from tip.pipeline.compare.measures import MEASURES
 from tip.pipeline.compare.page import _costs
 from tip.pipeline.compare.play import Outcome
-from tip.pipeline.compare.rows import ALL, ALL_TOKENS, NO_REFRESH, RANDOM, Row
+from tip.pipeline.compare.rows import ALL, ALL_TOKENS, NO_REFRESH, RANDOM, Row, Tokens
 from tip.pipeline.compare.table import costs_of, judged, settled_gain
 
 from .outcomes import evaluation, outcome
@@ -63,6 +63,15 @@ def test_a_gain_is_paired_by_seed() -> None:
     befores, afters = [20.0, 40.0, 60.0], [29.0, 50.0, 71.0]
     assert settled_gain(befores, afters, ACCURACY) == pytest.approx(10)
     assert settled_gain(befores, afters[::-1], ACCURACY) is None
+
+
+def test_a_number_of_tokens_is_compared_with_as_many_random_ones() -> None:
+    rows = [ALL_TOKENS, Row(RANDOM, 1.0), Row(RANDOM, Tokens(1)), Row("q3", Tokens(1))]
+    outcomes = [outcome(row, s, 40, 60 + n + s) for n, row in enumerate(rows) for s in range(3)]
+    lines = {line["row"]: line for line in judged(outcomes, ACCURACY).frame.to_dicts()}
+    assert lines["q3 1 token"]["mean_to_random"] == pytest.approx(1)
+    assert (lines["q3 1 token"]["keep"], lines["q3 1 token"]["count"]) == (None, 1)
+    assert (lines["random 100%"]["keep"], lines["random 100%"]["count"]) == (1.0, None)
 
 
 def test_no_refresh_is_compared_with_all_tokens_and_not_with_random() -> None:

@@ -16,7 +16,7 @@ from tip.pipeline.show.listing import (
     print_sizes,
 )
 from tip.pipeline.show.verify import verify_store
-from tip.stages.select.rulebook import builtin_rules
+from tip.stages.select.rulebook import GROUPS, builtin_rules
 from tip.storage.errors import ConfigError, InputError, StoreError
 from tip.storage.store.store import Store
 
@@ -31,6 +31,14 @@ def test_every_built_in_rule_has_a_line(capsys: pytest.CaptureFixture[str]) -> N
     assert {line.split()[0] for line in lines} >= set(builtin_rules())
     reading = {line.split()[0] for line in lines if re.search(r"(teacher|student)\* ", line)}
     assert reading == {name for name, rule in builtin_rules().items() if rule.reads_sampled}
+    firsts = [line.strip() if line.strip().endswith(":") else line.split()[0] for line in lines]
+    groups = [word[:-1] for word in firsts if word[:-1] in GROUPS]
+    assert groups == [group for group in GROUPS if group != "reward"], "nothing gives rewards yet"
+    for before, rule, after in (
+        ("uncertainty:", "low_logprob", "disagreement:"),
+        ("position:", "kat", "control:"),
+    ):
+        assert firsts.index(before) < firsts.index(rule) < firsts.index(after)
 
 
 def test_a_question_is_answered_on_the_screen_or_in_a_file(

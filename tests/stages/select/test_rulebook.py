@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tip.stages.select import rulebook
-from tip.stages.select.rulebook import builtin_rules, load_rule, parse_rule
+from tip.stages.select.rulebook import GROUPS, builtin_rules, load_rule, parse_rule
 from tip.storage.columns import TOKENS
 from tip.storage.errors import ConfigError, InputError
 
@@ -15,6 +15,7 @@ FULL = """\
 -- Divergence, but only near the start.
 --
 -- importance = KL / (1 + position / slope)
+-- group: position
 -- draw: sample
 -- keep: 0.5
 -- param slope = 40  positions until half of it counts
@@ -33,7 +34,7 @@ def test_the_head_comment_tells_title_text_source_draw_keep_parameters_and_round
     assert rule.title == "Divergence, but only near the start."
     assert rule.text == "importance = KL / (1 + position / slope)"
     assert rule.source == "a paper, its second line"
-    assert (rule.draw, rule.keep) == ("sample", 0.5)
+    assert (rule.group, rule.draw, rule.keep) == ("position", "sample", 0.5)
     assert rule.params["slope"] == rulebook.Param(40.0, "positions until half of it counts")
     assert rule.round == {"top": "max(reverse_kl)"}
     assert rule.sql.startswith("SELECT *, reverse_kl /")
@@ -45,6 +46,7 @@ def test_a_rule_without_a_head_comment_takes_the_top_by_the_setting() -> None:
     rule = parse_rule("bare", "SELECT *, jsd AS importance FROM tokens")
 
     assert (rule.title, rule.draw, rule.keep, dict(rule.params)) == ("", "top", None, {})
+    assert rule.group == ""
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,8 @@ def test_a_rule_without_a_head_comment_takes_the_top_by_the_setting() -> None:
         ("soft_or", "teacher"),
         ("type_q3", "teacher"),
         ("ta_opd", "teacher"),
+        ("overlap", "teacher"),
+        ("ier", "teacher"),
     ],
 )
 def test_a_rule_says_whose_numbers_it_needs(name: str, needs: str) -> None:
@@ -69,6 +73,8 @@ def test_a_rule_says_whose_numbers_it_needs(name: str, needs: str) -> None:
         ("SELECT *, reverse_kl AS importance FROM tokens", False),
         ("SELECT *, reverse_kl * special::INT AS importance FROM tokens", True),
         ("SELECT t.*, 1 / length AS importance FROM tokens t JOIN rollouts USING (rollout)", True),
+        ("SELECT *, abs(drift) AS importance FROM tokens", True),
+        ("SELECT *, overlap AS importance FROM tokens", False),
         ("-- round m = max(teacher_rank)\nSELECT *, 1 AS importance FROM tokens", True),
     ],
 )
@@ -89,6 +95,7 @@ def test_every_built_in_rule_has_a_title_a_text_or_source_and_one_select(name: s
 
     assert rule.title.endswith(".")
     assert rule.source or rule.text
+    assert rule.group in GROUPS
     assert load_rule(name) == rule
 
 
@@ -98,7 +105,7 @@ def test_no_sql_depends_on_threads_or_versions(path: Path) -> None:
 
     assert not re.search(r"\b(random|hash|avg|mean|stddev|approx_\w+|now|uuid)\s*\(", code)
     for summed in re.findall(r"\bsum\(.*", code):
-        assert re.match(r"sum\((n|tokens|round\(.*\)::bigint)\)", summed), "integers only"
+        assert re.match(r"sum\((n|tokens|millionths|round\(.*\)::bigint|\(.*\)::int)\)", summed)
 
 
 def test_the_rulebook_needs_no_torch() -> None:
@@ -143,6 +150,7 @@ def test_a_byte_order_mark_before_a_rule_takes_nothing_from_its_head_comment(
         ("COPY tokens TO 'x'", "found COPY"),
         ("SELEC 1", "syntax error"),
         ("-- draw: best\nSELECT 1", "draw must be `top` or `sample`, not `best`"),
+        ("-- group: mine\nSELECT 1", "group must be one of uncertainty, .*control, not `mine`"),
         ("-- keep: 0\nSELECT 1", "keep must be above 0 and at most 1, not `0`"),
         ("-- keep: most\nSELECT 1", "keep must be above 0 and at most 1, not `most`"),
         ("-- param a\nSELECT 1", "expected `-- param NAME = NUMBER  meaning`"),

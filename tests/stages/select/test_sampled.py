@@ -25,7 +25,21 @@ from token_tables import _table, rollout_table, write_parts
 from torch import Tensor
 
 PLACES, VOCABULARY = 4, 5
-READING = {"excess_loss": 0.416, "fire_opd": 0.0052, "low_logprob": 0.032}  # and how far they are
+# and how far they are; the rank in `ier_fused` reads it, too, but changes no choice here
+READING = {
+    "aopd": 0.1768,
+    "dial": 0.01463,
+    "excess_loss": 0.416,
+    "excess_loss_bottom": 0.1766,
+    "excess_loss_ends": 0.01941,
+    "fire_opd": 0.0052,
+    "ier": 0.1293,
+    "ier_fused": 0.0,
+    "iw_opd": 0.01949,
+    "low_logprob": 0.032,
+    "power": 0.07613,
+    "sdar": 0.4129,
+}
 
 
 @dataclass(frozen=True)
