@@ -96,7 +96,11 @@ TOKENS = (
         "teacher_mass_top", pa.float32(), "0..1", "teacher probability on the student's top 16 ids"
     ),
     Column(
-        "overlap", pa.float32(), "0..1", "share of the student's top 16 in the teacher's top 16"
+        "overlap",
+        pa.float32(),
+        "0..1",
+        "share of the student's top 16 ids in the teacher's top 16; where the teacher read alone, "
+        "among the support's ids, so 1 where it has no more than 16",
     ),
     Column(
         "signal_to_noise",

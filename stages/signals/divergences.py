@@ -138,7 +138,8 @@ def signal_to_noise(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
 
     In float64: where two slots hold all mass the noise is 0, a difference of equal numbers.
 
-    Source: IER-OPD, arXiv 2609.24432.
+    Source: IER-OPD, arXiv 2609.24432. Its released code takes p at 1e-8 at least within L, and 16
+    ids of each model.
     """
     log_p, log_q = (
         x.double().masked_fill(~valid, -math.inf).log_softmax(1) for x in (student, teacher)

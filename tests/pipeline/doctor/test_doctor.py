@@ -49,6 +49,12 @@ def test_what_is_well_is_so_in_every_check_and_nothing_is_written(
     assert listing(tmp_path) == before
 
 
+def test_the_rules_budget_is_told_as_it_is_set(config: MakeConfig) -> None:
+    counted = config(select={"keep": None, "count": 3})
+    assert found(counted)["rule"].text == "soft_or: 3 of the tokens of each rollout"
+    assert found(config())["rule"].text == "soft_or: 20% of the tokens of each rollout"
+
+
 def test_a_teacher_that_cannot_tell_what_a_residual_needs_fails(config: MakeConfig) -> None:
     tail = {"train": {"tail": "residual"}}
     assert found(config(**tail))["residual"].verdict == "ok"
