@@ -18,7 +18,10 @@ import students
 
 HERE = Path(__file__).parent
 RULES = "random,soft_or,entropy_top,divergence,q3,dial,ier"
-NEW = "dial,ier,ier_fused,sdar,aopd,near_future,iw_opd,kat,overlap,power,extremes"
+NEW = (
+    "dial,ier,ier_fused,aopd,power,excess_loss_bottom,excess_loss_ends,"
+    "sdar,iw_opd,overlap,kat,eopd,divergence,soft_or"
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ PARTS = {
     "24-tails": Part.of("smollm2-24", f"{REAL} --lr 1 --keep 0.2 --rules all", TAILS),
     "mini-rules": Part.of(None, f"--lr 1 --keep 0.2,0.1,0.05 --rules {NEW}"),
     "mini-one": Part.of(
-        None, "--lr 1 --count 1 --rules random,low_logprob,extremes,dial,ier,divergence"
+        None,
+        "--lr 1 --count 1 --rules low_logprob,excess_loss,excess_loss_bottom,dial,ier,divergence",
     ),
     "mini-rates": Part.of(
         None, "--lr 0.3,1,3 --keep 0.1 --rules random,soft_or,divergence,dial,ier"
