@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from .pipeline.compare.rules import app as rules_app
 from .stages.stopping import Terminated, obey_sigterm
 from .storage.errors import TipError
 from .storage.visible import visible
@@ -52,6 +53,7 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(no_args_is_help=True, help="Look after the store of shared artifacts.")
 app.add_typer(cache_app, name="cache")
+app.add_typer(rules_app, name="rules", invoke_without_command=True)
 
 Config = Annotated[Path, typer.Argument(help="TOML file; examples/ has some.", metavar="CONFIG")]
 Changes = Annotated[
@@ -294,73 +296,6 @@ def status(
         print_runs(runs)
     else:
         print_run(RunFolder(runs, name))
-
-
-class _Rules(TyperGroup):
-    """Lets an option begin a command of its own: `tip rules --run RUN [RULE ...]`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        for place, arg in enumerate(args):
-            if arg.partition("=")[0] == "--run":
-                run, after = arg.split("=", 1)[1:], args[place + 1 :]
-                args = ["on", *(run or after[:1]), *args[:place], *(after if run else after[1:])]
-                break
-        return super().parse_args(ctx, args)
-
-
-rules_app = typer.Typer(cls=_Rules)
-app.add_typer(rules_app, name="rules", invoke_without_command=True)
-
-
-@rules_app.callback()
-def rules(context: typer.Context) -> None:
-    """List the selection rules: what each ranks tokens by, and where it comes from.
-
-    What rules would choose on a run that is there, without training (tokens, their share of the
-    divergence, types, places, tokens in common, by round):
-
-    tip rules --run RUN [RULE ...] [--keep 0.2] [--count 1] [--round 3]
-    """
-    from .pipeline.show.listing import print_rules
-
-    if context.invoked_subcommand is None:
-        print_rules()
-
-
-@rules_app.command("show")
-def rules_show(name: Annotated[str, typer.Argument(help="Name or path of a rule.")]) -> None:
-    """Print a rule's file: what it computes, its parameters and source, its SQL."""
-    from .stages.select.rulebook import load_rule
-
-    typer.echo(load_rule(name).file.rstrip())
-
-
-@rules_app.command("on", hidden=True)
-def rules_on(
-    run: Annotated[str, typer.Argument(help="Whose rounds.")],
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RULE]...", help="Names or .sql files.")
-    ] = None,
-    keep: Annotated[
-        str, typer.Option("--keep", help="Comma-separated shares (default: the run's budget).")
-    ] = "",
-    count: Annotated[
-        str, typer.Option("--count", help="Comma-separated numbers of tokens, beside --keep.")
-    ] = "",
-    numbers: Annotated[
-        list[int] | None, typer.Option("--round", help="Which rounds (default: all). Repeatable.")
-    ] = None,
-    runs: Runs = "runs",
-) -> None:
-    """Tell what rules would choose on the rounds of a run, beside its own rule and random tokens.
-
-    tip rules --run RUN [RULE ...]
-    """
-    from .pipeline.compare.on_run import print_choices
-    from .pipeline.compare.rows import numbers_of_tokens, shares
-
-    budgets = [*shares(_split(keep)), *numbers_of_tokens(_split(count))]
-    print_choices(run, runs, names or [], budgets, numbers)
 
 
 @app.command()
