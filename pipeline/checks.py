@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
+from huggingface_hub import constants
 
 from ..stages.engines.settings import SamplingSettings
 from ..stages.engines.vllm.engine import require_vllm
@@ -27,7 +28,7 @@ from ..stages.models.size import parameters_of
 from ..stages.prompts.render import Prompt
 from ..stages.prompts.settings import TextSettings
 from ..stages.train.checkpointing import refuse_without_checkpointing
-from ..storage.errors import ConfigError
+from ..storage.errors import ConfigError, ModelError
 from ..storage.files import user_path
 from .config.run import RunConfig
 from .inputs import Inputs
@@ -143,6 +144,11 @@ def _refuse_missing(card: ModelCard, settings: ModelSettings) -> None:
     """Raise `ModelError` for a folder without weights; those of a hub name may come later."""
     if user_path(settings.model).is_dir():
         weight_files(card.folder)
+    elif not has_weights(card.folder) and constants.HF_HUB_OFFLINE:
+        raise ModelError(
+            f"{settings.model}: the hub's cache has no weights of it, and HF_HUB_OFFLINE is set: "
+            "start once with the hub in reach and HF_HUB_OFFLINE unset"
+        )
 
 
 def _modules(card: ModelCard, *, checkpointing: bool = False) -> str:

@@ -104,8 +104,11 @@ class Inputs:
         settings, longest = self.config.prompts, self.rooms[0]
         rows = self.prompt_rows
         del self.prompt_rows  # a million of them take a gigabyte
-        longest = min(longest, settings.max_tokens or longest)
-        return self._render(rows, settings, None, longest, settings.too_long)
+        way = f"lower rollout.max_tokens = {self.config.rollout.max_tokens}"
+        if settings.max_tokens is not None and settings.max_tokens < longest:
+            longest, way = settings.max_tokens, "raise prompts.max_tokens"
+        way += ", or set prompts.too_long = 'skip'"
+        return self._render(rows, settings, None, longest, settings.too_long, way)
 
     @cached_property
     def problems(self) -> list[Prompt]:
@@ -113,7 +116,8 @@ class Inputs:
         settings, longest = self.evaluation, self.problem_room
         rows = self.problem_rows
         del self.problem_rows
-        return self._render(rows, settings, settings.answer, longest, "refuse")
+        way = f"lower evaluate.max_tokens = {settings.max_tokens}"
+        return self._render(rows, settings, settings.answer, longest, "refuse", way)
 
     @property
     def rooms(self) -> tuple[int, int]:
@@ -212,6 +216,7 @@ class Inputs:
         answer: str | None,
         longest: int,
         too_long: Any,
+        for_longer: str,
     ) -> list[Prompt]:
         teacher_format = self.config.teacher.format if answer is None else None
         prompts, facts = render_prompts(
@@ -224,6 +229,7 @@ class Inputs:
             longest=longest,
             teacher_longest=self.rooms[1] if teacher_format else None,
             too_long=too_long,
+            for_longer=for_longer,
             rows_of_heads=self._rows_of_heads(settings),
         )
         if facts.duplicates or facts.too_long:

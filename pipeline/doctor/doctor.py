@@ -12,6 +12,7 @@ from ..checks import Check, evaluates
 from ..config.run import RunConfig
 from ..rounds.generators import check_room
 from ..rounds.losses import check_losses
+from ..rounds.replay import replayed
 from ..rounds.residual import check_teacher
 from . import at_work, machine, room
 from .examined import Examined, NotLookedError
@@ -87,6 +88,17 @@ def _residual(examined: Examined) -> str:
     return "which of the student's ids are in a support is known"
 
 
+def _replay(examined: Examined) -> str:
+    config = examined.config
+    for number in range(config.rounds):
+        replayed(examined.session, str(config.rollout.replay), number)
+    return f"{config.rollout.replay} has {config.rounds:,} rounds of rollouts"
+
+
+def _replays(config: RunConfig) -> bool:
+    return config.rollout.replay is not None
+
+
 def _corrects(config: RunConfig) -> bool:
     return config.train.tail == "residual"
 
@@ -109,7 +121,10 @@ def _served(config: RunConfig) -> bool:
 
 
 _SESSION = ("device", "store", "run folder")
+_WEIGHTS = ("student weights", "teacher weights")
 _KNOWN = (*_SESSION, "student", "teacher", "vocabulary", "prompts", "problems")
+
+_ROOM = (*_KNOWN, *_WEIGHTS, "max_model_len", "replay")
 
 _BEFORE: tuple[Check[Examined], ...] = (
     Check("versions", (), machine.versions),
@@ -130,8 +145,9 @@ _AFTER: tuple[Check[Examined], ...] = (
     ),
     Check("residual", (*_KNOWN, "engines"), _residual, _corrects),
     Check("run contents", (*_KNOWN, "rule", "run"), machine.contents),
-    Check("memory", (*_KNOWN, "student weights", "teacher weights"), room.memory),
-    Check("disk", (*_KNOWN, "student weights", "teacher weights"), room.disk),
+    Check("replay", _SESSION, _replay, _replays),
+    Check("memory", _ROOM, room.memory),
+    Check("disk", _ROOM, room.disk),
 )
 _LOADING: tuple[Check[Examined], ...] = (
     Check("student loaded", ("device", "store", "student weights"), at_work.student),

@@ -33,7 +33,9 @@ def model_folder(settings: ModelSettings, *, weights: bool = True) -> Path:
             weight_files(folder)
         return folder
     if folder.is_absolute() or settings.model.startswith(".") or settings.model.count("/") != 1:
-        raise ModelError(f"{settings.model}: no such model folder (and not an owner/name)")
+        raise ModelError(
+            f"{settings.model}: no such model folder (and not an owner/name): check the path"
+        )
     return _download(settings, weights=weights)
 
 

@@ -34,7 +34,8 @@ def check_head(model: LanguageModel) -> None:
             whole = model.model(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)
     if not whole.isfinite().all():
         raise ModelError(
-            f"{model.card.folder}: its logits hold NaN or infinity on six known tokens"
+            f"{model.card.folder}: its logits hold NaN or infinity on six known tokens: copy the "
+            "folder again, or choose another checkpoint"
         )
     coarse = 1.0 if model.dtype == torch.float32 else 30.0  # bf16 rounds the whole model's logits
     if _apart(whole, parts) <= _TOLERANCE * coarse:

@@ -6,6 +6,7 @@ later has to wonder.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +149,18 @@ def _own_memory(model: torch.nn.Module) -> None:
 _HARMLESS = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|attention\.masked_bias)$")
 
 
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
 def _refuse_partial(folder: Path, report: dict[str, Any]) -> None:
     """Raise `ModelError` where the files do not give what the model has, or give more.
 
     transformers makes up what is missing and drops the rest: another model would be trained.
     """
     wrong = {name: "missing" for name in sorted(report["missing_keys"])}
-    wrong |= {name: "of another shape" for name, *_ in sorted(report["mismatched_keys"])}
+    for name, stored, made in sorted(report["mismatched_keys"]):
+        wrong[name] = f"of another shape ({_shape(stored)}, where its config says {_shape(made)})"
     more = [name for name in sorted(report["unexpected_keys"]) if not _HARMLESS.search(name)]
     wrong |= {name: "in the files, and no part of such a model" for name in more}
     if wrong:

@@ -79,14 +79,16 @@ def render_prompts(
     longest: int | None = None,
     teacher_longest: int | None = None,
     too_long: Literal["refuse", "skip"] = "refuse",
+    for_longer: str = "raise max_tokens",
     rows_of_heads: tuple[int, int] | None = None,
 ) -> tuple[list[Prompt], RenderFacts]:
     """Return the distinct prompts of the rows, in their order, and what was left out.
 
     Without `teacher_format` the teacher is shown the student's own ids. With it, the teacher's
     prompt is that text under the same template, tokenized by `teacher_tokenizer` (default: the
-    student's). `longest` and `teacher_longest` are in tokens; None: no limit. rows_of_heads: how
-    many ids the models that read the prompt have, and the one that reads the teacher's own.
+    student's). `longest` and `teacher_longest` are in tokens; None: no limit. for_longer: what a
+    person can do about it, beside writing less. rows_of_heads: how many ids the models that read
+    the prompt have, and the one that reads the teacher's own.
     Raises `InputError` with the row's place for a blank prompt, a blank answer, or a prompt that
     is too long or holds an id that a model does not have; `ConfigError` if the settings do not
     suit the rows or the tokenizer.
@@ -108,9 +110,7 @@ def render_prompts(
         if teacher_format is not None:
             excess = excess or _excess("teacher's prompt", teacher_ids, teacher_longest)
         if excess and too_long == "refuse":
-            raise InputError(
-                f"{row.place}: the {excess}; shorten it, raise max_tokens, or set too_long = 'skip'"
-            )
+            raise InputError(f"{row.place}: the {excess}; shorten it, or {for_longer}")
         if excess:
             skipped += 1
         elif ids in prompts:
@@ -120,8 +120,8 @@ def render_prompts(
             prompts[ids] = Prompt(ids, ids_hash(list(ids)), teacher_ids, answer, row.number)
     if not prompts:
         raise InputError(
-            f"no prompt is left: {skipped} of {seen} rows are too long for {longest} tokens; raise "
-            "max_tokens or shorten them"
+            f"no prompt is left: {skipped} of {seen} rows are too long for {longest} tokens: "
+            f"shorten them, or {for_longer}"
         )
     return list(prompts.values()), RenderFacts(seen, len(prompts), duplicates, skipped)
 
@@ -217,7 +217,9 @@ def _answer(row: Row, column: str) -> str:
         raise ConfigError(f"answer = {column!r}, but the rows have {', '.join(row.fields)}")
     answer = str(row.fields[column])
     if not answer.strip():
-        raise InputError(f"{row.place}: the answer in column {column!r} is blank")
+        raise InputError(
+            f"{row.place}: the answer in column {column!r} is blank: fill it in, or drop the row"
+        )
     return answer
 
 

@@ -145,7 +145,11 @@ def load_rule(name_or_path: str) -> Rule:
         try:
             text = path.read_text("utf-8-sig")  # after a BOM the head comment would be none
         except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path
-            raise InputError(f"rule {name_or_path} cannot be read: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"rule {name_or_path} cannot be read ({reason}): check the path; `tip rules` lists "
+                "the built-in ones"
+            ) from error
         return parse_rule(name_or_path, text)
     names = _builtin_names()
     if name_or_path in names:

@@ -231,10 +231,11 @@ RAW = settings(template="raw")
 
 
 def test_a_prompt_that_is_too_long_is_refused_with_its_line_and_length() -> None:
-    complaint = refusal(InputError, rows({"q": "1234"}, {"q": "12345"}), RAW, TOKENIZER, longest=5)
+    given = rows({"q": "1234"}, {"q": "12345"}), RAW, TOKENIZER
+    complaint = refusal(InputError, *given, longest=5, for_longer="lower the other")
     assert complaint == (
-        "some.jsonl, line 4: the prompt has 6 tokens, more than the 5 that fit; shorten it, raise "
-        "max_tokens, or set too_long = 'skip'"
+        "some.jsonl, line 4: the prompt has 6 tokens, more than the 5 that fit; shorten it, or "
+        "lower the other"
     )
 
 
