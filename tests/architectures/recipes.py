@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from multimodal import MULTIMODAL
-from sizes import INNER, SMALL, VOCABULARY, Fields
+from sizes import INNER, SMALL, VOCABULARY, Fields, widened
 from tiny import STOP, shake
 from transformers import (
     AutoConfig,
@@ -273,12 +273,23 @@ def class_of(kind: str) -> str:
     return names[kind.partition("+")[0]]
 
 
-def tiny_config(kind: str) -> Any:
-    """Return the config of a tiny model."""
+def tiny_config(kind: str, times: int = 1, more: Fields | None = None) -> Any:
+    """Return the config of a tiny model.
+
+    times: how much wider its heads are than 8. more: fields that come before all others.
+    """
     name = kind.partition("+")[0]
-    return AutoConfig.for_model(
-        name, **_fields(CONFIG_MAPPING[name], (OWN | MULTIMODAL).get(kind, {}))
-    )
+    fields = _fields(CONFIG_MAPPING[name], (OWN | MULTIMODAL).get(kind, {}))
+    return AutoConfig.for_model(name, **_joined(widened(fields, times), more or {}))
+
+
+def _joined(fields: Fields, more: Fields) -> Fields:
+    inner = {
+        name: _joined(fields[name], value)
+        for name, value in more.items()
+        if isinstance(value, dict) and isinstance(fields.get(name), dict)
+    }
+    return fields | more | inner
 
 
 def _fields(config: Any, own: Fields) -> Fields:
@@ -294,12 +305,14 @@ def _fields(config: Any, own: Fields) -> Fields:
     return found
 
 
-def write_tiny(folder: Path, kind: str, seed: int) -> None:
-    """Write a random model and its tokenizer as a Hugging Face folder."""
+def write_tiny(
+    folder: Path, kind: str, seed: int, times: int = 1, more: Fields | None = None
+) -> None:
+    """Write a random model and its tokenizer as a Hugging Face folder; see `tiny_config`."""
     torch.manual_seed(seed)
     auto: Any = AutoModelForMultimodalLM if kind in MULTIMODAL else AutoModelForCausalLM
-    model = auto.from_config(tiny_config(kind), dtype=torch.float32)
-    shake(model, seed, _SPREADS.get(kind, _SPREAD))
+    model = auto.from_config(tiny_config(kind, times, more), dtype=torch.float32)
+    shake(model, seed, _SPREADS.get(kind, _SPREAD) / times**0.5)
     model.generation_config = GenerationConfig(eos_token_id=list(STOPS))
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):

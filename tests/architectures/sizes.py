@@ -1,5 +1,6 @@
 """Sizes of tiny models by the names of a config's fields, which families share."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tiny import STOP
@@ -73,3 +74,39 @@ INNER: Fields = {
         "eos_token_id",
     )
 }
+
+# What grows with the width of a model, here and in the recipes of families.
+_WIDTHS = {
+    *("hidden_size", "n_embd", "d_model", "emb_dim", "embed_dim", "embedding_size"),
+    *("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "dff", "dim_ff"),
+    *("d_inner", "ffn_hidden_size", "feed_forward_size", "intermediate_size_mlp"),
+    *("dense_intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"),
+    *("shared_intermediate_size", "expert_ffn_hidden_size"),
+    "moe_shared_expert_intermediate_size",
+    *("head_dim", "kv_channels", "attention_head_size", "dim_head", "global_head_dim"),
+    *("swa_head_dim", "rotary_dim", "query_pre_attn_scalar", "index_head_dim", "indexer_head_dim"),
+    *("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "d_rel"),
+    *("kv_lora_rank", "q_lora_rank", "o_lora_rank"),
+    *("linear_key_head_dim", "linear_value_head_dim", "linear_head_dim"),
+    *("mamba_d_head", "mamba_head_dim", "mamba_d_ssm", "lru_width"),
+    *("hidden_size_per_layer_input", "backbone_hidden_size", "dim_model_base"),
+    *("mm_embed_dim", "output_proj_dims", "vision_output_dim", "projection_dim"),
+    *("mrope_section", "short_factor", "long_factor"),
+}
+
+
+def widened(fields: Mapping[str, Any], times: int) -> Fields:
+    """Return the fields of a model that is `times` as wide: as many heads, each of more numbers."""
+    return {name: _wide(name, value, times) for name, value in fields.items()}
+
+
+def _wide(name: str, value: Any, times: int) -> Any:
+    if isinstance(value, Mapping):
+        return widened(value, times)
+    if name not in _WIDTHS or value is None:
+        return value
+    if name == "mrope_section":  # how many frequencies
+        return [times * size for size in value]
+    if isinstance(value, list):  # a factor a frequency
+        return [factor for factor in value for _ in range(times)]
+    return times * value

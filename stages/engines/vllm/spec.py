@@ -72,6 +72,9 @@ class EngineSpec:
             # prompt log-probs of a cached prefix are not computed
             "enable_prefix_caching": False if self.scoring else None,
             "enable_chunked_prefill": chunked,
+            # of a model that reads more than text, what reads it is neither loaded nor asked for
+            # its processor, which would want a tokenizer
+            "language_model_only": True,
             "trust_remote_code": self.trust_remote_code,
         }
 

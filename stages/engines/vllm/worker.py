@@ -43,13 +43,22 @@ def _final_only() -> Any:
 def start(spec: dict[str, Any]) -> Any:
     """Return vLLM's `LLM` for the arguments of a spec; `None` stands for vLLM's own default."""
     chosen = {name: value for name, value in spec.items() if value is not None}
+    chosen["skip_tokenizer_init"] = True  # token ids in, token ids out
+    if chosen.get("enable_chunked_prefill") is False and _keeps_states(chosen):
+        chosen["enable_prefix_caching"] = False  # where a prefix ends, its prompt is cut
     return _vllm().LLM(
-        skip_tokenizer_init=True,  # token ids in, token ids out
         generation_config="vllm",  # no defaults of sampling from the model's folder
         logprobs_mode="raw_logprobs",  # at temperature 1, whatever sampling does
         disable_log_stats=True,
         **chosen,
     )
+
+
+def _keeps_states(arguments: dict[str, Any]) -> bool:
+    """Return whether layers of a model keep states (Mamba's, convolutions') in place of keys."""
+    arguments_of = importlib.import_module("vllm.engine.arg_utils").EngineArgs
+    model = arguments_of(**arguments).create_model_config()
+    return model.is_hybrid or model.has_inner_state
 
 
 class Worker:

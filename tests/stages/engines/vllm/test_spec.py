@@ -44,6 +44,11 @@ def test_prompts_are_not_cut_in_two_on_a_cpu_unless_they_are_only_read() -> None
     assert spec(Path("m"), scoring=True).arguments()["enable_chunked_prefill"] is True
 
 
+def test_what_reads_images_is_not_loaded() -> None:
+    for made in (spec(Path("m")), spec(Path("m"), scoring=True, device="cuda")):
+        assert made.arguments()["language_model_only"] is True
+
+
 def test_an_engine_sees_the_gpu_it_is_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     second = spec(Path("m"), device="cuda:1")

@@ -144,3 +144,26 @@ def test_answers_come_in_the_order_asked_with_what_was_begun_before(served: work
     thread.join(10)
     assert not thread.is_alive()
     assert sorted(served.done) == ["a", "c"]  # kept for when they are wanted
+
+
+@pytest.mark.parametrize("keeps", ["is_hybrid", "has_inner_state", ""])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_where_prompts_stay_whole_a_model_with_states_has_no_prefix_cache(
+    monkeypatch: pytest.MonkeyPatch, keeps: str, chunked: bool
+) -> None:
+    """vLLM cuts a prompt where a cached prefix of its states ends, and refuses not to."""
+    given: dict[str, Any] = {}
+    model = SimpleNamespace(**{"is_hybrid": False, "has_inner_state": False} | {keeps: True})
+
+    def arguments(**chosen: Any) -> Any:
+        assert chosen["model"] == "m"
+        return SimpleNamespace(create_model_config=lambda: model)
+
+    def package(_: str) -> Any:
+        return SimpleNamespace(LLM=given.update, EngineArgs=arguments)
+
+    monkeypatch.setattr(worker.importlib, "import_module", package)
+    worker.start({"model": "m", "enable_chunked_prefill": chunked, "enable_prefix_caching": None})
+    assert given["skip_tokenizer_init"] is True
+    expected = False if keeps and not chunked else None
+    assert given.get("enable_prefix_caching") is expected
