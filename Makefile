@@ -19,7 +19,8 @@ lint: $(VENV)/.dev
 	$(BIN)/pyright -p . --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-# What repeats a promise: kills, damage, inputs, every architecture. An hour on two cores.
+# What repeats a promise: kills, damage, inputs, every architecture, also in vLLM. An hour and a
+# quarter on two cores.
 soak: $(VENV)/.dev models
 	TIP_MODELS=models $(BIN)/python -m pytest -m soak -n $(WORKERS) --dist loadfile
 
