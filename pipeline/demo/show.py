@@ -1,7 +1,8 @@
-"""The demo: three runs of the real pipeline over one store, and a table of what came of them.
+"""The demo: four runs of the real pipeline over one store, and a table of what came of them.
 
-Nothing is shortened: config files are written and read, stages run and commit, and the second and
-third run find the first one's rollouts and teacher signals of round 0.
+Nothing is shortened: config files are written and read, stages run and commit, and all runs but
+the first find its rollouts and teacher signals of round 0. The last one learns from each round's
+rollouts and scores several times, for no teacher token more.
 """
 
 import shutil
@@ -59,6 +60,7 @@ warmup_steps = 10
 schedule = "linear"
 min_lr_frac = 0.1
 rollouts_per_step = 16
+epochs = {passes}
 
 [evaluate]
 source = "{folder}/held_out.jsonl"
@@ -77,12 +79,22 @@ class Choice:
     name: str
     rule: str
     keep: float
+    passes: int = 1
+    """Over a round's scored rollouts."""
+
+    @property
+    def text(self) -> str:
+        """Return what is trained on, and how often."""
+        if self.passes > 1:
+            return f"{self.rule}, {self.passes} passes"
+        return f"{self.rule} {percent(self.keep, 0)}"
 
 
 CHOICES = (
     Choice("all", "all", 1.0),
     Choice("soft-or", "soft_or", 0.2),
     Choice("random", "random", 0.2),
+    Choice("passes", "all", 1.0, passes=4),
 )
 
 
@@ -115,14 +127,24 @@ def show(folder: Path, rounds: int) -> None:
 
 def _play(folder: Path, choice: Choice, rounds: int, pair: Path, console: Console) -> Session:
     path = folder / f"{choice.name}.toml"
-    text = TEMPLATE.format(
-        path=path, folder=folder, pair=pair, rounds=rounds, rule=choice.rule, keep=choice.keep
-    )
-    path.write_text(text, encoding="utf-8")
-    console.print(f"\n[bold]{choice.name}[/bold]: {choice.keep:.0%} of the tokens, {path}")
+    path.write_text(config_text(path, choice, rounds, pair), encoding="utf-8")
+    console.print(f"\n[bold]{choice.name}[/bold]: {choice.text}, {path}")
     session = open_session(load_config(path), Reporter())
     play(session)
     return session
+
+
+def config_text(path: Path, choice: Choice, rounds: int, pair: Path) -> str:
+    """Return the config of a run, whose store and runs lie beside it."""
+    return TEMPLATE.format(
+        path=path,
+        folder=path.parent,
+        pair=pair,
+        rounds=rounds,
+        rule=choice.rule,
+        keep=choice.keep,
+        passes=choice.passes,
+    )
 
 
 def _print_table(sessions: list[Session], teacher: EvaluateMetrics, console: Console) -> None:
@@ -135,7 +157,7 @@ def _print_table(sessions: list[Session], teacher: EvaluateMetrics, console: Con
     first = by_round(sessions[0].run.metrics())[0].evaluate
     shown.add_row("student before", _accuracy(first))
     for session, choice in zip(sessions, CHOICES, strict=True):
-        shown.add_row(f"{choice.rule} {percent(choice.keep, 0)}", *_costs(session.run))
+        shown.add_row(choice.text, *_costs(session.run))
     shown.add_row("teacher", _accuracy(teacher))
     console.print(shown)
     console.print(

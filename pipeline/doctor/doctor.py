@@ -144,8 +144,8 @@ _AFTER: tuple[Check[Examined], ...] = (
         lambda config: _student_in_vllm(config) or _teacher_in_vllm(config),
     ),
     Check("residual", (*_KNOWN, "engines"), _residual, _corrects),
-    Check("run contents", (*_KNOWN, "rule", "run"), machine.contents),
     Check("replay", _SESSION, _replay, _replays),
+    Check("run contents", (*_KNOWN, "rule", "run"), machine.contents),
     Check("memory", _ROOM, room.memory),
     Check("disk", _ROOM, room.disk),
 )

@@ -44,7 +44,14 @@ def test_what_is_well_is_so_in_every_check_and_nothing_is_written(
     before = listing(tmp_path)
     findings = found(config(evaluate=asked), load=True)
     assert set(verdicts(findings).values()) == {"ok"}
-    unasked = {"server", "max_model_len", "residual", "student in vLLM", "teacher in vLLM"}
+    unasked = {
+        "server",
+        "max_model_len",
+        "residual",
+        "replay",
+        "student in vLLM",
+        "teacher in vLLM",
+    }
     assert list(findings) == [name for name in NAMES if name not in unasked]
     assert listing(tmp_path) == before
 
@@ -329,3 +336,10 @@ def test_the_page_has_a_row_for_each_check_in_order() -> None:
     page = (Path(__file__).parents[3] / "docs" / "DOCTOR.md").read_text(encoding="utf-8")
     rows = page.split("## The checks")[1].split("|---|---|---|")[1].splitlines()
     assert tuple(row.split("|")[1].strip() for row in rows if row.startswith("|")) == NAMES
+
+
+def test_a_run_that_is_not_there_to_be_replayed_is_met_by_its_own_check(config: MakeConfig) -> None:
+    findings = found(config(rollout={"replay": "nowhere"}))
+    assert "that run has no round 0" in findings["replay"].text
+    assert [f.name for f in findings.values() if f.verdict == "fail"] == ["replay"]
+    assert "it needs replay" in findings["memory"].text

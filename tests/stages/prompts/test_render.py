@@ -224,7 +224,9 @@ def test_a_blank_answer_is_refused_with_its_line() -> None:
     complaint = refusal(
         InputError, rows({"q": "x", "a": " "}), settings(), TOKENIZER, answer_column="a"
     )
-    assert complaint == "some.jsonl, line 3: the answer in column 'a' is blank"
+    assert complaint == (
+        "some.jsonl, line 3: the answer in column 'a' is blank: fill it in, or drop the row"
+    )
 
 
 RAW = settings(template="raw")
