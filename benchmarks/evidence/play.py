@@ -19,8 +19,8 @@ import students
 HERE = Path(__file__).parent
 RULES = "random,soft_or,entropy_top,divergence,q3,dial,ier"
 NEW = (
-    "dial,ier,ier_fused,aopd,power,excess_loss_bottom,excess_loss_ends,"
-    "sdar,iw_opd,overlap,kat,eopd,divergence,soft_or"
+    "random,soft_or,entropy_top,divergence,q3,dial,ier,ier_fused,aopd,power,excess_loss_bottom,"
+    "excess_loss_ends,sdar,iw_opd,overlap,kat,eopd"
 )
 
 
