@@ -61,7 +61,7 @@ PARTS = {
         None,
         "--lr 1 --rules all",
         "rounds=40 train.epochs=1,rounds=20 train.epochs=2,rounds=10 train.epochs=4,"
-        "rounds=5 train.epochs=8",
+        "rounds=5 train.epochs=8,rounds=1 rollout.prompts=1280 train.epochs=4",
     ),
     "mini-tails": Part.of(
         None,
