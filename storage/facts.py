@@ -126,6 +126,8 @@ class SelectionFacts(Facts):
     cuts: dict[str, float]
     round: dict[str, float | None]
     """The rule's numbers of the round."""
+    zeros: int | None = None
+    """Kept tokens whose importance is 0."""
     losses: dict[str, int] = {}
     """Kept tokens by the loss that they name; those that name none are not among them."""
     seconds: float

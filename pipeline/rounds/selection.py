@@ -10,6 +10,7 @@ from ..works.selection import SelectWork
 from .report import report
 
 _LOST = "unselected_reverse_kl"
+_FEW = 0.01
 
 
 def ensure_selection(
@@ -27,19 +28,33 @@ def ensure_selection(
     )
     ((made,),) = session.executor.map([work], f"round {number} select")
     facts = SelectionFacts.of(made.artifact)
-    share = facts.kept / max(1, facts.trainable)
     numbers = facts.dump() | {"round": number, "stage": "select"}
+    share = _share(facts, config.select.scope)
     report(
         session,
         watch,
-        f"{config.select.rule}: {facts.kept:,} of {facts.trainable:,} tokens ({share:.1%})"
+        f"{config.select.rule}: {facts.kept:,} of {facts.trainable:,} tokens ({share})"
         + ("" if made.fresh else ", found"),
         SelectMetrics.model_validate(numbers),
     )
     session.run.point(number, selection=made.artifact.key)
+    if config.select.rule.endswith(".sql") and (zeros := facts.zeros or 0) > _FEW * facts.kept:
+        session.reporter.say(
+            f"note: {config.select.rule}: {zeros:,} of the {facts.kept:,} kept tokens have the "
+            "importance 0 and fill the budget up: to leave such tokens out, give them null or say "
+            "it with WHERE"
+        )
     if told := warning(_of_warning(session, number), number, config):
         session.reporter.say(f"round {number:<3} warning   {told}")
     return made.artifact
+
+
+def _share(facts: SelectionFacts, scope: str) -> str:
+    """Return the share that is kept, and where it is less, what was asked for."""
+    share = facts.kept / max(1, facts.trainable)
+    if facts.keep is None or share > facts.keep - _FEW:
+        return f"{share:.1%}"
+    return f"{share:.1%}; at most {facts.keep:.0%} of each {scope}, rounded down"
 
 
 def _of_warning(session: Session, number: int) -> ByRound:

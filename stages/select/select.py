@@ -84,6 +84,7 @@ def select(
         facts = _facts(connection, kept)
     facts |= {
         "losses": _losses(table, rule),
+        "zeros": int((table["importance"].to_numpy() == 0).sum()),
         "rule": rule.name,
         "sql": rule.file,
         "keep": inputs["keep"],

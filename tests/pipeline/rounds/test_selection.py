@@ -1,6 +1,7 @@
 """The select stage of a round: made once, recorded with what it came to."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from tip.pipeline.metrics import by_round
 from tip.pipeline.rounds import selection as module
@@ -24,6 +25,23 @@ def test_a_selection_is_made_once_and_recorded_with_its_facts(config: MakeConfig
         assert getattr(line, name) == getattr(facts, name), name
     assert f"soft_or: {facts.kept:,} of {facts.trainable:,} tokens" in reporter.said[0]
     assert ", found" in reporter.said[0]
+
+
+def test_a_rule_that_fills_its_budget_with_tokens_of_no_importance_is_told_of(
+    config: MakeConfig, tmp_path: Path
+) -> None:
+    rule = tmp_path / "mine.sql"
+    for importance, where in (("(position < 1)::INT", ""), ("1", "WHERE position < 1")):
+        rule.write_text(f"SELECT *, {importance} AS importance FROM tokens {where}")
+        session, reporter = played(config(rounds=1)), Listening()
+        select = session.config.select.model_copy(update={"rule": str(rule)})
+        other = session.config.model_copy(update={"select": select})
+        shards = artifacts(session, "rollouts"), artifacts(session, "tokens")
+        mine = ensure_selection(replace(session, config=other, reporter=reporter), 0, *shards)
+        facts, said = SelectionFacts.of(mine), " ".join(reporter.said)
+        assert ("fill the budget up" in said) == (where == "")
+        assert bool(facts.zeros) == (where == "")
+        assert "at most 20% of each rollout, rounded down" in said
 
 
 def test_a_warning_rests_on_few_rounds_and_says_what_all_of_them_would(
