@@ -120,7 +120,8 @@ class SelectionFacts(Facts):
     rule: str
     sql: str
     """The rule's whole file."""
-    keep: float | None
+    keep: float | None = None
+    """The share; None: `count` decides."""
     count: int | None = None
     """Tokens of each scope; None: `keep` is the share."""
     cuts: dict[str, float]

@@ -44,6 +44,17 @@ def test_a_rule_that_fills_its_budget_with_tokens_of_no_importance_is_told_of(
         assert "at most 20% of each rollout, rounded down" in said
 
 
+def test_a_selection_by_count_is_found_again(config: MakeConfig) -> None:
+    counted = config(rounds=1, select={"count": 2})
+    (before,) = artifacts(played(counted), "selection")
+    facts = SelectionFacts.of(before)
+    assert (facts.keep, facts.count) == (None, 2)
+    reopened = open_session(counted)
+    again = reopened.store.find("selection", before.key)
+    assert again is not None
+    assert SelectionFacts.of(again) == facts
+
+
 def test_a_warning_rests_on_few_rounds_and_says_what_all_of_them_would(
     config: MakeConfig,
 ) -> None:
