@@ -45,7 +45,7 @@ def test_a_rule_that_fills_its_budget_with_tokens_of_no_importance_is_told_of(
 
 
 def test_a_selection_by_count_is_found_again(config: MakeConfig) -> None:
-    counted = config(rounds=1, select={"count": 2})
+    counted = config(rounds=1, select={"keep": None, "count": 2})
     (before,) = artifacts(played(counted), "selection")
     facts = SelectionFacts.of(before)
     assert (facts.keep, facts.count) == (None, 2)
