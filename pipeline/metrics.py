@@ -106,7 +106,7 @@ class SelectMetrics(Metrics):
     selected_reverse_kl: float | None = None
     unselected_reverse_kl: float | None = None
     types: dict[str, dict[str, float]] | None = None
-    losses: dict[str, int] = {}
+    losses: dict[str, int] | None = None
     cuts: dict[str, float] | None = None
 
 
