@@ -17,13 +17,15 @@ from ..stages.models.weights import Weights
 from ..stages.prompts.dates import date_notes
 from ..stages.prompts.notes import notes_on
 from ..stages.prompts.order import all_rounds, shards
-from ..stages.prompts.render import Prompt, needed_columns, render_prompts
+from ..stages.prompts.render import Prompt, Room, needed_columns, render_prompts
 from ..stages.prompts.settings import TextSettings
 from ..storage.errors import ConfigError
 from ..storage.sources.rows import Row, read_rows, unused
 from ..storage.store.store import Artifact
 from .config.run import RunConfig
 from .progress import Reporter
+
+_OR_SKIP = ", or set prompts.too_long = 'skip'"
 
 
 class Inputs:
@@ -101,23 +103,23 @@ class Inputs:
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Return all distinct prompts of the source, rendered."""
-        settings, longest = self.config.prompts, self.rooms[0]
+        settings = self.config.prompts
         rows = self.prompt_rows
         del self.prompt_rows  # a million of them take a gigabyte
-        way = f"lower rollout.max_tokens = {self.config.rollout.max_tokens}"
-        if settings.max_tokens is not None and settings.max_tokens < longest:
-            longest, way = settings.max_tokens, "raise prompts.max_tokens"
-        way += ", or set prompts.too_long = 'skip'"
-        return self._render(rows, settings, None, longest, settings.too_long, way)
+        way = f"lower rollout.max_tokens = {self.config.rollout.max_tokens}{_OR_SKIP}"
+        longest, teacher_longest = (Room(tokens, way) for tokens in self.rooms)
+        if settings.max_tokens is not None and settings.max_tokens < longest.tokens:
+            longest = Room(settings.max_tokens, f"raise prompts.max_tokens{_OR_SKIP}")
+        return self._render(rows, settings, None, (longest, teacher_longest), settings.too_long)
 
     @cached_property
     def problems(self) -> list[Prompt]:
         """Return the evaluation's problems, rendered."""
-        settings, longest = self.evaluation, self.problem_room
+        settings = self.evaluation
         rows = self.problem_rows
         del self.problem_rows
-        way = f"lower evaluate.max_tokens = {settings.max_tokens}"
-        return self._render(rows, settings, settings.answer, longest, "refuse", way)
+        room = Room(self.problem_room, f"lower evaluate.max_tokens = {settings.max_tokens}")
+        return self._render(rows, settings, settings.answer, (room, room), "refuse")
 
     @property
     def rooms(self) -> tuple[int, int]:
@@ -214,9 +216,8 @@ class Inputs:
         rows: list[Row],
         settings: TextSettings,
         answer: str | None,
-        longest: int,
+        rooms: tuple[Room, Room],
         too_long: Any,
-        for_longer: str,
     ) -> list[Prompt]:
         teacher_format = self.config.teacher.format if answer is None else None
         prompts, facts = render_prompts(
@@ -226,10 +227,9 @@ class Inputs:
             teacher_tokenizer=self.teacher_card.tokenizer if teacher_format else None,
             teacher_format=teacher_format,
             answer_column=answer,
-            longest=longest,
-            teacher_longest=self.rooms[1] if teacher_format else None,
+            longest=rooms[0],
+            teacher_longest=rooms[1] if teacher_format else None,
             too_long=too_long,
-            for_longer=for_longer,
             rows_of_heads=self._rows_of_heads(settings),
         )
         if facts.duplicates or facts.too_long:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ...stages.engines.local.continuing import takes_padding
-from ...stages.engines.probe import reference_logprobs
+from ...stages.engines.probe import KNOWN_TOKENS, reference_logprobs
 from ...stages.evaluate.verdicts import Verifier, reference_answer
 from ...stages.holder import Holder, InVllm, Reader, as_arrays
 from ...stages.models.fingerprint import has_weights
@@ -23,7 +23,6 @@ from .examined import Examined, NotLookedError
 from .room import memory_of
 
 _LOADED = "its logits are those of its head, and no state looks ahead"
-_KNOWN_TOKENS = 12
 
 
 def student(examined: Examined) -> str:
@@ -38,7 +37,7 @@ def student(examined: Examined) -> str:
             shown += "; token by token it computes what it computes at once"
         if config.train.activation_checkpointing:
             checkpoint_activations(model)
-        refuse_noise(model, np.arange(_KNOWN_TOKENS) % model.vocabulary)
+        refuse_noise(model, np.arange(KNOWN_TOKENS) % model.vocabulary)
     return shown
 
 

@@ -11,6 +11,7 @@ from .identity import begin
 from .rollouts import ensure_rollouts
 from .scores import ensure_scores
 from .selection import ensure_selection
+from .served import meet_server
 from .teacher import meet_teacher
 from .training import ensure_training
 
@@ -20,7 +21,7 @@ def play(session: Session) -> None:
     with session.run.held():
         begin(session)
         try:
-            meet_teacher(session)
+            meet_server(session)
             _play(session)
         finally:
             session.executor.close()
@@ -30,6 +31,8 @@ def _play(session: Session) -> None:
     config = session.config
     first = session.run.first_round
     if config.evaluate:
+        if first < config.rounds:
+            meet_teacher(session, first)
         ensure_evaluation(session, first, session.student(first))
     for number in range(first, config.rounds):
         play_round(session, number)
@@ -40,6 +43,7 @@ def _play(session: Session) -> None:
 def play_round(session: Session, number: int) -> None:
     """Play a round: the student answers, the teacher scores, a rule selects, the student learns."""
     student = session.student(number)
+    meet_teacher(session, number)
     rollouts = ensure_rollouts(session, number, student)
     scores = ensure_scores(session, number, student, rollouts)
     selection = ensure_selection(session, number, rollouts, scores.tokens)

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...stages.engines.probe import reference_inputs, reference_logprobs
+from ...stages.engines.probe import KNOWN_TOKENS, reference_inputs
 from ...stages.engines.protocols import Tick
 from ...stages.holder import Holder
 from ...stages.models.weights import Weights
-from ...storage.facts import ProbeFacts
 from ...storage.store.artifacts import artifact_key
-from ...storage.store.store import Draft, Store
+from ...storage.store.store import Store
+from .reference import stored_reference
 from .work import Made, all_found
-
-_KNOWN_TOKENS = 12
 
 
 @dataclass(frozen=True)
@@ -34,18 +32,14 @@ class LoadedWork:
 
     def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
         """Load the model, read the tokens, and forget it: what comes next may need its memory."""
-
-        def make(_: Draft) -> dict:
-            found = reference_logprobs(holder.model(self.weights), self._tokens())
+        artifact, fresh = stored_reference(self.weights, self._tokens(), holder, store)
+        if fresh:
             holder.release()
-            return ProbeFacts(logprobs=found.tolist()).dump()
-
-        artifact, fresh = store.ensure("reference", self._inputs(), make)
         tick(1)
         return (Made(artifact, fresh),)
 
     def _tokens(self) -> list[np.ndarray]:
-        return [np.arange(_KNOWN_TOKENS, dtype=np.int64) % self.weights.card.head_rows]
+        return [np.arange(KNOWN_TOKENS, dtype=np.int64) % self.weights.card.head_rows]
 
     def _inputs(self) -> dict:
         return reference_inputs(self.weights.fingerprint, self.weights.compute(), self._tokens())

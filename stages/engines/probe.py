@@ -25,6 +25,7 @@ from .protocols import Scorer
 
 VERSION = 1  # of the reference
 PROBES, PROBE_TOKENS = 4, 512
+KNOWN_TOKENS = 12  # read where only whether a model computes is asked
 _CHUNK_ELEMENTS = 1 << 24  # logits held at once
 # Mean |gap| in nats beyond which an engine is refused. Measured for right weights: 1e-6 in float32
 # on a CPU; published: 0.002 in float32 and 0.03 in bfloat16 on GPUs (ServiceNow/Fast-LLM PR #525).

@@ -30,7 +30,7 @@ def check_alone(model: LanguageModel) -> None:
         why = (
             "it is no causal language model"
             if method is None
-            else f"its quantisation ({method}) rounds what stands together together"
+            else f"its quantisation ({method}) rounds a row together with those beside it"
         )
         raise ModelError(
             f"{model.card.folder}: its hidden states change with the tokens that follow or the "

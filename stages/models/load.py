@@ -149,10 +149,6 @@ def _own_memory(model: torch.nn.Module) -> None:
 _HARMLESS = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|attention\.masked_bias)$")
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
-
-
 def _refuse_partial(folder: Path, report: dict[str, Any]) -> None:
     """Raise `ModelError` where the files do not give what the model has, or give more.
 
@@ -169,3 +165,7 @@ def _refuse_partial(folder: Path, report: dict[str, Any]) -> None:
             f"{folder}: its weights are not those of its config.json: {name} is {what} "
             f"({len(wrong)} such tensors); copy the folder again"
         )
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -41,6 +41,14 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Room:
+    """How many tokens a prompt may have, and what to do about more beside shortening it."""
+
+    tokens: int
+    otherwise: str
+
+
+@dataclass(frozen=True)
 class RenderFacts:
     """What became of the rows: each is a prompt, a duplicate of an earlier one, or too long."""
 
@@ -76,25 +84,24 @@ def render_prompts(
     teacher_tokenizer: "PreTrainedTokenizerBase | None" = None,
     teacher_format: str | None = None,
     answer_column: str | None = None,
-    longest: int | None = None,
-    teacher_longest: int | None = None,
+    longest: Room | None = None,
+    teacher_longest: Room | None = None,
     too_long: Literal["refuse", "skip"] = "refuse",
-    for_longer: str = "raise max_tokens",
     rows_of_heads: tuple[int, int] | None = None,
 ) -> tuple[list[Prompt], RenderFacts]:
     """Return the distinct prompts of the rows, in their order, and what was left out.
 
     Without `teacher_format` the teacher is shown the student's own ids. With it, the teacher's
     prompt is that text under the same template, tokenized by `teacher_tokenizer` (default: the
-    student's). `longest` and `teacher_longest` are in tokens; None: no limit. for_longer: what a
-    person can do about it, beside writing less. rows_of_heads: how many ids the models that read
-    the prompt have, and the one that reads the teacher's own.
+    student's). `longest` and `teacher_longest`: None is no limit. rows_of_heads: how many ids the
+    models that read the prompt have, and the one that reads the teacher's own.
     Raises `InputError` with the row's place for a blank prompt, a blank answer, or a prompt that
     is too long or holds an id that a model does not have; `ConfigError` if the settings do not
     suit the rows or the tokenizer.
     """
     prompts: dict[tuple[int, ...], Prompt] = {}
     seen = duplicates = skipped = 0
+    excess = ""
     for row in rows:
         seen += 1
         ids = _render(row, settings.format, settings, tokenizer)
@@ -110,7 +117,7 @@ def render_prompts(
         if teacher_format is not None:
             excess = excess or _excess("teacher's prompt", teacher_ids, teacher_longest)
         if excess and too_long == "refuse":
-            raise InputError(f"{row.place}: the {excess}; shorten it, or {for_longer}")
+            raise InputError(f"{row.place}: the {excess}")
         if excess:
             skipped += 1
         elif ids in prompts:
@@ -120,8 +127,8 @@ def render_prompts(
             prompts[ids] = Prompt(ids, ids_hash(list(ids)), teacher_ids, answer, row.number)
     if not prompts:
         raise InputError(
-            f"no prompt is left: {skipped} of {seen} rows are too long for {longest} tokens: "
-            f"shorten them, or {for_longer}"
+            f"no prompt is left: {skipped} of {seen} rows are too long; of the last one the "
+            f"{excess}"
         )
     return list(prompts.values()), RenderFacts(seen, len(prompts), duplicates, skipped)
 
@@ -223,8 +230,11 @@ def _answer(row: Row, column: str) -> str:
     return answer
 
 
-def _excess(name: str, ids: tuple[int, ...], longest: int | None) -> str:
-    """Return what is too long about a prompt, or nothing."""
-    if longest is None or len(ids) <= longest:
+def _excess(name: str, ids: tuple[int, ...], longest: Room | None) -> str:
+    """Return what is too long about a prompt and what to do about it, or nothing."""
+    if longest is None or len(ids) <= longest.tokens:
         return ""
-    return f"{name} has {len(ids)} tokens, more than the {longest} that fit"
+    return (
+        f"{name} has {len(ids)} tokens, more than the {longest.tokens} that fit; shorten it, or "
+        f"{longest.otherwise}"
+    )

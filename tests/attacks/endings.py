@@ -101,7 +101,7 @@ def _model(template: str, load: str) -> None:
     from tip.stages.models.settings import ModelSettings
     from tip.stages.models.size import shape_of
     from tip.stages.models.vocabulary import check_compatible
-    from tip.stages.prompts.render import render_prompts
+    from tip.stages.prompts.render import Room, render_prompts
     from tip.stages.prompts.settings import TextSettings
     from tip.storage.sources.rows import Row
 
@@ -111,7 +111,7 @@ def _model(template: str, load: str) -> None:
     check_compatible(card, card)
     text = TextSettings.model_validate({"source": "x.jsonl", "template": template})
     row = Row(1, {"prompt": "Q 90-56-23 A"}, "x.jsonl")
-    render_prompts([row], text, card.tokenizer, longest=100)
+    render_prompts([row], text, card.tokenizer, longest=Room(100, "lower"))
     shape_of(card)
     load_on_meta(card)
     if load:

@@ -1,6 +1,7 @@
 """What is shown before any work needs no weights, and whoever runs meets the first that fails."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,20 @@ def test_the_checks_of_a_run_load_no_weights(
     assert said["student weights"].startswith("Qwen3ForCausalLM: 2 layers of 64, 0.1 M parameters")
     assert said["context"] == "room for prompts of up to 64 tokens, with responses of 64"
     assert said["prompts"] == "400 of 10 tokens, as they are, 64 a round"
+
+
+def test_a_hub_model_whose_weights_are_not_here_and_cannot_come_is_refused(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = look_at(config()).inputs
+    card = inputs.student_card
+    named = inputs.config.student.model_copy(update={"model": "some/model"})
+    inputs.config = inputs.config.model_copy(update={"student": named})
+    inputs.student_card = replace(card, folder=Path("/nowhere"))
+    check = next(c for c in CHECKS if c.name == "student weights")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"some/model: .* no weights of it, and HF_HUB_OFFLINE"):
+        check.look(inputs)
 
 
 def test_a_replay_renders_no_prompts_and_misses_none(config: MakeConfig) -> None:

@@ -29,7 +29,8 @@ class Served:
         self.keys: set[str | None] = set()  # what requests say of their right to ask
         self.slow_seconds = 1.0
         self.parallel = self.most_parallel = 0
-        self.lock = threading.Lock()
+        self.awaited = 0  # requests that are to be under way before the first is answered
+        self.lock = threading.Condition()
         served = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,6 +46,8 @@ class Served:
                 with served.lock:
                     served.parallel += 1
                     served.most_parallel = max(served.parallel, served.most_parallel)
+                    served.lock.notify_all()
+                    served.lock.wait_for(lambda: served.most_parallel >= served.awaited, 20)
                 try:
                     self.answer(*served.reply(self.path, body))
                 finally:

@@ -10,30 +10,36 @@ from tip.storage.keys import key_of
 from ..conftest import MakeConfig, played
 
 
+@pytest.fixture
+def prompts(tmp_path: Path, problems: Path) -> Path:
+    """A file of prompts of a test's own, to be changed."""
+    return Path(shutil.copy(problems / "train.jsonl", tmp_path / "prompts.jsonl"))
+
+
+def without_first(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+
+
 @pytest.mark.parametrize("what", ["rule", "prompts"])
 def test_a_file_that_changed_under_a_run_is_noticed(
-    config: MakeConfig, tmp_path: Path, problems: Path, what: str
+    config: MakeConfig, tmp_path: Path, prompts: Path, what: str
 ) -> None:
     rule = tmp_path / "mine.sql"
     rule.write_text("SELECT *, reverse_kl AS importance FROM tokens")
-    prompts = tmp_path / "prompts.jsonl"
-    shutil.copy(problems / "train.jsonl", prompts)
     source = {"source": str(prompts), "template": "raw"}
     settings = config(rounds=1, select={"rule": str(rule)}, prompts=source)
     played(settings)
     if what == "rule":
         rule.write_text("SELECT *, -reverse_kl AS importance FROM tokens")
     else:
-        prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[1:]))
+        without_first(prompts)
     with pytest.raises(ConfigError, match="names has changed since it was started"):
         played(settings)
 
 
 def test_the_order_of_prompts_in_their_file_is_not_what_a_run_is(
-    config: MakeConfig, tmp_path: Path, problems: Path
+    config: MakeConfig, prompts: Path
 ) -> None:
-    prompts = tmp_path / "prompts.jsonl"
-    shutil.copy(problems / "train.jsonl", prompts)
     settings = config(rounds=1, prompts={"source": str(prompts), "template": "raw"})
     before = played(settings).run.round(0)
     prompts.write_text("".join(reversed(prompts.read_text().splitlines(keepends=True))))
@@ -44,10 +50,8 @@ def test_the_order_of_prompts_in_their_file_is_not_what_a_run_is(
 
 
 def test_a_run_of_an_earlier_version_is_known_by_its_file(
-    config: MakeConfig, tmp_path: Path, problems: Path
+    config: MakeConfig, prompts: Path
 ) -> None:
-    prompts = tmp_path / "prompts.jsonl"
-    shutil.copy(problems / "train.jsonl", prompts)
     settings = config(rounds=1, prompts={"source": str(prompts), "template": "raw"})
     session = played(settings)
     record = session.run.about()
@@ -56,7 +60,7 @@ def test_a_run_of_an_earlier_version_is_known_by_its_file(
     old = {**record.content, "prompts.source": in_order}  # type: ignore[dict-item]
     session.run.save(record.model_copy(update={"content": old}))
     played(settings)
-    prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[1:]))
+    without_first(prompts)
     with pytest.raises(ConfigError, match="names has changed since it was started"):
         played(settings)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tip.stages.prompts.render import RenderFacts, fill, needed_columns, render_prompts
+from tip.stages.prompts.render import RenderFacts, Room, fill, needed_columns, render_prompts
 from tip.stages.prompts.settings import TextSettings
 from tip.storage.errors import ConfigError, InputError, TipError
 from tip.storage.keys import ids_hash
@@ -234,7 +234,7 @@ RAW = settings(template="raw")
 
 def test_a_prompt_that_is_too_long_is_refused_with_its_line_and_length() -> None:
     given = rows({"q": "1234"}, {"q": "12345"}), RAW, TOKENIZER
-    complaint = refusal(InputError, *given, longest=5, for_longer="lower the other")
+    complaint = refusal(InputError, *given, longest=Room(5, "lower the other"))
     assert complaint == (
         "some.jsonl, line 4: the prompt has 6 tokens, more than the 5 that fit; shorten it, or "
         "lower the other"
@@ -243,25 +243,38 @@ def test_a_prompt_that_is_too_long_is_refused_with_its_line_and_length() -> None
 
 def test_prompts_that_are_too_long_are_skipped_and_counted_when_asked() -> None:
     given_rows = rows({"q": "123456"}, {"q": "1"}, {"q": "12345"})
-    prompts, facts = render_prompts(given_rows, RAW, TOKENIZER, longest=5, too_long="skip")
+    prompts, facts = render_prompts(
+        given_rows, RAW, TOKENIZER, longest=Room(5, ""), too_long="skip"
+    )
     assert [prompt.number for prompt in prompts] == [4]
     assert facts == RenderFacts(rows=3, prompts=1, duplicates=0, too_long=2)
 
 
 def test_the_teachers_prompt_has_a_limit_of_its_own() -> None:
     arguments = (rows({"q": "1"}), RAW, TOKENIZER)
-    privileged = {"teacher_format": "{q}{q}{q}", "longest": 2}
-    (prompt,), _ = render_prompts(*arguments, **privileged, teacher_longest=4)
+    privileged = {"teacher_format": "{q}{q}{q}", "longest": Room(2, "lower this")}
+    (prompt,), _ = render_prompts(*arguments, **privileged, teacher_longest=Room(4, ""))
     assert len(prompt.teacher_ids) == 4
-    complaint = refusal(InputError, *arguments, **privileged, teacher_longest=3)
-    assert "the teacher's prompt has 4 tokens, more than the 3 that fit" in complaint
+    limit = Room(3, "lower that")
+    complaint = refusal(InputError, *arguments, **privileged, teacher_longest=limit)
+    assert complaint == (
+        "some.jsonl, line 3: the teacher's prompt has 4 tokens, more than the 3 that fit; shorten "
+        "it, or lower that"
+    )
 
 
 def test_skipping_every_prompt_is_refused() -> None:
     complaint = refusal(
-        InputError, rows({"q": "12"}, {"q": "34"}), RAW, TOKENIZER, longest=2, too_long="skip"
+        InputError,
+        rows({"q": "12"}, {"q": "34"}),
+        RAW,
+        TOKENIZER,
+        longest=Room(2, "lower"),
+        too_long="skip",
     )
-    assert complaint.startswith("no prompt is left: 2 of 2 rows are too long for 2 tokens")
+    assert complaint.startswith(
+        "no prompt is left: 2 of 2 rows are too long; of the last one the prompt has 3"
+    )
 
 
 def test_rows_that_render_alike_are_one_prompt_the_first() -> None:
