@@ -28,6 +28,8 @@ from ..stages.models.size import parameters_of
 from ..stages.prompts.render import Prompt
 from ..stages.prompts.settings import TextSettings
 from ..stages.train.checkpointing import refuse_without_checkpointing
+from ..stages.train.lora import lora_parameters, require_lora
+from ..stages.train.optimizers import require_optimizer
 from ..storage.errors import ConfigError, ModelError
 from ..storage.files import user_path
 from .config.run import RunConfig
@@ -121,7 +123,14 @@ def _student_weights(inputs: Inputs) -> str:
     card, settings = inputs.student_card, inputs.config.student
     _refuse_missing(card, settings)
     refuse_quantised_student(card)
-    return _modules(card, checkpointing=inputs.config.train.activation_checkpointing)
+    train = inputs.config.train
+    require_optimizer(train)
+    told = _modules(card, checkpointing=train.activation_checkpointing)
+    if train.lora is None:
+        return told
+    require_lora(train.lora, resolve_device(inputs.config.device))
+    trained = lora_parameters(load_on_meta(card), card, train.lora)
+    return f"{told}; adapters of rank {train.lora.rank}: {trained / 1e6:,.1f} M parameters"
 
 
 def _teacher_weights(inputs: Inputs) -> str:

@@ -135,14 +135,20 @@ class Holder:
         self._models[weights.role] = weights, model
         return model
 
-    def trainee(self, weights: Weights) -> LanguageModel:
-        """Return a model in float32 to be trained, which its user alone holds; all else goes."""
-        self.release()
-        return self._load(weights, torch.float32)
+    def trainee(self, weights: Weights, *, on_host: bool = False) -> LanguageModel:
+        """Return a model in float32 to be trained, which its user alone holds; all else goes.
 
-    def read_back(self, weights: Weights, folder: Path, dtype: str) -> LanguageModel:
+        on_host: for who makes it smaller before the device sees it.
+        """
+        self.release()
+        return self._read(self._card(weights), torch.float32, on_host=on_host)
+
+    def read_back(
+        self, weights: Weights, folder: Path, dtype: str, *, on_host: bool = False
+    ) -> LanguageModel:
         """Return the model of a folder that was exported from weights; its user alone holds it."""
-        return self._read(replace(weights.card, folder=folder), getattr(torch, dtype))
+        card = replace(weights.card, folder=folder)
+        return self._read(card, getattr(torch, dtype), on_host=on_host)
 
     def generator(self, wanted: Generator, reference: Reference) -> Held:
         """Return an engine that generates.
@@ -188,9 +194,10 @@ class Holder:
     def _load(self, weights: Weights, dtype: torch.dtype) -> LanguageModel:
         return self._read(self._card(weights), dtype)
 
-    def _read(self, card: ModelCard, dtype: torch.dtype) -> LanguageModel:
+    def _read(self, card: ModelCard, dtype: torch.dtype, *, on_host: bool = False) -> LanguageModel:
         self._give_back()  # what was freed since lies scattered, and would not be used again
-        return load_model(card, self.device, dtype, attention=self._attention)
+        device = torch.device("cpu") if on_host else self.device
+        return load_model(card, device, dtype, attention=self._attention)
 
     def _card(self, weights: Weights) -> ModelCard:
         """Return the card of weights that are files of this host."""

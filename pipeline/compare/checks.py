@@ -62,7 +62,12 @@ def jobs_of(
 
 def _inputs(config: RunConfig) -> str:
     """Return all of a config that its models, prompts and problems depend on, and some more."""
-    others = set(TrainSettings.model_fields) - {"tail", "activation_checkpointing"}
+    others = set(TrainSettings.model_fields) - {
+        "tail",
+        "activation_checkpointing",
+        "lora",
+        "optimizer",
+    }
     names = ("name", "rounds", "seed", "data_seed", "select")
     return config.model_dump_json(exclude=dict.fromkeys(names, True) | {"train": others})
 

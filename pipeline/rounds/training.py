@@ -94,6 +94,7 @@ def train_work(
         state=run.path,
         snapshot=run.path,
         probes=probes_of(session),
+        base=None if config.train.lora is None else session.inputs.first_student,
     )
     return replace(work, state=run.state_path(work.key), snapshot=run.snapshot_path(work.key))
 

@@ -17,8 +17,9 @@ from ...stages.signals.supports import Cut
 from ...stages.train.data import load_training_data
 from ...stages.train.drift import drift
 from ...stages.train.export import Likeness, difference, export, likeness, refuse_beyond
+from ...stages.train.lora import adapt, merge
 from ...stages.train.settings import TrainSettings
-from ...stages.train.state import state_about
+from ...stages.train.state import load_state, state_about
 from ...stages.train.tempered import at_temperature
 from ...stages.train.train import train, train_inputs
 from ...storage.errors import StoreError
@@ -36,6 +37,7 @@ class TrainWork:
     autocast: resolved compute type of the body. rates: learning rate of each step. start: the state
     that the round before left, None for the first. state, snapshot: where this one's state goes,
     and what a kill leaves. probes: sequences of which the checkpoint keeps log-probs, for engines.
+    base: the first student, beside which adapters are trained; None where all weights are.
     """
 
     student: Weights
@@ -50,6 +52,7 @@ class TrainWork:
     state: Path
     snapshot: Path
     probes: Sequences = ()
+    base: Weights | None = None
     unit = "steps"
 
     @property
@@ -88,9 +91,7 @@ class TrainWork:
                     draft.folder, card.tokenizer.get_vocab(), code=card.code, remember=False
                 ),
                 # the student is gone from memory, so this needs no more than training did
-                "reload_gap": difference(
-                    trained, likeness(holder.read_back(self.student, draft.folder, "float32"))
-                ),
+                "reload_gap": difference(trained, likeness(self._read_back(holder, draft))),
             }
             if self.probes:
                 exported = holder.read_back(self.student, draft.folder, self.student.dtype)
@@ -111,8 +112,7 @@ class TrainWork:
             store.path(self.selection, "selection"),
             self._cuts(),
         )
-        model = holder.trainee(self.student)
-        refuse_beyond(model, self.settings.export_dtype)
+        model = self._trainee(holder)
         temperature = self.rollouts[0].inputs["temperature"]
         if data.drawn is not None and temperature != 1:
             data = at_temperature(model, data, temperature, self.settings)
@@ -133,6 +133,25 @@ class TrainWork:
         moved = drift(model, data, self.settings)
         return model, totals.facts(self.rates[-1], moved)
 
+    def _trainee(self, holder: Holder) -> LanguageModel:
+        """Return what is trained: the student, or the first one with the adapters of this one."""
+        lora = self.settings.lora
+        model = holder.trainee(self.base or self.student, on_host=self._small)
+        refuse_beyond(model, self.settings.export_dtype)
+        if lora is None:
+            return model
+        model = adapt(model, lora, self.seed, holder.device)
+        if self.start is not None:  # who asks it for log-probs means the student that sampled
+            load_state(self.start, model.model, None)
+        return model
+
+    @property
+    def _small(self) -> bool:
+        return self.settings.lora is not None and self.settings.lora.bits is not None
+
+    def _read_back(self, holder: Holder, draft: Draft) -> LanguageModel:
+        return holder.read_back(self.student, draft.folder, "float32", on_host=self._small)
+
     def _cuts(self) -> list[Cut] | None:
         """Return how each shard's supports were cut, where a residual needs to know."""
         if self.settings.tail != "residual":
@@ -144,6 +163,8 @@ class TrainWork:
     ) -> tuple[CheckpointFacts, Likeness, ModelCard]:
         """Train and export; of the student nothing stays in memory but what it is known by."""
         trained, facts = self.train(holder, store, tick)
+        if self.settings.lora is not None:
+            trained = merge(trained)
         export(trained, draft, self.settings.export_dtype)
         return facts, likeness(trained), trained.card
 

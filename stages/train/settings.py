@@ -15,6 +15,26 @@ from ..settings import (
     Settings,
 )
 
+ALL_LINEAR = "all-linear"
+"""Stands for every linear layer of the body, as peft has it."""
+
+
+class LoraSettings(Settings):
+    """Adapters that are trained in place of the weights (arXiv 2106.09685)."""
+
+    rank: Count = 32
+    """Inner width of an adapter."""
+    alpha: Positive = 64.0
+    """What an adapter adds is multiplied by alpha / rank."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = (ALL_LINEAR,)
+    """Names of layers, or their ends (`q_proj`); `all-linear`: every linear one of the body."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's inputs that a step drops. Above 0 results depend on
+    `train.batch_tokens`, too."""
+    bits: Literal[4] | None = None
+    """4: hold the targets of the base in 4 bits (NF4), on a GPU; exports then are merged into the
+    dequantised base. None: float32."""
+
 
 class TrainSettings(Settings):
     """How the student learns from the selected tokens."""
@@ -66,6 +86,14 @@ class TrainSettings(Settings):
     horizon: Annotated[Count | None, BY_CONTENT] = None
     """Steps of the schedule. None: the steps of all rounds when the run is first started; a run
     that is extended later trains on at the end of its schedule. Keys hold the resolved rates."""
+    lora: Annotated[LoraSettings | None, BY_CONTENT] = None
+    """Train adapters beside a frozen base; rollouts, scores and exports see them merged. None: all
+    weights are trained. Keys hold it where it is set."""
+    optimizer: Annotated[
+        Literal["adamw", "adamw8bit", "paged_adamw", "paged_adamw8bit"], BY_CONTENT
+    ] = "adamw"
+    """AdamW with moments in float32 or in 8 bits; paged: a GPU's driver moves them to the host
+    where memory is short. All but the first are bitsandbytes'. Keys hold what is not `adamw`."""
     clip: Positive = 1.0
     """Largest norm of a step's gradient."""
     batch_tokens: Annotated[Count, NOT_IN_KEY] = 8192

@@ -20,6 +20,7 @@ from ...storage.errors import StoreError
 from ...storage.files import replacing
 from ...storage.keys import canonical, key_of
 from ..models.tensors import stored_tensor, tensor_hashes, write_tensors
+from .optimizers import MOMENTS, give_moments, moments_of
 
 FILE = "state.safetensors"
 
@@ -33,8 +34,8 @@ def save_state(
         if not parameter.requires_grad:
             continue
         tensors[f"master.{name}"] = parameter.detach().contiguous()
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{moment}.{name}"] = value.detach().contiguous()
+        for moment, value in moments_of(optimizer, parameter).items():
+            tensors[f"{moment}.{name}"] = value.contiguous()
     hashes = tensor_hashes(tensors, tensors.__getitem__)
     try:
         with replacing(path / FILE) as beside:
@@ -67,12 +68,12 @@ def load_state(
                 continue
             _copy(parameter, stored_tensor(file, f"master.{name}"))
             if optimizer is not None:
-                optimizer.state[parameter] = {
-                    # a copy: the tensor is a view of the file, which may be replaced
-                    moment: stored_tensor(file, f"{moment}.{name}").to(parameter.device, copy=True)
-                    for moment in ("step", "exp_avg", "exp_avg_sq")
+                moments = {
+                    moment: stored_tensor(file, f"{moment}.{name}")
+                    for moment in MOMENTS
                     if f"{moment}.{name}" in names
                 }
+                give_moments(optimizer, parameter, moments)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise _unusable(path, str(error).splitlines()[0]) from error
     return about

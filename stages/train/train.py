@@ -25,6 +25,8 @@ from ..models.language_model import LanguageModel
 from ..stopping import whole
 from .checkpointing import checkpoint_activations, refuse_noise
 from .data import TrainingData
+from .lora import adapter_dropout
+from .optimizers import make_optimizer
 from .settings import TrainSettings
 from .step import SelectiveStep, micro_batch
 from .totals import Totals
@@ -55,6 +57,8 @@ def train_inputs(
         "residual_cap": (settings.residual_cap, settings.tail == "residual"),
         "jsd_beta": (settings.jsd_beta, settings.jsd_beta != 0.5),  # which rules name may be `jsd`
         "clip_token": (settings.clip_token, settings.clip_token is not None),
+        "lora": (settings.lora and settings.lora.key(), settings.lora is not None),
+        "optimizer": (settings.optimizer, settings.optimizer != "adamw"),
     }
     return {
         **settings.key(),
@@ -92,7 +96,7 @@ def train(
 ) -> Totals:
     """Train the student in place, float32 masters throughout, and leave its training state.
 
-    student: loaded in float32. autocast: the body's compute type. start: the state of the round
+    student: loaded in float32, or the first one with adapters (`adapt`). autocast: the body's compute type. start: the state of the round
     before. state: where this round's goes. snapshot: where a killed training continues, until its
     owner drops it. Of what is found in both, `key` says whether it is of this very training; a
     finished state is not trained again. world: the processes that train together; None for this one
@@ -101,7 +105,7 @@ def train(
     world = world or Alone()
     model = _trainable(student, settings)
     step = world.wrap(SelectiveStep(student, settings, autocast))
-    optimizer = _optimizer(model, settings)
+    optimizer = make_optimizer(model, settings)
     finished = _resume(world, state, model, optimizer, key, say)
     totals = finished or _resume(world, snapshot, model, optimizer, key, say)
     if totals is None:
@@ -118,7 +122,8 @@ def train(
         with whole() as told_to_end:
             rows = plan[totals.step]
             _set_rate(optimizer, rates[totals.step])
-            _step(world, step, optimizer, data, rows, settings, totals)
+            with adapter_dropout(model, (seed, totals.step, world.rank)):
+                _step(world, step, optimizer, data, rows, settings, totals)
             totals.step += 1
             tick(1)
             late = time.monotonic() - saved > settings.snapshot_seconds
@@ -144,22 +149,11 @@ def train(
 
 def _trainable(student: LanguageModel, settings: TrainSettings) -> nn.Module:
     model: nn.Module = student.model
-    model.requires_grad_(True)
+    if settings.lora is None:  # else it came with adapters, which alone want gradients
+        model.requires_grad_(True)
     if settings.activation_checkpointing:
         checkpoint_activations(student)
     return model
-
-
-def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """Return AdamW; weight decay holds matrices only, as is usual for norms and biases."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
-    )
 
 
 def _resume(
