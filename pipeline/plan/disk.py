@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
+from ...stages.models.load import load_on_meta
 from ...stages.models.size import parameters_of
+from ...stages.train.lora import lora_parameters
+from ...stages.train.optimizers import moment_bytes
 from ..session import Session
 
-_STATE_BYTES = 12  # a parameter: float32 weight and two moments
+_MASTER = 4  # bytes of a trained number in a training state; its moments stand beside it
 
 
 @dataclass(frozen=True)
@@ -29,5 +32,9 @@ def weights_on_disk(session: Session, rounds: int) -> WeightsOnDisk | None:
         return None
     width = getattr(torch, settings.export_dtype).itemsize
     states = min(settings.keep_states + 2, rounds + 1) if rounds else 0
-    state = parameters * _STATE_BYTES
+    trained = parameters
+    if settings.lora is not None:
+        card = session.inputs.student_card
+        trained = lora_parameters(load_on_meta(card), card, settings.lora)
+    state = round(trained * (_MASTER + moment_bytes(settings.optimizer)))
     return WeightsOnDisk(rounds * parameters * width, states * state, state if rounds else 0)

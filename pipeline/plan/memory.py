@@ -8,14 +8,18 @@ from dataclasses import dataclass, replace
 
 from ...stages.engines.settings import SamplingSettings
 from ...stages.engines.vllm.spec import scoring_batch
+from ...stages.models.load import load_on_meta
 from ...stages.models.size import Shape, shape_of
 from ...stages.prompts.order import PROMPTS_PER_SHARD
+from ...stages.train.lora import lora_layers, lora_parameters
+from ...stages.train.optimizers import moment_bytes
 from ..progress import resident
 from ..session import Session
 
 _GIB = 1 << 30
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_MASTER_BYTES = 16  # float32 weight, gradient and two moments
+_TRAINED_BYTES = 8  # float32 weight and gradient; moments beside
+_FOUR_BITS = 0.5 + 4 / 64  # bytes a number: NF4, and a float32 for each block of 64
 _LIBRARIES = 130 << 20  # bytes that a process takes with its first model, beside the model
 _DRAWING = 20  # bytes a logit while a token is drawn: the last ones, these, their float64 shares
 _LONGEST_BY_PRODUCTS = 256  # tokens of a sequence whose attention scores are kept on a CPU
@@ -161,11 +165,28 @@ def _training(session: Session, shape: Shape, prompt: int) -> Need:
         # a layer that is computed again is there whole, with its gradients, and on a CPU with gaps
         kept = shape.hidden * shape.layers + (3 if on_cpu else 2) * layer
     more = 4 * tokens * kept + _chunk(session, settings.chunk_elements)
-    if shape.tied:
+    if shape.tied and settings.lora is None:
         # the gradient of the head is added to that of the embedding when no layer is held any more
         more = max(more, 4 * shape.vocabulary * shape.hidden)
-    masters = float(shape.parameters * _MASTER_BYTES)
+    masters = _masters(session, shape.parameters)
+    if settings.lora is not None:
+        what = "the frozen base; float32 adapters, gradients, moments; activations"
     return Need("train", what, masters + more, masters)
+
+
+def _masters(session: Session, parameters: int) -> float:
+    """Return the bytes of what is trained and, with adapters, of the base that is not."""
+    settings = session.config.train
+    each = _TRAINED_BYTES + moment_bytes(settings.optimizer)
+    if settings.lora is None:
+        return parameters * each
+    card = session.inputs.student_card
+    model = load_on_meta(card)
+    small = 0
+    if settings.lora.bits is not None:
+        small = sum(i * o for i, o in lora_layers(model, card, settings.lora).values())
+    base = 4 * (parameters - small) + _FOUR_BITS * small
+    return base + lora_parameters(model, card, settings.lora) * each
 
 
 def _chunk(session: Session, elements: int) -> int:

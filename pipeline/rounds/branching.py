@@ -12,6 +12,7 @@ from ...stages.train.state import check_state
 from ...storage.errors import ConfigError
 from ...storage.runs import Branch, RoundPointers, RunFolder, RunRecord, RunView
 from ..config.run import RunConfig
+from ..config.toml import make_config
 from ..session import Session
 from .training import ensure_state
 
@@ -104,4 +105,17 @@ def _origin(config: RunConfig, origin: str) -> tuple[RunFolder, int]:
             f"--from {origin}: the rounds of {match[1]} lie in store = {store!r}, but this config "
             f"has store = {config.store!r}: set store = {store!r}"
         )
+    _refuse_other_weights(config, origin, make_config(about.config, str(parent.config_path)))
     return parent, shared
+
+
+def _refuse_other_weights(config: RunConfig, origin: str, parent: RunConfig) -> None:
+    """Raise `ConfigError` where the parent's training state holds other weights or moments."""
+    for name in ("lora", "optimizer"):
+        theirs, ours = (each.train.model_dump(mode="json")[name] for each in (parent, config))
+        if theirs != ours:
+            raise ConfigError(
+                f"--from {origin}: a branch goes on from a training state that was left with "
+                f"train.{name} = {theirs!r}, but this config has {ours!r}: set the same, or start "
+                "the run at round 0, where its rollouts and scores are found"
+            )

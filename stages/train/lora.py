@@ -50,7 +50,7 @@ def lora_layers(model: Any, card: ModelCard, settings: LoraSettings) -> dict[str
     """Return (inputs, outputs) of each layer that gets an adapter, by its name in the model.
 
     The model may be without weights. The head and the embedding are no targets: only selected
-    tokens meet the head. Raises `ModelError` for a target that names no layer, with those there are.
+    tokens meet the head. Raises `ModelError` for a target that names none, with those there are.
     """
     from transformers.pytorch_utils import Conv1D  # heavy
 
@@ -65,7 +65,7 @@ def lora_layers(model: Any, card: ModelCard, settings: LoraSettings) -> dict[str
         named = {
             name: module
             for name, module in linear.items()
-            if target == ALL_LINEAR or name == target or name.endswith(f".{target}")
+            if target in (ALL_LINEAR, name) or name.endswith(f".{target}")
         }
         if not named:
             names = sorted({name.rpartition(".")[2] for name in linear})
@@ -114,6 +114,9 @@ def adapt(
         torch.random.default_generator.manual_seed(seed % (1 << 63))
         inject_adapter_in_model(config, model, _NAME)
     model.eval()
+    for module in model.modules():
+        if hasattr(getattr(module, "weight", None), "quant_state"):
+            module.training = True  # else a CPU packs it for inference, and it is no base to merge
     return replace(student, device=device)
 
 
@@ -168,13 +171,15 @@ def merge(student: LanguageModel) -> LanguageModel:
 
 def _quantise(model: Any, names: list[str], device: torch.device) -> None:
     """Hold layers in 4 bits, one after the other, so that a device never holds them whole."""
-    import bitsandbytes as bnb
+    import bitsandbytes
+
+    bnb: Any = bitsandbytes.nn
 
     for name in names:
         layer = model.get_submodule(name)
         if not isinstance(layer, nn.Linear):
             continue
-        small = bnb.nn.Linear4bit(
+        small = bnb.Linear4bit(
             layer.in_features,
             layer.out_features,
             bias=layer.bias is not None,
@@ -182,7 +187,7 @@ def _quantise(model: Any, names: list[str], device: torch.device) -> None:
             quant_type="nf4",
             device="meta",
         )
-        small.weight = bnb.nn.Params4bit(layer.weight.data, quant_type="nf4", module=small)
+        small.weight = bnb.Params4bit(layer.weight.data, quant_type="nf4", module=small)
         small.bias = layer.bias
         small.requires_grad_(False)
         parent, _, last = name.rpartition(".")

@@ -52,7 +52,9 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, **usual)
     require_optimizer(settings)
-    from bitsandbytes import optim  # an extra
+    import bitsandbytes  # an extra
+
+    optim: Any = bitsandbytes.optim
 
     warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
     kinds = {

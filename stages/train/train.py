@@ -96,11 +96,12 @@ def train(
 ) -> Totals:
     """Train the student in place, float32 masters throughout, and leave its training state.
 
-    student: loaded in float32, or the first one with adapters (`adapt`). autocast: the body's compute type. start: the state of the round
-    before. state: where this round's goes. snapshot: where a killed training continues, until its
-    owner drops it. Of what is found in both, `key` says whether it is of this very training; a
-    finished state is not trained again. world: the processes that train together; None for this one
-    alone. Raises `NumericsError` when three steps in a row are not finite.
+    student: loaded in float32, or the first one with adapters (`adapt`). autocast: the body's
+    compute type. start: the state of the round before. state: where this round's goes. snapshot:
+    where a killed training continues, until its owner drops it. Of what is found in both, `key`
+    says whether it is of this very training; a finished state is not trained again. world: the
+    processes that train together; None for this one alone. Raises `NumericsError` when three steps
+    in a row are not finite.
     """
     world = world or Alone()
     model = _trainable(student, settings)
