@@ -26,6 +26,7 @@ from ...storage.store.store import Artifact
 from ..metrics import TrainMetrics
 from ..progress import Stopwatch
 from ..session import Session
+from ..works.together import together
 from ..works.training import RestoreWork, TrainWork
 from .generators import probes_of
 from .losses import check_selected
@@ -94,6 +95,7 @@ def train_work(
         state=run.path,
         snapshot=run.path,
         probes=probes_of(session),
+        together=together(config, run.path) if config.train.processes > 1 else None,
     )
     return replace(work, state=run.state_path(work.key), snapshot=run.snapshot_path(work.key))
 
