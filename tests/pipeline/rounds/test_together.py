@@ -20,16 +20,18 @@ from ..conftest import MakeConfig
 
 
 class Murderous(Reporter):
-    """Kills a rank after a step of the training."""
+    """Kills a rank after some steps of the training."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, after: int) -> None:
         super().__init__(quiet=True)
-        self.rank = f"rank{rank}"
+        self.rank, self.left = f"rank{rank}", after
 
     @contextmanager
     def bar(self, title: str, total: int, unit: str) -> Iterator[Tick]:
         def tick(count: int) -> None:
-            if "train" in title and count:
+            if "train" in title:
+                self.left -= count
+            if self.left < 0:
                 for child in multiprocessing.active_children():
                     if child.name == self.rank and child.pid is not None:
                         os.kill(child.pid, signal.SIGKILL)
@@ -52,7 +54,7 @@ def test_a_killed_rank_is_named_and_the_same_command_ends_what_one_process_would
 ) -> None:
     changes = {"rollouts_per_step": 8, "processes": 2, "snapshot_seconds": 0}
     settings = config(rounds=1, train=changes)
-    session = open_session(settings, Murderous(1))
+    session = open_session(settings, Murderous(1, after=2))
     log = session.run.path / "logs" / "rank1.log"
     with pytest.raises(TipError, match=rf"^rank 1 of 2 \(log: {log}\).* killed by SIGKILL") as told:
         play(session)
