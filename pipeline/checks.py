@@ -237,6 +237,37 @@ def _refuse_few_gpus(role: str, wanted: int, device: str) -> None:
         )
 
 
+def _processes(inputs: Inputs) -> str:
+    config = inputs.config
+    wanted, gpus = config.train.processes, torch.cuda.device_count()
+    if wanted > config.train.rollouts_per_step:
+        raise ConfigError(
+            f"train.processes = {wanted}: a step of train.rollouts_per_step = "
+            f"{config.train.rollouts_per_step} rollouts cannot be split over so many: lower it to "
+            f"{config.train.rollouts_per_step} at most"
+        )
+    if resolve_device(config.device).type == "cuda" and gpus < wanted:
+        raise ConfigError(
+            f"train.processes = {wanted} needs as many GPUs, and {gpus} can be seen here: lower "
+            "it, or see CUDA_VISIBLE_DEVICES"
+        )
+    if config.train.optimizer != "adamw":
+        raise ConfigError(
+            f"train.optimizer = '{config.train.optimizer}' keeps its moments whole, so processes "
+            "cannot share them: set train.optimizer = 'adamw', or train.processes = 1"
+        )
+    if config.train.lora is not None and config.train.lora.bits is not None:
+        raise ConfigError(
+            "train.lora.bits = 4 trains in one process: set train.processes = 1, or leave "
+            "train.lora.bits out"
+        )
+    return f"{wanted} train together"
+
+
+def _trains_together(config: RunConfig) -> bool:
+    return config.train.processes > 1
+
+
 def _teacher_is_here(config: RunConfig) -> bool:
     return config.score.engine != "server"
 
@@ -262,4 +293,5 @@ CHECKS: tuple[Check[Inputs], ...] = (
     Check("problem file", (), _problem_file, evaluates),
     Check("problems", ("vocabulary", "problem file"), _problems, evaluates),
     Check("engines", ("device",), _engines),
+    Check("processes", ("device",), _processes, _trains_together),
 )

@@ -26,6 +26,7 @@ from ...storage.store.store import Artifact
 from ..metrics import TrainMetrics
 from ..progress import Stopwatch
 from ..session import Session
+from ..works.together import together
 from ..works.training import RestoreWork, TrainWork
 from .generators import probes_of
 from .losses import check_selected
@@ -95,6 +96,7 @@ def train_work(
         snapshot=run.path,
         probes=probes_of(session),
         base=None if config.train.lora is None else session.inputs.first_student,
+        together=together(config, run.path) if config.train.processes > 1 else None,
     )
     return replace(work, state=run.state_path(work.key), snapshot=run.snapshot_path(work.key))
 

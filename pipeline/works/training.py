@@ -7,26 +7,29 @@ from typing import Any
 import torch
 
 from ...stages.engines.probe import probe_key, reference_logprobs
-from ...stages.engines.protocols import Tick
+from ...stages.engines.protocols import Tick, silent
 from ...stages.holder import Holder, Sequences, as_arrays
 from ...stages.models.card import ModelCard
 from ...stages.models.fingerprint import model_fingerprint
 from ...stages.models.language_model import LanguageModel
 from ...stages.models.weights import Weights
 from ...stages.signals.supports import Cut
-from ...stages.train.data import load_training_data
+from ...stages.train.data import TrainingData, load_training_data
 from ...stages.train.drift import drift
 from ...stages.train.export import Likeness, difference, export, likeness, refuse_beyond
 from ...stages.train.lora import adapt, merge
 from ...stages.train.settings import TrainSettings
 from ...stages.train.state import load_state, state_about
 from ...stages.train.tempered import at_temperature
+from ...stages.train.totals import Totals
 from ...stages.train.train import train, train_inputs
+from ...stages.train.worlds.world import World
 from ...storage.errors import StoreError
 from ...storage.facts import CheckpointFacts
 from ...storage.files import is_finished
 from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Artifact, Draft, Store
+from .together import Together, train_together
 from .work import Made, all_found
 
 
@@ -38,6 +41,7 @@ class TrainWork:
     that the round before left, None for the first. state, snapshot: where this one's state goes,
     and what a kill leaves. probes: sequences of which the checkpoint keeps log-probs, for engines.
     base: the first student, beside which adapters are trained; None where all weights are.
+    together: the processes that train, None for the one that asks; it is in no key.
     """
 
     student: Weights
@@ -53,6 +57,7 @@ class TrainWork:
     snapshot: Path
     probes: Sequences = ()
     base: Weights | None = None
+    together: Together | None = None
     unit = "steps"
 
     @property
@@ -104,8 +109,23 @@ class TrainWork:
     def train(
         self, holder: Holder, store: Store, tick: Tick
     ) -> tuple[LanguageModel, CheckpointFacts]:
-        """Train, leave the state for the next round, and return the model with its facts."""
+        """Train, leave the state for the next round, and return the model with its facts.
+
+        Where several processes train, they leave the state, and this one reads it.
+        """
         _check(self.start, self.student.key)
+        if self.together is not None and (state_about(self.state) or {}).get("key") != self.key:
+            holder.release()
+            train_together(self, self.together, tick, holder.say)
+            tick = silent
+        model, data, totals = self.trained(holder, store, tick, None)
+        moved = drift(model, data, self.settings)
+        return model, totals.facts(self.rates[-1], moved)
+
+    def trained(
+        self, holder: Holder, store: Store, tick: Tick, world: World | None
+    ) -> tuple[LanguageModel, TrainingData, Totals]:
+        """Train in this process, as one of a world or alone; return model, data and totals."""
         data = load_training_data(
             [store.path(a, "rollouts") for a in self.rollouts],
             [store.path(a, "teacher") for a in self.teacher],
@@ -127,11 +147,11 @@ class TrainWork:
             state=self.state,
             snapshot=self.snapshot,
             key=self.key,
+            world=world,
             tick=tick,
             say=holder.say,
         )
-        moved = drift(model, data, self.settings)
-        return model, totals.facts(self.rates[-1], moved)
+        return model, data, totals
 
     def _trainee(self, holder: Holder) -> LanguageModel:
         """Return what is trained: the student, or the first one with the adapters of this one."""

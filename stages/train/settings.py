@@ -106,6 +106,9 @@ class TrainSettings(Settings):
     """Compute type of the student's body. `auto`: bfloat16 on a GPU, float32 on a CPU."""
     export_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Type of the exported checkpoint; the training state keeps float32 masters."""
+    processes: Annotated[Count, NOT_IN_KEY] = 1
+    """Processes that train together on one host, one GPU each where there are GPUs: masters,
+    gradients and moments are spread over them (FSDP2). Changes only rounding."""
     snapshot_seconds: Annotated[NotNegative, NOT_IN_KEY] = 60.0
     """Time between snapshots inside a round: what a kill can cost."""
     keep_states: Annotated[Count, NOT_IN_KEY] = 2

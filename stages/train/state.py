@@ -9,6 +9,7 @@ is read as it was written or not at all.
 import functools
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,25 @@ def save_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]
 ) -> None:
     """Write masters, moments and `about` (JSON: step, counters, key) below a folder."""
+    write_state(path, state_tensors(model, optimizer, lambda tensor: tensor), about)
+
+
+def state_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, gathered: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Return masters and moments by name. gathered: makes one that lies spread whole."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        tensors[f"master.{name}"] = parameter.detach().contiguous()
+        tensors[f"master.{name}"] = gathered(parameter.detach()).contiguous()
         for moment, value in moments_of(optimizer, parameter).items():
-            tensors[f"{moment}.{name}"] = value.contiguous()
+            tensors[f"{moment}.{name}"] = gathered(value).contiguous()
+    return tensors
+
+
+def write_state(path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
+    """Write what `state_tensors` gives, and `about`, below a folder: whole or not at all."""
     hashes = tensor_hashes(tensors, tensors.__getitem__)
     try:
         with replacing(path / FILE) as beside:
@@ -53,10 +66,14 @@ def drop_state(path: Path) -> None:
 
 
 def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    spread: Callable[[Tensor, Tensor], Tensor] = lambda value, _: value,
 ) -> dict[str, Any]:
     """Read a state into a model and (where given) its optimiser; return `about`.
 
+    spread: gives a whole tensor as a parameter lies, where that lies spread over processes.
     Raises `StoreError` when the file is damaged or belongs to another architecture; where a hash
     tells so, nothing has been changed.
     """
@@ -66,10 +83,10 @@ def load_state(
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            _copy(parameter, stored_tensor(file, f"master.{name}"))
+            _copy(parameter, spread(stored_tensor(file, f"master.{name}"), parameter))
             if optimizer is not None:
                 moments = {
-                    moment: stored_tensor(file, f"{moment}.{name}")
+                    moment: spread(stored_tensor(file, f"{moment}.{name}"), parameter)
                     for moment in MOMENTS
                     if f"{moment}.{name}" in names
                 }

@@ -7,6 +7,7 @@ rollouts without one cost nothing, and only selected rows meet the LM head. The 
 always live; only teacher numbers come from disk. Legend: N tokens of a micro-batch, D hidden width.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from ..arrays.batching import fill
 from ..arrays.noise import mix
 from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
-from ..stopping import whole
+from ..stopping import Terminated, whole
 from .checkpointing import checkpoint_activations, refuse_noise
 from .data import TrainingData
 from .lora import adapter_dropout
@@ -105,18 +106,21 @@ def train(
     """
     world = world or Alone()
     model = _trainable(student, settings)
+    finished = _resume(world, state, model, None, key, say)
+    if finished is not None:  # nothing is to be trained, so no moments take memory
+        tick(finished.step)
+        model.eval()
+        return finished
+    plan = _plan(data.rollouts, settings, seed)
+    first = plan[0][0]
+    refuse_noise(student, np.concatenate([data.prompts.row(first), data.responses.row(first)]))
     step = world.wrap(SelectiveStep(student, settings, autocast))
     optimizer = make_optimizer(model, settings)
-    finished = _resume(world, state, model, optimizer, key, say)
-    totals = finished or _resume(world, snapshot, model, optimizer, key, say)
+    totals = _resume(world, snapshot, model, optimizer, key, say)
     if totals is None:
         totals = Totals()
         if start is not None:
             world.load(start, model, optimizer)
-    plan = _plan(data.rollouts, settings, seed)
-    if totals.step < len(plan):
-        first = plan[totals.step][0]
-        refuse_noise(student, np.concatenate([data.prompts.row(first), data.responses.row(first)]))
     saved = time.monotonic()
     tick(totals.step)
     while totals.step < len(plan):
@@ -128,13 +132,16 @@ def train(
             totals.step += 1
             tick(1)
             late = time.monotonic() - saved > settings.snapshot_seconds
-            if told_to_end() or (late and totals.step < len(plan)):
+            ending = world.any(told_to_end())
+            if ending or (world.any(late) and totals.step < len(plan)):
                 about = {"key": key, "totals": asdict(totals)}
                 try:
                     world.save(snapshot, model, optimizer, about)
                 except StoreError as error:  # it may well come to its end before a kill does
                     say(f"note: no snapshot at step {totals.step}: {error}")
                 saved = time.monotonic()
+            if ending:  # another process was told so, or this one
+                raise Terminated
     if totals.skipped and not totals.trained_tokens:
         raise NumericsError(
             f"the loss or its gradient was not finite in any of the {totals.skipped} steps of this "
@@ -142,9 +149,8 @@ def train(
         )
     optimizer.zero_grad(set_to_none=True)
     model.eval()
-    if finished is None:
-        with whole():  # cut in two, it would cost all steps since the last snapshot
-            world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
+    with whole():  # cut in two, it would cost all steps since the last snapshot
+        world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
     return totals
 
 
@@ -161,7 +167,7 @@ def _resume(
     world: World,
     path: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     key: str,
     say: Callable[[str], None],
 ) -> Totals | None:
@@ -262,14 +268,19 @@ def accumulate(
     that the body read.
     """
     losses, sums, read, names = [], [], 0, ()
-    for batch in world.share(fill(data.lengths[rows], settings.batch_tokens)):
-        device = next(step.parameters()).device
-        part = micro_batch(data, rows[batch], denominator, settings, device)
+    lengths = data.lengths[rows]
+    for batch in world.share(fill(lengths, settings.batch_tokens), lengths):
+        device, counts = next(step.parameters()).device, len(batch) > 0
+        if counts:
+            part = micro_batch(data, rows[batch], denominator, settings, device)
+        else:  # the others need this process in their collectives: the shortest, with no weight
+            shortest = np.where(lengths > 0, lengths, lengths.max() + 1).argmin()
+            part = micro_batch(data, rows[[shortest]], math.inf, settings, device)
         loss, told = step(part)
         loss.backward()
         losses.append(loss.detach())
-        sums.append(told)
-        read += part.body_tokens
+        sums.append(told if counts else torch.zeros_like(told))
+        read += part.body_tokens if counts else 0
         names = ("mass", *part.objective.told)
     numbers = float(torch.stack(losses).sum()), *torch.stack(sums).sum(0).tolist(), float(read)
     loss, *told, tokens = world.total(numbers)

@@ -20,13 +20,17 @@ class Alone:
         """Return the step as it is."""
         return step
 
-    def share(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def share(self, batches: Sequence[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
         """Return all micro-batches."""
         return list(batches)
 
     def total(self, numbers: Sequence[float]) -> list[float]:
         """Return the numbers."""
         return list(numbers)
+
+    def any(self, flag: bool) -> bool:
+        """Return the flag."""
+        return flag
 
     def clip(self, model: nn.Module, norm: float) -> float:
         """Scale all gradients to at most a norm; return what it was."""
@@ -40,7 +44,7 @@ class Alone:
         save_state(path, model, optimizer, about)
 
     def load(
-        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
     ) -> dict[str, Any]:
         """Read a training state; return its `about`."""
         return load_state(path, model, optimizer)
@@ -48,7 +52,3 @@ class Alone:
     def about(self, path: Path) -> dict[str, Any] | None:
         """Return what a training state says of itself, None where there is none to be read."""
         return state_about(path)
-
-    def whole(self, model: nn.Module) -> nn.Module:
-        """Return the model."""
-        return model

@@ -22,12 +22,20 @@ class World(Protocol):
         """Return the step as this world runs it: its parameters may be spread over processes."""
         ...
 
-    def share(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return this process's part of a step's micro-batches; all get equally many."""
+    def share(self, batches: Sequence[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
+        """Return this process's part of a step's micro-batches; all get equally many.
+
+        batches: rows of each. lengths: ids that the body reads, by row. An empty one is to be
+        taken with any rows and no weight: the others wait for this process in it.
+        """
         ...
 
     def total(self, numbers: Sequence[float]) -> list[float]:
         """Return sums over all processes."""
+        ...
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether it is so in any process: what all must do, none may decide alone."""
         ...
 
     def clip(self, model: nn.Module, norm: float) -> float:
@@ -41,15 +49,11 @@ class World(Protocol):
         ...
 
     def load(
-        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
     ) -> dict[str, Any]:
         """Read a training state; return its `about`."""
         ...
 
     def about(self, path: Path) -> dict[str, Any] | None:
         """Return what a training state says of itself, None where there is none to be read."""
-        ...
-
-    def whole(self, model: nn.Module) -> nn.Module:
-        """Return the model with all its parameters in this process, for export."""
         ...

@@ -22,7 +22,7 @@ def stepped(seed: int) -> tuple[nn.Linear, torch.optim.Optimizer]:
 def test_all_micro_batches_are_its_own_and_its_numbers_are_the_totals() -> None:
     batches = [np.array([1, 2]), np.array([3])]
     assert (Alone.rank, Alone.size) == (0, 1)
-    assert [b.tolist() for b in Alone().share(batches)] == [[1, 2], [3]]
+    assert [b.tolist() for b in Alone().share(batches, np.arange(4))] == [[1, 2], [3]]
     assert Alone().total((1.5, 2.0)) == [1.5, 2.0]
 
 
