@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tip.pipeline.checks import check_inputs
+from safetensors.torch import load_file
+from tip.pipeline.checks import CHECKS, check_inputs
 from tip.pipeline.progress import Reporter, Tick
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session, look_at, open_session
+from tip.stages.train.state import FILE
 from tip.storage.errors import ConfigError, TipError
 from tip.storage.facts import CheckpointFacts
 
@@ -87,3 +89,44 @@ def test_more_processes_than_gpus_are_refused(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(ConfigError, match=r"train\.processes = 3 needs as many GPUs, and 2 can"):
         check_inputs(inputs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optimizer": "adamw8bit"}, "adamw8bit' keeps its moments whole"),
+        ({"lora": {"bits": 4}}, "bits = 4 trains in one process"),
+    ],
+)
+def test_what_processes_cannot_share_is_refused(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], said: str
+) -> None:
+    inputs = look_at(config(train={"processes": 2, **changes})).inputs
+    check = next(c for c in CHECKS if c.name == "processes")
+    with pytest.raises(ConfigError, match=said):
+        check.look(inputs)
+
+
+def test_adapters_of_several_processes_are_those_of_one(config: MakeConfig, tmp_path: Path) -> None:
+    changes = {"rollouts_per_step": 8, "lora": {"rank": 4}, "lr": 1e-3}
+    elsewhere = {"store": str(tmp_path / "s2"), "runs": str(tmp_path / "r2")}
+    together = open_session(config(rounds=1, train=changes | {"processes": 2}))
+    alone = open_session(config(rounds=1, train=changes, **elsewhere))
+    for session in (together, alone):
+        play(session)
+    (key, found), (own, expected) = trained(together), trained(alone)
+    assert key == own
+    assert found.losses == pytest.approx(expected.losses, abs=1e-5)
+    masters = [tensors_of(session, key) for session in (together, alone)]
+    assert masters[0].keys() == masters[1].keys()
+    assert {name.split(".")[-2] for name in masters[0]} == {"default"}
+    moved = sum(float(v.square().sum()) for n, v in masters[1].items() if "lora_B" in n) ** 0.5
+    apart = sum(float((masters[0][n] - v).square().sum()) for n, v in masters[1].items()) ** 0.5
+    assert moved > 0
+    assert apart < 1e-3 * moved
+
+
+def tensors_of(session: Session, key: str) -> dict[str, torch.Tensor]:
+    """Return the masters in the state of a checkpoint."""
+    found = load_file(session.run.state_path(key) / FILE)
+    return {name: value for name, value in found.items() if name.startswith("master.")}
