@@ -111,7 +111,7 @@ def adapt(
         return ModelError(f"{student.card.folder}: peft cannot put adapters into it ({reason})")
 
     with one_line(failed), quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed % (1 << 63))
+        torch.default_generator.manual_seed(seed % (1 << 63))
         inject_adapter_in_model(config, model, _NAME)
     model.eval()
     for module in model.modules():

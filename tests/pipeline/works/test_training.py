@@ -67,7 +67,7 @@ def test_a_student_that_its_export_could_not_hold_takes_no_step(
     model = session.executor.holder.trainee(work.student)
     with torch.no_grad():
         next(model.model.parameters())[0, 0] = 1e5
-    monkeypatch.setattr(session.executor.holder, "trainee", lambda _: model)
+    monkeypatch.setattr(session.executor.holder, "trainee", lambda _, **__: model)
     monkeypatch.setattr("tip.pipeline.works.training.train", killed)
     with pytest.raises(ModelError, match=r"holds 1e\+05, and float16 at most"):
         session.executor.map([work], "train")
