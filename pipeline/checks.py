@@ -256,6 +256,11 @@ def _processes(inputs: Inputs) -> str:
             f"train.optimizer = '{config.train.optimizer}' keeps its moments whole, so processes "
             "cannot share them: set train.optimizer = 'adamw', or train.processes = 1"
         )
+    if config.train.lora is not None and config.train.lora.dropout > 0:
+        raise ConfigError(
+            f"train.lora.dropout = {config.train.lora.dropout} drops other inputs in each process: "
+            "set it to 0, or train.processes = 1"
+        )
     if config.train.lora is not None and config.train.lora.bits is not None:
         raise ConfigError(
             "train.lora.bits = 4 trains in one process: set train.processes = 1, or leave "

@@ -96,6 +96,7 @@ def test_more_processes_than_gpus_are_refused(
     [
         ({"optimizer": "adamw8bit"}, "adamw8bit' keeps its moments whole"),
         ({"lora": {"bits": 4}}, "bits = 4 trains in one process"),
+        ({"lora": {"dropout": 0.1}}, r"dropout = 0\.1 drops other inputs in each process"),
     ],
 )
 def test_what_processes_cannot_share_is_refused(
