@@ -32,7 +32,7 @@ def test_a_student_is_refused_with_the_way_out(folder: Path, method: str) -> Non
         refuse_quantised_student(card(folder, method))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"bitsandbytes"}))
 def test_a_teacher_whose_library_is_missing_is_refused_before_it_is_loaded(
     folder: Path, method: str
 ) -> None:
