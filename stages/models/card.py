@@ -124,7 +124,10 @@ def flagged_ids(tokenizer: Any) -> set[int]:
 
 
 def _no_tokenizer(folder: Path, reason: str) -> ModelError:
-    return ModelError(f"{folder}: no usable tokenizer ({reason})")
+    return ModelError(
+        f"{folder}: no usable tokenizer ({reason}); copy its tokenizer's files again, or update "
+        "transformers and tokenizers if they are older than the files"
+    )
 
 
 def _stop_ids(folder: Path, tokenizer: Any, config: dict[str, Any]) -> tuple[int, ...]:

@@ -148,7 +148,12 @@ def _render(
         added = raw and settings.add_special_tokens  # a template writes them itself
         ids = tokenizer(shown, add_special_tokens=added, verbose=False)["input_ids"]
     if not ids:
-        raise InputError(f"{row.place}: the prompt has no token: {filled[:40]!r}")
+        remedy = (
+            "change its text or `format`"
+            if raw
+            else "mend the chat template, or set template = 'raw'"
+        )
+        raise InputError(f"{row.place}: the prompt has no token: {filled[:40]!r}; {remedy}")
     return tuple(cast("list[int]", ids))
 
 

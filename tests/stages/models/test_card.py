@@ -1,5 +1,6 @@
 """A card is a plain value of what a folder says of itself, and looking at one hashes nothing."""
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,16 @@ def test_a_file_that_is_missing_or_garbled_is_refused(
     else:
         (folder / name).write_text(content)
     assert reason in refusal(folder)
+
+
+def test_a_tokenizer_that_is_newer_than_the_library_is_refused_with_a_way_out(folder: Path) -> None:
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    saved["model"]["type"] = "WordLevelNext"
+    (folder / "tokenizer.json").write_text(json.dumps(saved))
+    assert refusal(folder).endswith(
+        "; copy its tokenizer's files again, or update transformers and tokenizers if they are "
+        "older than the files"
+    )
 
 
 def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:

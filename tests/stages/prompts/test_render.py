@@ -217,7 +217,18 @@ def test_a_blank_prompt_is_refused_with_its_line(template: str, blank: str) -> N
 def test_a_prompt_without_a_token_is_refused_with_its_line() -> None:
     silent = tokenizer("{% if false %}{% endif %}")
     complaint = refusal(InputError, rows({"q": "x"}), settings(), silent)
-    assert complaint == "some.jsonl, line 3: the prompt has no token: 'x'"
+    assert complaint == (
+        "some.jsonl, line 3: the prompt has no token: 'x'; "
+        "mend the chat template, or set template = 'raw'"
+    )
+
+
+def test_a_text_of_which_the_tokenizer_makes_nothing_is_refused_with_its_line() -> None:
+    wordless = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()))
+    complaint = refusal(InputError, rows({"q": "x"}), settings(template="raw"), wordless)
+    assert complaint == (
+        "some.jsonl, line 3: the prompt has no token: 'x'; change its text or `format`"
+    )
 
 
 def test_a_blank_answer_is_refused_with_its_line() -> None:
