@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from .pipeline.compare.rules import app as rules_app
 from .stages.stopping import Terminated, obey_sigterm
-from .storage.errors import TipError
+from .storage.errors import ConfigError, TipError
 from .storage.visible import visible
 
 if TYPE_CHECKING:
@@ -96,6 +96,15 @@ def run(
         bool,
         typer.Option("--dry-run", help="Show plan, tokens, bytes, memory and what is stored."),
     ] = False,
+    card: Annotated[
+        float | None,
+        typer.Option(
+            "--card",
+            help="With --dry-run: plan memory for a GPU of so many GB (24, 40, 80, 141), not for "
+            "the device that is here; what does not fit is told with what to change.",
+            metavar="GB",
+        ),
+    ] = None,
 ) -> None:
     """Play all rounds: rollout, score, select, train, and evaluate where the config says so.
 
@@ -104,16 +113,17 @@ def run(
     """
     from .pipeline.progress import Reporter
     from .pipeline.rounds.play import play
-    from .pipeline.session import look_at, open_session
+    from .pipeline.session import open_session
     from .pipeline.show.status import print_run
 
     settings, reporter = _load(config, changes, name), Reporter()
     if dry:
-        from .pipeline.plan.plan import plan_of
-        from .pipeline.show.plan import print_plan
+        from .pipeline.show.plan import plan_and_print
 
-        print_plan(settings, plan_of(look_at(settings, reporter), origin))
+        plan_and_print(settings, reporter, origin, card)
         return
+    if card is not None:
+        raise ConfigError("--card plans for a GPU that need not be here: add --dry-run")
     session = open_session(settings, reporter)
     if origin:
         from .pipeline.rounds.branching import branch

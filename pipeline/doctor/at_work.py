@@ -16,11 +16,11 @@ from ...stages.models.size import parameters_of
 from ...stages.models.weights import Weights
 from ...stages.train.checkpointing import checkpoint_activations, refuse_noise
 from ...storage.errors import ConfigError
+from ..plan.target import memory_of
 from ..rounds.generators import generator_of, reader_of
 from ..rounds.served import ask_once
 from ..show.cells import size
 from .examined import Examined, NotLookedError
-from .room import memory_of
 
 _LOADED = "its logits are those of its head, and no state looks ahead"
 

@@ -8,36 +8,13 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from ...storage.errors import ConfigError
 from ...storage.files import nearest, user_path
 from ...storage.store.places import LocalPlace
 from ..plan.disk import WeightsOnDisk
-from ..progress import resident
 from ..show.cells import size
+from ..show.plan import or_else
 from .examined import Examined, NotLookedError
-
-_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-_SMALLER = {  # by the first word of a stage: what needs less for certain, and what needs less
-    "rollout": ("set student.dtype = 'bfloat16'", "lower rollout.batch_size"),
-    "score": (
-        "set score.mode = 'separate', teacher.dtype = 'bfloat16', or let vLLM or a server read",
-        "set score.mode = 'separate', or lower score.chunk_elements",
-    ),
-    "train": (
-        "train a smaller student, or on a larger device",
-        "lower train.batch_tokens, or set train.activation_checkpointing = true",
-    ),
-    "evaluate": ("set student.dtype = 'bfloat16'", "lower evaluate.batch_size"),
-}
-
-
-class Room(NamedTuple):
-    """Bytes of memory or of a disk."""
-
-    free: int
-    total: int
 
 
 class _Writes(NamedTuple):
@@ -51,29 +28,25 @@ class _Writes(NamedTuple):
 
 def memory(examined: Examined) -> str:
     """Compare what each stage needs of the device with what there is."""
-    device, needs = examined.session.device, examined.plan.memory
-    room = memory_of(device)
-    known = [
-        (n.stage, n.least, n.bytes) for n in needs if n.least is not None and n.bytes is not None
-    ]
+    plan = examined.plan
+    target = plan.target
+    known = [need for need in plan.memory if need.least is not None and need.bytes is not None]
     if not known:
         raise NotLookedError("how large the models are shows when their weights are here")
-    # an estimate for a CPU holds this process, which is no longer free
-    beside = resident() if device.type == "cpu" else 0
-    has = f"{size(room.free)} of {size(room.total)} are free on {device}"
-    for stage, least, estimate in known:
-        for_certain, at_most = _SMALLER[stage.split()[0]]
-        if least > room.total:
+    has = f"{size(target.usable)} of {size(target.total)} may be had on {target.name}"
+    for need in known:
+        way_out = or_else(plan.ways.get(need.stage, []))
+        if (need.least or 0) > target.total:
             raise ConfigError(
-                f"{stage} takes {size(least)} at the very least, and {device} has "
-                f"{size(room.total)}: {for_certain}"
+                f"{need.stage} takes {size(need.least)} at the very least, and {target.name} has "
+                f"{size(target.total)}: {way_out}"
             )
-        if estimate > room.free + beside:
+        if need.stage in plan.ways:
             examined.notes.say(
-                f"{stage} takes about {size(estimate)}, and {has}: free some, or {at_most}"
+                f"{need.stage} takes about {size(need.bytes)}, and {has}: free some, or {way_out}"
             )
-    stage, _, estimate = max(known, key=lambda need: need[2])
-    return f"{stage} takes most, about {size(estimate)}; {has}"
+    most = max(known, key=lambda need: need.bytes or 0)
+    return f"{most.stage} takes most, about {size(most.bytes)}; {has}"
 
 
 def disk(examined: Examined) -> str:
@@ -104,26 +77,3 @@ def disk(examined: Examined) -> str:
             examined.notes.say(f"{text}: {way_out}")
         said.append(text)
     return "; ".join(said)
-
-
-def memory_of(device: torch.device) -> Room:
-    """Return the memory of a device; of a CPU what this process may have of it."""
-    if device.type == "cuda":
-        return Room(*torch.cuda.mem_get_info(device))
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    room = Room(total, total)
-    if _MEMINFO.is_file():
-        free = _field(_MEMINFO.read_text(), "MemAvailable:") << 10  # written in KiB
-        room = Room(min(free, total), total)
-    limit = _CGROUP / "memory.max"  # of a container or a batch job
-    if limit.is_file() and (text := limit.read_text().strip()) != "max":
-        used = int((_CGROUP / "memory.current").read_text())
-        stat = (_CGROUP / "memory.stat").read_text()
-        used -= _field(stat, "file") - _field(stat, "shmem")  # given back when asked for
-        room = Room(min(room.free, int(text) - used), min(room.total, int(text)))
-    return room
-
-
-def _field(text: str, name: str) -> int:
-    words = next(line.split() for line in text.splitlines() if line.split()[:1] == [name])
-    return int(words[1])

@@ -8,191 +8,182 @@ from dataclasses import dataclass, replace
 
 from ...stages.engines.settings import SamplingSettings
 from ...stages.engines.vllm.spec import scoring_batch
-from ...stages.models.load import load_on_meta
-from ...stages.models.size import Shape, shape_of
+from ...stages.models.settings import VllmSettings
+from ...stages.models.size import Shape
 from ...stages.prompts.order import PROMPTS_PER_SHARD
-from ...stages.train.lora import lora_layers, lora_parameters
-from ...stages.train.optimizers import moment_bytes
+from ..config.run import RunConfig
 from ..progress import resident
-from ..session import Session
+from .needs import Need, Parts, chunk
+from .sizes import Sizes
+from .target import Target
+from .training import training
 
 _GIB = 1 << 30
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_TRAINED_BYTES = 8  # float32 weight and gradient; moments beside
-_FOUR_BITS = 0.5 + 4 / 64  # bytes a number: NF4, and a float32 for each block of 64
+_QUANTISED = {"fp8": 1.0, "bitsandbytes": 0.5 + 4 / 64}  # bytes a weight, by vLLM's names
 _LIBRARIES = 130 << 20  # bytes that a process takes with its first model, beside the model
 _DRAWING = 20  # bytes a logit while a token is drawn: the last ones, these, their float64 shares
-_LONGEST_BY_PRODUCTS = 256  # tokens of a sequence whose attention scores are kept on a CPU
+_VLLM_BATCH = 8192  # tokens that vLLM's engine reads at once on a GPU where nothing else is said
 
 
 @dataclass(frozen=True)
-class Need:
-    """What one stage needs. what: made of what. bytes: a device; None where it is not known.
+class Loaded:
+    """A model in memory. width: bytes a number at work. weights: None where they are not known.
 
-    least: what of them is no estimate: weights, or masters with their gradients and moments.
+    file: bytes that are read beside, on a CPU.
     """
-
-    stage: str
-    what: str
-    bytes: float | None
-    least: float | None
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A model in memory. width: bytes a weight. file: bytes that are read beside, on a CPU."""
 
     shape: Shape
     width: int
+    weights: float | None
     file: int
-
-    @property
-    def weights(self) -> float | None:
-        """Return the bytes of the weights, None where they are not here."""
-        count = self.shape.parameters
-        return None if count is None else float(count * self.width)
 
     def passing(self, tokens: int) -> int:
         """Return what a layer holds while tokens pass through the body."""
         shape = self.shape
         return tokens * self.width * (4 * shape.hidden + shape.attention + 3 * shape.inner)
 
-    def at_work(self, more: float) -> float | None:
-        """Return the most of loading the model, and of working with `more` beside it."""
-        return None if self.weights is None else self.weights + max(self.file, more)
+    def at_work(self, *, beside: float = 0, **parts: float) -> Parts | None:
+        """Return the most of loading the model, and of working with `parts`.
+
+        beside: bytes of weights of another model that is there.
+        """
+        if self.weights is None:
+            return None
+        held = Parts(parameters=self.weights + beside)
+        work = replace(held, **parts)
+        return work if work.total >= held.total + self.file else replace(held, loading=self.file)
 
 
-def memory_of(session: Session) -> list[Need]:
-    """Return what each stage needs."""
-    config, inputs = session.config, session.inputs
-    on_cpu = session.device.type == "cpu"
-
-    def loaded(shape: Shape, dtype: str) -> _Loaded:
-        return _Loaded(shape, _BYTES[dtype], shape.file if on_cpu else 0)
-
-    student = loaded(shape_of(inputs.student_card), inputs.first_student.dtype)
-    teacher = loaded(shape_of(inputs.teacher_card), inputs.teacher(config.score.engine).dtype)
-    longest, asked = max(len(p.ids) for p in inputs.prompts), config.rollout.prompts
+def memory_of(config: RunConfig, sizes: Sizes, target: Target) -> list[Need]:
+    """Return what each stage needs of a device."""
+    student = _loaded(config.student.dtype, sizes.student, target)
+    teacher = _loaded(config.teacher.dtype, sizes.teacher, target, packed=sizes.packed)
+    asked = config.rollout.prompts
     rows = min(asked, PROMPTS_PER_SHARD) * config.rollout.samples  # a batch stays in its shard
-    rollout = _generating(session, "rollout", student, config.rollout, longest, rows)
-    score = _scoring(session, student, teacher, inputs.longest_shown)
-    needs = [rollout, *score, _training(session, student.shape, longest)]
+    vllm = config.student.vllm
+    rollout = _generating("rollout", student, config.rollout, vllm, sizes.prompt, rows, target)
+    score = _scoring(config, student, teacher, sizes.shown, target)
+    needs = [rollout, *score, training(config, sizes, target)]
     if config.evaluate:
-        longest = max(len(p.ids) for p in inputs.problems)
-        rows = len(inputs.problems) * config.evaluate.samples
-        evaluate = _generating(session, "evaluate", student, config.evaluate, longest, rows)
+        rows = sizes.problems * config.evaluate.samples
+        evaluate = _generating(
+            "evaluate", student, config.evaluate, vllm, sizes.problem, rows, target
+        )
         if config.evaluate.reverse_kl and config.score.mode == "joint":
             # the held-out rollouts are scored as well, and the teacher stays for the next round's
-            needs[0] = replace(rollout, bytes=_sum(rollout.bytes, teacher.weights))
+            needs[0] = _beside(rollout, teacher.weights)
             scored = replace(score[0], stage="evaluate")
             evaluate = max(evaluate, scored, key=lambda need: need.bytes or 0)
         needs.append(evaluate)
-    if not on_cpu:
+    if not target.on_cpu:
         return needs
     process = float(resident() + _LIBRARIES)
-    text = "Python, its libraries and the tokenizers, counted in each of these"
-    needs = [replace(need, bytes=_sum(need.bytes, process)) for need in needs]
-    return [*needs, Need("process", text, process, None)]
+    needs = [need.with_more(process=process) for need in needs]
+    return [*needs, Need("process", "in each of these", Parts(process=process), None)]
+
+
+def _loaded(dtype: str, shape: Shape, target: Target, *, packed: bool = False) -> Loaded:
+    auto = "float32" if target.on_cpu else "bfloat16"
+    width = _BYTES[auto if dtype == "auto" else dtype]
+    weights = None if shape.parameters is None else float(shape.parameters * width)
+    if packed and shape.file:
+        weights = float(shape.file)
+    return Loaded(shape, width, weights, shape.file if target.on_cpu else 0)
+
+
+def _beside(need: Need, weights: float | None) -> Need:
+    return replace(need, parts=None) if weights is None else need.with_more(parameters=weights)
 
 
 def _generating(
-    session: Session, stage: str, student: _Loaded, terms: SamplingSettings, prompt: int, rows: int
+    stage: str,
+    student: Loaded,
+    terms: SamplingSettings,
+    vllm: VllmSettings,
+    prompt: int,
+    rows: int,
+    target: Target,
 ) -> Need:
     """Return what writing responses needs. prompt: tokens of the longest. rows: responses."""
-    vllm, weights = session.config.student.vllm, student.weights
+    longest = prompt + terms.max_tokens
     if terms.engine == "vllm":
-        if session.device.type == "cpu":
-            size = _sum(weights, vllm.cpu_cache_gb * _GIB)
-            return Need(stage, "vLLM: weights and its cache", size, weights)
-        share = None if weights is None else weights / vllm.tensor_parallel
-        text = f"vLLM: weights on each of {vllm.tensor_parallel}, then {vllm.memory:.0%} of it all"
-        return Need(stage, text, share, share)
+        return _in_vllm(stage, student, vllm, longest, vllm.batch_tokens or _VLLM_BATCH, 0, target)
     shape, rows = student.shape, min(terms.batch_size, rows)
-    cache = rows * (prompt + terms.max_tokens) * shape.cache_elements * student.width
-    drawing = _DRAWING * rows * shape.vocabulary
-    size = student.at_work(cache + max(drawing, student.passing(rows * prompt)))
-    return Need(stage, f"weights, cache and logits of {rows} rows", size, weights)
+    parts = student.at_work(
+        cache=rows * longest * shape.cache_elements * student.width,
+        **_larger(
+            logits=_DRAWING * rows * shape.vocabulary,
+            activations=student.passing(rows * prompt),
+        ),
+    )
+    return Need(stage, f"{rows:,} x {longest:,} tokens", parts, student.weights)
 
 
-def _scoring(session: Session, student: _Loaded, teacher: _Loaded, prompt: int) -> list[Need]:
+def _in_vllm(
+    stage: str,
+    model: Loaded,
+    vllm: VllmSettings,
+    longest: int,
+    batch: int,
+    logits: int,
+    target: Target,
+) -> Need:
+    """Return what vLLM needs for a sequence at a time; on a GPU it fills its share with more.
+
+    batch: tokens read at once. logits: bytes of those of a batch.
+    """
+    cards, weights = vllm.tensor_parallel, model.weights
+    if weights is None:
+        return Need(stage, "vLLM", None, None, cards)
+    if target.on_cpu:
+        parts = Parts(weights, logits=logits, cache=vllm.cpu_cache_gb * _GIB)
+        return Need(stage, "vLLM", parts, weights)
+    if vllm.quantization is not None:
+        each = _QUANTISED.get(vllm.quantization, model.width)
+        weights *= each / model.width
+    cached = 1 if vllm.kv_cache_dtype.startswith("fp8") else model.width
+    sequence = longest * model.shape.cache_elements * cached / cards
+    activations = model.passing(batch) / cards
+    parts = Parts(weights / cards, activations=activations, logits=logits, cache=sequence)
+    about = f"vLLM with {vllm.memory:.0%} of it"
+    return Need(stage, about, parts, weights / cards, cards, vllm.memory, sequence)
+
+
+def _scoring(
+    config: RunConfig, student: Loaded, teacher: Loaded, prompt: int, target: Target
+) -> list[Need]:
     """Return what scoring needs, in one stage or two. prompt: tokens of the longest."""
-    config = session.config
     longest = prompt + config.rollout.max_tokens
     rows = min(config.rollout.prompts, PROMPTS_PER_SHARD) * config.rollout.samples
     tokens = max(longest, min(config.score.batch_tokens, rows * longest))
-    chunk = _chunk(session, config.score.chunk_elements)
+    logits, about = chunk(config.score.chunk_elements, target), f"{tokens:,} tokens"
     if config.score.mode == "joint":
+        if student.weights is None:
+            return [Need("score", about, None, None)]
         passing = max(student.passing(tokens), teacher.passing(tokens))
-        size = _sum(student.weights, teacher.at_work(2 * chunk + passing))
-        both = _sum(student.weights, teacher.weights)
-        return [Need("score", "both models and a chunk of logits each", size, both)]
-    size = student.at_work(chunk + student.passing(tokens))
-    what = "the student and a chunk of logits"
-    alone = Need("score (student)", what, size, student.weights)
-    return [_teacher(session, teacher, chunk, tokens), alone]
+        parts = teacher.at_work(beside=student.weights, logits=2 * logits, activations=passing)
+        return [Need("score", about, parts, parts and parts.parameters)]
+    parts = student.at_work(logits=logits, activations=student.passing(tokens))
+    alone = Need("score (student)", about, parts, student.weights)
+    return [_teacher(config, teacher, logits, tokens, longest, target), alone]
 
 
-def _teacher(session: Session, teacher: _Loaded, chunk: int, tokens: int) -> Need:
-    config, stage, weights = session.config, "score (teacher)", teacher.weights
+def _teacher(
+    config: RunConfig, teacher: Loaded, logits: int, tokens: int, longest: int, target: Target
+) -> Need:
+    stage = "score (teacher)"
     if config.score.engine == "server":
-        return Need(stage, "on the server", 0.0, 0.0)
+        return Need(stage, "on the server", Parts(), 0.0)
     if config.score.engine == "transformers":
-        size = teacher.at_work(chunk + teacher.passing(tokens))
-        return Need(stage, "the teacher and a chunk of logits", size, weights)
+        parts = teacher.at_work(logits=logits, activations=teacher.passing(tokens))
+        return Need(stage, f"{tokens:,} tokens", parts, teacher.weights)
     vllm, vocabulary = config.teacher.vllm, teacher.shape.vocabulary
-    logits = 3 * 4 * (vllm.batch_tokens or scoring_batch(vocabulary)) * vocabulary
-    if session.device.type == "cpu":
-        size = _sum(weights, vllm.cpu_cache_gb * _GIB + logits)
-        return Need(stage, "vLLM: weights, its cache, logits of a batch", size, weights)
-    text = f"vLLM: weights on each of {vllm.tensor_parallel} and logits, then {vllm.memory:.0%}"
-    share = None if weights is None else weights / vllm.tensor_parallel
-    return Need(stage, text, _sum(share, logits), share)
+    batch = vllm.batch_tokens or scoring_batch(vocabulary)
+    return _in_vllm(stage, teacher, vllm, longest, batch, 3 * 4 * batch * vocabulary, target)
 
 
-def _training(session: Session, shape: Shape, prompt: int) -> Need:
-    """Return what training needs. prompt: tokens of the longest."""
-    config, settings = session.config, session.config.train
-    what = "float32 masters, gradients, moments, activations"
-    if shape.parameters is None:
-        return Need("train", what, None, None)
-    on_cpu, longest = session.device.type == "cpu", prompt + config.rollout.max_tokens
-    tokens = max(longest, min(settings.batch_tokens, settings.rollouts_per_step * longest))
-    layer = 8 * shape.hidden + 3 * shape.attention // 2 + 5 * shape.inner
-    if on_cpu and config.cpu.attention and longest <= _LONGEST_BY_PRODUCTS:
-        layer += 2 * shape.heads * longest
-    kept = layer * shape.layers
-    if settings.activation_checkpointing:
-        # a layer that is computed again is there whole, with its gradients, and on a CPU with gaps
-        kept = shape.hidden * shape.layers + (3 if on_cpu else 2) * layer
-    more = 4 * tokens * kept + _chunk(session, settings.chunk_elements)
-    if shape.tied and settings.lora is None:
-        # the gradient of the head is added to that of the embedding when no layer is held any more
-        more = max(more, 4 * shape.vocabulary * shape.hidden)
-    masters = _masters(session, shape.parameters)
-    if settings.lora is not None:
-        what = "the frozen base; float32 adapters, gradients, moments; activations"
-    return Need("train", what, masters + more, masters)
-
-
-def _masters(session: Session, parameters: int) -> float:
-    """Return the bytes of what is trained and, with adapters, of the base that is not."""
-    settings = session.config.train
-    each = _TRAINED_BYTES + moment_bytes(settings.optimizer)
-    if settings.lora is None:
-        return parameters * each
-    card = session.inputs.student_card
-    model = load_on_meta(card)
-    small = 0
-    if settings.lora.bits is not None:
-        small = sum(i * o for i, o in lora_layers(model, card, settings.lora).values())
-    base = 4 * (parameters - small) + _FOUR_BITS * small
-    return base + lora_parameters(model, card, settings.lora) * each
-
-
-def _chunk(session: Session, elements: int) -> int:
-    """Return the bytes of a chunk of logits; on a CPU what is made of them is made in pieces."""
-    return (4 if session.device.type == "cpu" else 12) * elements
-
-
-def _sum(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one + other
+def _larger(**parts: float) -> dict[str, float]:
+    """Return the largest of parts that are not there at once."""
+    name = max(parts, key=lambda name: parts[name])
+    return {name: parts[name]}

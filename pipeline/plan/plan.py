@@ -20,7 +20,11 @@ from ..rounds.rollouts import rollout_works
 from ..rounds.scores import teacher_works
 from ..session import Session
 from .disk import WeightsOnDisk, weights_on_disk
-from .memory import Need, memory_of
+from .memory import memory_of
+from .needs import Need
+from .sizes import sizes_of
+from .target import Target, here
+from .ways import Way, ways
 
 # Where the store says nothing: entries a token and bytes an entry, of the SmolLM2 pair; a row of
 # the narrow table; a token and its top ids in `rollouts`.
@@ -59,15 +63,19 @@ class RoundPlan:
 class Plan:
     """What a run would do.
 
-    response_tokens, basis: expected tokens of a response, and what that rests on. unhashed: roles
-    whose weights were never hashed here, so that what is stored of them is not known. prompt: ids
-    and tokens of the first prompt; none in a replay. weights: None where their size is not known.
+    response_tokens, basis: expected tokens of a response, and what that rests on. target: the
+    device that memory is planned for. ways: what to change, by stage, where one does not fit there.
+    unhashed: roles whose weights were never hashed here, so that what is stored of them is not
+    known. prompt: ids and tokens of the first prompt; none in a replay. weights: None where their
+    size is not known.
     """
 
     rounds: list[RoundPlan]
     response_tokens: float
     basis: str
     memory: list[Need]
+    target: Target
+    ways: dict[str, list[Way]]
     unhashed: tuple[str, ...]
     prompt: tuple[tuple[int, str], ...] = ()
     weights: WeightsOnDisk | None = None
@@ -88,19 +96,21 @@ class Plan:
         return sum(r.missing(r.bytes, r.cached_scores) for r in self.rounds)
 
 
-def plan_of(session: Session, origin: str | None = None) -> Plan:
+def plan_of(session: Session, origin: str | None = None, target: Target | None = None) -> Plan:
     """Return what a run would do. origin: `RUN@N` where it would branch off.
 
-    session: one that only looks. Raises `ConfigError` where the run itself would be refused.
+    session: one that only looks. target: the device that memory is planned for, None: the one that
+    is here. Raises `ConfigError` where the run itself would be refused.
     """
     if origin and session.run.branch() is None:
         session = view_of_branch(session, origin)
     check(session)
-    return planned(session)
+    return planned(session, target)
 
 
-def planned(session: Session) -> Plan:
+def planned(session: Session, target: Target | None = None) -> Plan:
     """Return what a run would do that was shown to be one that can be played."""
+    target = target or here(session.device)
     known = _known(session)
     length, basis = _response_tokens(session, known)
     entry_bytes = _bytes_a_token(known)
@@ -114,8 +124,11 @@ def planned(session: Session) -> Plan:
     cards = {"student": session.inputs.student_card, "teacher": session.inputs.teacher_card}
     unhashed = tuple(role for role, card in cards.items() if not card.fingerprint)
     weights = weights_on_disk(session, sum(line.rounds for line in rounds if not line.trained))
-    prompt = _first_prompt(session)
-    return Plan(rounds, length, basis, memory_of(session), unhashed, prompt, weights)
+    prompt, config, sizes = _first_prompt(session), session.config, sizes_of(session)
+    memory = memory_of(config, sizes, target)
+    short = [need for need in memory if need.fits(target) is False and need.least is not None]
+    out = {need.stage: ways(config, sizes, target, need) for need in short}
+    return Plan(rounds, length, basis, memory, target, out, unhashed, prompt, weights)
 
 
 def _first_prompt(session: Session) -> tuple[tuple[int, str], ...]:

@@ -3,16 +3,44 @@
 import sys
 
 from rich.console import Console
+from rich.table import Table
 
-from ...stages.models.device import resolve_device
 from ..config.run import RunConfig
 from ..plan.disk import WeightsOnDisk
-from ..plan.plan import Plan, RoundPlan
+from ..plan.needs import Need
+from ..plan.plan import Plan, RoundPlan, plan_of
+from ..plan.target import Target, card, on_card
+from ..plan.ways import Way
+from ..progress import Reporter
+from ..session import look_at
 from .cells import count, size, table
 
 _WIDTH = 120  # columns of what goes to a file or a pipe
 _ENDS = 24  # tokens shown of either end of a prompt
+_PARTS = (
+    "parameters",
+    "gradients",
+    "moments",
+    "activations",
+    "logits",
+    "cache",
+    "loading",
+    "process",
+)
+_NO_WAY = "no setting alone makes it fit: take smaller models, or a larger device"
 _ROUND = ("round", "shards", "rollouts", "tokens", "teacher tokens", "disk", "in the store")
+
+
+def plan_and_print(
+    config: RunConfig, reporter: Reporter, origin: str | None, gigabytes: float | None
+) -> None:
+    """Print what a run would do. origin: `RUN@N` where it would branch off.
+
+    gigabytes: of a GPU to plan memory for, None: for the device that is here.
+    """
+    target = None if gigabytes is None else card(gigabytes)
+    meant = config if target is None else on_card(config)
+    print_plan(config, plan_of(look_at(meant, reporter), origin, target))
 
 
 def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) -> None:
@@ -31,14 +59,11 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
         f"tokens, {size(plan.bytes)} of tables{_weights(plan.weights)}",
         soft_wrap=True,
     )
-    memory = table(
-        ("stage", "about", "what"),
-        f"memory on {resolve_device(config.device)} (estimates)",
-        left=("stage", "what"),
-    )
+    console.print(_memory(plan.memory, plan.target))
     for need in plan.memory:
-        memory.add_row(need.stage, size(need.bytes) or "not known", need.what)
-    console.print(memory)
+        if need.stage in plan.ways:
+            text = _short(need, plan.target, plan.ways[need.stage])
+            console.print(text, markup=False, soft_wrap=True)
     if plan.prompt:
         console.print(_prompt(plan.prompt), markup=False, soft_wrap=True)
     if plan.unhashed:
@@ -47,6 +72,69 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
             "never hashed here, and a plan reads no weights. The first run hashes them.",
             soft_wrap=True,
         )
+
+
+def or_else(ways: list[Way]) -> str:
+    """Return what lets a stage fit, as the end of a sentence."""
+    if not ways:
+        return _NO_WAY
+    return "; or ".join(f"set {_changes(way)} ({way.costs})" for way in ways)
+
+
+def _changes(way: Way) -> str:
+    return ", ".join(f"{name} = {_value(value)}" for name, value in way.changes.items())
+
+
+def _value(value: object) -> str:
+    """Return a value as TOML has it."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
+    return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
+
+
+def _memory(needs: list[Need], target: Target) -> Table:
+    """Return what each stage needs of a device by what it is for; what none needs is left out."""
+    used = [name for name in _PARTS if any(n.parts and getattr(n.parts, name) for n in needs)]
+    headings = ("stage", *used, "in all", "", "of what")
+    made = table(
+        headings,
+        f"memory on {target.name}, {size(target.usable)} of {size(target.total)} to be had "
+        "(estimates, of each device)",
+        left=("stage", "", "of what"),
+    )
+    for need in needs:
+        cells = [size(getattr(need.parts, name, None) or None) for name in used]
+        made.add_row(need.stage, *cells, _all(need), _verdict(need, target), _about(need, target))
+    return made
+
+
+def _all(need: Need) -> str:
+    return "not known" if need.bytes is None else size(need.bytes)
+
+
+def _verdict(need: Need, target: Target) -> str:
+    fits = need.fits(target)
+    return "" if fits is None or need.least is None else "fits" if fits else "does not fit"
+
+
+def _about(need: Need, target: Target) -> str:
+    """Return what a stage's bytes are counted for."""
+    on = f" on each of {need.devices} devices" if need.devices > 1 else ""
+    text = f"{need.about}{on}"
+    if need.sequence and need.bytes is not None and need.fits(target):
+        more = 1 + int((need.room(target) - need.bytes) / need.sequence)
+        text += f", room for {more:,} sequences"
+    return text
+
+
+def _short(need: Need, target: Target, ways: list[Way]) -> str:
+    """Return what does not fit, and what lets it, a line each."""
+    has = size(need.room(target))
+    head = f"{need.stage} does not fit: it takes about {size(need.bytes)} and may have {has}"
+    if not ways:
+        return f"{head}: {_NO_WAY}"
+    lines = [f"  {size(way.bytes):>9}  {_changes(way)} ({way.costs})" for way in ways]
+    return "\n".join([f"{head}. What lets it fit, the cheapest first:", *lines])
 
 
 def _weights(weights: WeightsOnDisk | None) -> str:

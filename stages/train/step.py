@@ -134,7 +134,8 @@ class SelectiveStep(nn.Module):
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self._dtype == torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self._student.device.type, dtype=self._dtype)
+        # a weight is cast where it is used, once; a cache of the copies would keep them all
+        return torch.autocast(self._student.device.type, dtype=self._dtype, cache_enabled=False)
 
     def _head_precision(self) -> contextlib.AbstractContextManager[None]:
         """Let a GPU's tensor cores multiply the head's float32 numbers where the body is in bf16.

@@ -12,7 +12,7 @@ from served import Served
 from tiny import write_model
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.doctor.doctor import NAMES, Finding, examine
-from tip.pipeline.doctor.room import Room
+from tip.pipeline.plan.target import Room
 from tip.stages.engines.vllm import engine
 
 from ..conftest import PAIR, MakeConfig, played, serving
@@ -307,7 +307,7 @@ def test_more_gpus_than_there_are_fail(config: MakeConfig, monkeypatch: pytest.M
     monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: object())
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
-    monkeypatch.setattr("tip.pipeline.doctor.room.memory_of", lambda _: Room(1 << 40, 1 << 40))
+    monkeypatch.setattr("tip.pipeline.plan.target.memory_of", lambda _: Room(1 << 40, 1 << 40))
     wide = {
         "device": "cuda",
         "teacher": {"vllm": {"tensor_parallel": 4}},
