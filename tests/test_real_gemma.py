@@ -31,11 +31,11 @@ pytestmark = [
 PLAN = """
 import json, pathlib, sys
 from tip.pipeline.config.toml import load_config
-from tip.pipeline.plan.memory import memory_of
+from tip.pipeline.plan.plan import plan_of
 from tip.pipeline.session import look_at
 
-needs = memory_of(look_at(load_config(pathlib.Path(sys.argv[1]))))
-print(json.dumps({need.stage: need.bytes for need in needs}))
+plan = plan_of(look_at(load_config(pathlib.Path(sys.argv[1]))))
+print(json.dumps({need.stage: need.bytes for need in plan.memory}))
 """
 
 

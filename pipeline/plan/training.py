@@ -10,6 +10,8 @@ from .target import Target
 
 _FLOAT32, _HALF = 4, 2  # bytes a number
 _FOUR_BITS = 0.5 + 4 / 64  # bytes a number: NF4, and a float32 for each block of 64
+_PEFT = 55 << 20  # bytes that its import takes
+_UNPACKED = 5  # copies of its largest parameter that bitsandbytes makes on a CPU in a step
 _LONGEST_BY_PRODUCTS = 256  # tokens of a sequence whose attention scores are kept on a CPU
 _UNDER_AUTOCAST = 1.65
 """Bytes a kept number where the body computes in 16 bits; some are kept in float32. As 9,216 tokens
@@ -35,7 +37,8 @@ def training(config: RunConfig, sizes: Sizes, target: Target) -> Need:
     if settings.lora is None and (shape.tied and outside > activations + logits):
         # the gradient of the head is added to that of the embedding when no layer is held any more
         activations, logits, gradients = 0.0, 0.0, gradients + outside
-    parts = Parts(kept.parameters, gradients, kept.moments, activations, logits)
+    libraries = _PEFT if settings.lora is not None and target.on_cpu else 0
+    parts = Parts(kept.parameters, gradients, kept.moments, activations, logits, process=libraries)
     if settings.processes > 1:
         parts, kept = _spread(parts, kept, sizes, settings)
     if settings.processes > 1 and target.on_cpu:  # all of them on one host
@@ -55,6 +58,8 @@ def _kept(settings: TrainSettings, sizes: Sizes, target: Target) -> Parts:
         trained = float(adapters)
     paged = settings.optimizer.startswith("paged") and not target.on_cpu
     moments = 0.0 if paged else trained * moment_bytes(settings.optimizer)
+    if settings.optimizer.endswith("8bit") and target.on_cpu and settings.lora is None:
+        moments += _UNPACKED * _FLOAT32 * sizes.student.vocabulary * sizes.student.hidden
     return Parts(frozen + _FLOAT32 * trained, _FLOAT32 * trained, moments)
 
 
