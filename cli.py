@@ -112,9 +112,6 @@ def run(
     continues. With a larger `rounds` it goes further.
     """
     from .pipeline.progress import Reporter
-    from .pipeline.rounds.play import play
-    from .pipeline.session import open_session
-    from .pipeline.show.status import print_run
 
     settings, reporter = _load(config, changes, name), Reporter()
     if dry:
@@ -124,13 +121,9 @@ def run(
         return
     if card is not None:
         raise ConfigError("--card plans for a GPU that need not be here: add --dry-run")
-    session = open_session(settings, reporter)
-    if origin:
-        from .pipeline.rounds.branching import branch
+    from .pipeline.show.run import run_and_show
 
-        branch(session, origin)
-    play(session)
-    print_run(session.run)
+    run_and_show(settings, reporter, origin)
 
 
 @app.command()

@@ -30,6 +30,7 @@ from ..stages.prompts.settings import TextSettings
 from ..stages.train.checkpointing import refuse_without_checkpointing
 from ..stages.train.lora import lora_parameters, require_lora
 from ..stages.train.optimizers import require_optimizer
+from ..stages.train.worlds.launched import launched
 from ..storage.errors import ConfigError, ModelError
 from ..storage.files import user_path
 from .config.run import RunConfig
@@ -246,10 +247,13 @@ def _processes(inputs: Inputs) -> str:
             f"{config.train.rollouts_per_step} rollouts cannot be split over so many: lower it to "
             f"{config.train.rollouts_per_step} at most"
         )
-    if resolve_device(config.device).type == "cuda" and gpus < wanted:
+    hosts = launched()
+    beside = wanted if hosts is None else hosts.beside
+    if resolve_device(config.device).type == "cuda" and gpus < beside:
         raise ConfigError(
-            f"train.processes = {wanted} needs as many GPUs, and {gpus} can be seen here: lower "
-            "it, or see CUDA_VISIBLE_DEVICES"
+            f"{beside} processes that train on this host (train.processes, or what torchrun "
+            f"started) need as many GPUs, and {gpus} can be seen here: lower that, or see "
+            "CUDA_VISIBLE_DEVICES"
         )
     if config.train.optimizer != "adamw":
         raise ConfigError(

@@ -64,6 +64,13 @@ PARTS = {
         "rounds=40 train.epochs=1,rounds=20 train.epochs=2,rounds=10 train.epochs=4,"
         "rounds=5 train.epochs=8,rounds=1 rollout.prompts=1280 train.epochs=4",
     ),
+    "mini-lora": Part.of(
+        None,
+        "--lr 1 --rules all",
+        "train.optimizer=adamw,train.optimizer=adamw8bit,"
+        "train.lora.rank=32 train.lr=1e-3,train.lora.rank=32 train.lr=3e-3,"
+        "train.lora.rank=8 train.lr=3e-3,train.lora.rank=8 train.lr=1e-2",
+    ),
     "mini-tails": Part.of(
         None,
         "--lr 1 --rules all",

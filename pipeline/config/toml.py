@@ -96,7 +96,9 @@ def apply_change(values: dict[str, Any], change: str, option: str) -> None:
     value = parsed["value"] if whole else text
     *sections, last = key.strip().split(".")
     for section in sections:
-        values = values.setdefault(section, {})
+        if values.get(section) is None:  # not there, or a section that is left out by default
+            values[section] = {}
+        values = values[section]
         if not isinstance(values, dict):
             raise ConfigError(f"{option} {change}: {section} is a value, not a section")
     values[last] = value

@@ -1,9 +1,10 @@
 """TOML in, one value out: every mistake in one line that says what was expected."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
-from tip.pipeline.config.toml import load_config
+from tip.pipeline.config.toml import apply_change, load_config, make_config
 from tip.storage.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -84,6 +85,16 @@ def test_set_reads_toml_values_and_bare_words(tmp_path: Path) -> None:
     assert config.train.betas == (0.9, 0.95)
     assert config.select.rule == "random"
     assert config.prompts.chat_kwargs == {"thinking": False}
+
+
+def test_a_change_may_fill_a_section_that_is_left_out_by_default() -> None:
+    config = make_config({"name": "r", **tomllib.loads(NEEDED)}, "a test")
+    values = config.model_dump(mode="json")
+    assert values["train"]["lora"] is None
+    apply_change(values, "train.lora.rank=8", "--vary")
+    lora = make_config(values, "a test").train.lora
+    assert lora is not None
+    assert lora.rank == 8
 
 
 NEEDED = '[student]\nmodel="s"\n[teacher]\nmodel="t"\n[prompts]\nsource="p"\n'

@@ -1,0 +1,48 @@
+"""`tip run`: a run is played to its end and shown, by this process or by those of torchrun."""
+
+from ...stages.train.worlds.launched import Launched, join
+from ...storage.errors import ConfigError
+from ..config.run import RunConfig
+from ..progress import Reporter
+from ..rounds.branching import branch
+from ..rounds.play import play
+from ..session import open_session
+from ..works.together import follow
+from .status import print_run
+
+
+def run_and_show(config: RunConfig, reporter: Reporter, origin: str | None) -> None:
+    """Play all rounds of a config. origin: `RUN@N` where it branches off.
+
+    Of processes that torchrun started the first does so, and the others train where it does.
+    """
+    hosts = join()
+    if hosts is None:
+        _run_and_show(config, reporter, origin)
+    elif hosts.rank:
+        follow(hosts)
+    else:
+        try:
+            _run_and_show(_together(config, hosts), reporter, origin)
+        finally:
+            hosts.give(None)
+
+
+def _run_and_show(config: RunConfig, reporter: Reporter, origin: str | None) -> None:
+    session = open_session(config, reporter)
+    if origin:
+        branch(session, origin)
+    play(session)
+    print_run(session.run)
+
+
+def _together(config: RunConfig, hosts: Launched) -> RunConfig:
+    """Return a config whose trainings are those of all processes that were started."""
+    asked = config.train.processes
+    if asked not in (1, hosts.size):
+        raise ConfigError(
+            f"train.processes = {asked}, but torchrun started {hosts.size}: leave the setting out, "
+            "for torchrun decides"
+        )
+    train = config.train.model_copy(update={"processes": hosts.size})
+    return config.model_copy(update={"train": train})
