@@ -1,10 +1,16 @@
 """The examples are configs that load, and say what they need."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from shapes import write_cache
 from tip.pipeline.config.toml import load_config
+from tip.pipeline.plan.plan import plan_of
+from tip.pipeline.plan.target import card, on_card
+from tip.pipeline.plan.ways import changed
+from tip.pipeline.session import look_at
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CONFIGS = sorted(EXAMPLES.glob("*.toml"))
@@ -24,7 +30,7 @@ def test_every_example_loads(path: Path) -> None:
 
 def test_every_example_for_a_gpu_has_its_figures_checked() -> None:
     on_gpus = {path.stem for path in CONFIGS if load_config(path).device == "cuda"}
-    assert on_gpus == set(STUDENTS)
+    assert on_gpus == set(CARDS)
 
 
 @pytest.mark.parametrize("name", STUDENTS)
@@ -47,3 +53,45 @@ def test_an_example_does_not_spend_its_time_on_snapshots(name: str) -> None:
     gigabytes = STUDENTS[name] * SAVED_BYTES / 1e9
     settings = load_config(EXAMPLES / f"{name}.toml").train
     assert settings.snapshot_seconds > 10 * gigabytes  # at 1 GB/s, under a tenth of the time
+
+
+# GB of the cards that the examples are for.
+CARDS = {
+    "eight-gpus": 80,
+    "llama-70b-8b": 80,
+    "one-24gb": 24,
+    "one-80gb": 80,
+    "qwen25-14b-1.5b": 40,
+    "qwen3-8b-4b": 80,
+    "two-slurm-nodes": 80,
+}
+PROBLEM = "+1="  # what the built-in tokenizer knows
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_an_example_fits_the_card_that_it_is_for(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(write_cache(tmp_path)))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = load_config(EXAMPLES / f"{name}.toml")
+    data = tmp_path / "p.jsonl"
+    texts = ["1" * length + PROBLEM for length in range(5, 5 + config.rollout.prompts)]
+    longest = config.prompts.max_tokens or 512
+    texts.append("1" * (longest - 10) + PROBLEM)
+    data.write_text("\n".join(json.dumps({"prompt": t, "answer": "1"}) for t in texts))
+    changes = {
+        "store": tmp_path / "s",
+        "runs": tmp_path / "r",
+        "prompts.source": data,
+        "evaluate.source": data,
+        "evaluate.format": "{prompt}",
+    }
+    asked = load_config(EXAMPLES / f"{name}.toml", [f'{k}="{v}"' for k, v in changes.items()])
+    if name == "two-slurm-nodes":  # torchrun's number
+        asked = changed(asked, {"train.processes": 16})
+    plan = plan_of(look_at(on_card(asked)), target=card(CARDS[name]))
+    assert {need.stage: need.fits(plan.target) for need in plan.memory} == {
+        need.stage: True for need in plan.memory
+    }
+    assert f"--card {CARDS[name]}" in text_of(name) or f"{CARDS[name]} GB" in text_of(name)

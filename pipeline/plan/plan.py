@@ -14,7 +14,7 @@ from ...storage.facts import RolloutFacts, TeacherFacts
 from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Artifact
 from ..rounds.branching import view_of_branch
-from ..rounds.identity import check
+from ..rounds.identity import check, check_rule
 from ..rounds.replay import replayed
 from ..rounds.rollouts import rollout_works
 from ..rounds.scores import teacher_works
@@ -100,11 +100,15 @@ def plan_of(session: Session, origin: str | None = None, target: Target | None =
     """Return what a run would do. origin: `RUN@N` where it would branch off.
 
     session: one that only looks. target: the device that memory is planned for, None: the one that
-    is here. Raises `ConfigError` where the run itself would be refused.
+    is here, which then must have what the config asks for. Raises `ConfigError` where the run
+    itself would be refused.
     """
     if origin and session.run.branch() is None:
         session = view_of_branch(session, origin)
-    check(session)
+    if target is None:
+        check(session)
+    else:
+        check_rule(session.config)
     return planned(session, target)
 
 

@@ -44,12 +44,17 @@ def check(session: Session) -> dict[str, str]:
 
     Returns the run's `content`.
     """
-    check_selection(session.config.select)
-    check_losses(session.config)
+    check_rule(session.config)
     check_usable(session)
     before = begun(session.run)
     check_settings(session.run, session.config, before)
     return check_content(session, before)
+
+
+def check_rule(config: RunConfig) -> None:
+    """Meet what is wrong with the selection, whatever machine the run is for."""
+    check_selection(config.select)
+    check_losses(config)
 
 
 def check_usable(session: Session) -> None:

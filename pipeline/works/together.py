@@ -121,7 +121,10 @@ def _train(
 ) -> None:
     store, attention = Store(config.store), set_up(device, config.threads, config.cpu)
     holder = Holder(device, at_once=1, folder_of=store.folder, attention=attention, say=say)
-    work.trained(holder, store, tick, Sharded(device))
+    try:
+        work.trained(holder, store, tick, Sharded(device))
+    finally:
+        holder.close()  # a process that goes on leaves the device to what comes between trainings
 
 
 def _device(config: RunConfig, local: int) -> torch.device:

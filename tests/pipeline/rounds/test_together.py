@@ -87,7 +87,9 @@ def test_more_processes_than_gpus_are_refused(
     inputs = look_at(config(train={"processes": 3})).inputs
     monkeypatch.setattr("tip.pipeline.checks.resolve_device", lambda _: torch.device("cuda"))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    with pytest.raises(ConfigError, match="3 processes that train on this host .* need as many GPUs, and 2"):
+    with pytest.raises(
+        ConfigError, match=r"3 processes that train on this host .* need as many GPUs, and 2"
+    ):
         check_inputs(inputs)
 
 
