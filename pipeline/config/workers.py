@@ -1,5 +1,6 @@
 """What a user can set of who runs works: this process, or actors of a Ray cluster."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import field_validator
@@ -27,8 +28,8 @@ class WorkersSettings(Settings):
 
     @field_validator("address")
     @classmethod
-    def _no_client(cls, value: str) -> str:
-        if "/" in value:
+    def _of_a_head(cls, value: str) -> str:
+        if value not in ("", "auto") and not re.fullmatch(r"[^/\s]+:\d{1,5}", value):
             raise ValueError(
                 f"{value!r} is no address of a cluster's head: start the run on one of its hosts, "
                 "with 'auto', or HOST:PORT as `ray start --head` prints it"

@@ -6,6 +6,7 @@ Ray takes SIGTERM and the screen for itself; both are given back.
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 from ...storage.errors import ConfigError
 from ..actors import Share, require_ray
 
+_PATIENCE = 10.0  # seconds for a host to answer
 _OBJECTS = 100 << 20  # bytes of Ray's shared memory: works and their results are small
 
 
@@ -93,6 +95,11 @@ class Cluster:
 def _connect(address: str) -> None:
     import ray
 
+    head = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if ":" in head:
+        # where nobody listens, Ray tries for minutes, and fills the screen
+        host, _, port = head.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
     ours: dict[str, Any] = {}
     if not address:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers
