@@ -8,7 +8,7 @@ from .store import Store
 def leave_mark(store: Store) -> str:
     """Write a small file that whoever sees the store finds; return its name.
 
-    It is to be removed with `remove_mark`; one that a killed process left goes with `sweep`.
+    It is to be removed with `remove_mark`; what a killed process left goes with `sweep`.
     """
     name = f"{PROBES}/{unique()}"
     store.place.create(name, name.encode())
