@@ -1,6 +1,5 @@
 """Each of two actors has a vLLM engine of its own, and some of the shards."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ pytestmark = [needs_vllm, pytest.mark.soak]
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, set[int]]]:
+def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[int]]:
     """Return the actors that have ticked, by title."""
     by_title: dict[str, set[int]] = {}
     pass_on = Crew._pass_on
@@ -28,7 +27,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, set[int]]]:
         pass_on(self, words, member, job)
 
     monkeypatch.setattr(Crew, "_pass_on", note)
-    yield by_title
+    return by_title
 
 
 @pytest.mark.usefixtures("cluster")
