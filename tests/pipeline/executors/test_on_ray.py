@@ -28,7 +28,7 @@ from tip.storage.errors import ConfigError, DisagreementError, ModelError, Store
 from tip.storage.store.seen import leave_mark
 from tip.storage.store.store import Store
 
-from ..conftest import Listening, MakeConfig, artifacts, numbers, played
+from ..conftest import Listening, MakeConfig, numbers, played
 from .probes import AtHome, Loaded, Probe, Unsendable
 
 RUN: dict[str, Any] = {"rounds": 1, "rollout": {"prompts": 96}}
@@ -341,18 +341,15 @@ def test_a_driver_that_was_killed_takes_its_actors_along_and_the_next_one_goes_o
     store = Store(settings.store)
     try:
         until = time.monotonic() + 60
-        while sum(1 for _ in store.list("rollouts")) < 3:
+        while not any(store.list("rollouts")):
             assert driver.poll() is None
             assert time.monotonic() < until
             time.sleep(0.02)
     finally:
         driver.kill()
         driver.wait()
-    before = {artifact.key for artifact in store.list("rollouts")}
-    reporter = Listening()
-    session = open_session(settings, reporter)
+    session = open_session(settings, Listening())
     play(session)
     assert whole(session) == whole(here)
-    assert before <= {a.key for a in artifacts(session, "rollouts")} | before
     made = numbers(session, "rollout", "generated_tokens")
     assert 0 < made[-1] < numbers(here, "rollout", "generated_tokens")[0]
