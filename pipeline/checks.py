@@ -33,6 +33,7 @@ from ..stages.train.optimizers import require_optimizer
 from ..stages.train.worlds.launched import launched
 from ..storage.errors import ConfigError, ModelError
 from ..storage.files import user_path
+from .actors import require_ray, share_of
 from .config.run import RunConfig
 from .inputs import Inputs
 
@@ -273,6 +274,18 @@ def _processes(inputs: Inputs) -> str:
     return f"{wanted} train together"
 
 
+def _workers(inputs: Inputs) -> str:
+    workers, share = inputs.config.workers, share_of(inputs.config)
+    require_ray()
+    place = f"the cluster at {workers.address}" if workers.address else "a cluster of this host"
+    number = f"{workers.actors} " if workers.actors else ""
+    return f"{number}actors of {share} each, in {place}"
+
+
+def _on_ray(config: RunConfig) -> bool:
+    return config.workers.executor == "ray"
+
+
 def _trains_together(config: RunConfig) -> bool:
     return config.train.processes > 1
 
@@ -303,4 +316,5 @@ CHECKS: tuple[Check[Inputs], ...] = (
     Check("problems", ("vocabulary", "problem file"), _problems, evaluates),
     Check("engines", ("device",), _engines),
     Check("processes", ("device",), _processes, _trains_together),
+    Check("workers", ("device",), _workers, _on_ray),
 )

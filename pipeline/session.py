@@ -20,6 +20,7 @@ from .config.toml import make_config
 from .executors.executor import Executor
 from .executors.finder import Finder
 from .executors.here import Here
+from .executors.on_ray import OnRay
 from .inputs import Inputs
 from .progress import Reporter
 
@@ -69,16 +70,17 @@ class Session:
 
 
 def open_session(config: RunConfig, reporter: Reporter | None = None) -> Session:
-    """Return the session of a run whose works are run in this process."""
+    """Return the session of a run whose works are run in this process, or as `workers` says."""
     resolve_device(config.device)  # one that is not there is met before anything is written
     reporter = reporter or Reporter(quiet=True)
     store = Store(config.store)
+    executor = OnRay if config.workers.executor == "ray" else Here
     return Session(
         config,
         RunFolder(config.runs, config.name),
         store,
         Inputs(config, reporter),
-        Here(config, store, reporter),
+        executor(config, store, reporter),
         reporter,
     )
 

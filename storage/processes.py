@@ -1,10 +1,12 @@
-"""Processes by name: enough to tell, on the same machine, that one has ended."""
+"""Processes by name: enough to tell, on the same machine or by hearsay, that one has ended."""
 
 import os
 import socket
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+_told: list[Any] = []  # processes that others have seen to end
 
 _BORN = 19  # place of the start time among what follows a process's name in /proc/PID/stat
 
@@ -27,6 +29,12 @@ def this_process() -> dict[str, Any]:
     return {**_machine(), "host": socket.gethostname(), "pid": pid, "born": _born(pid)}
 
 
+def note_ended(process: Any) -> None:
+    """Keep that a process of any machine has ended, as whoever started it there was told."""
+    if process not in _told:
+        _told.append(process)
+
+
 def has_ended(process: Any) -> bool:
     """Tell whether a process is known to have ended; False where nobody here can know.
 
@@ -34,6 +42,8 @@ def has_ended(process: Any) -> bool:
     """
     if not isinstance(process, dict) or not isinstance(process.get("pid"), int):
         return False
+    if process in _told:
+        return True
     machine = _machine()
     if not machine or any(process.get(name) != value for name, value in machine.items()):
         return False

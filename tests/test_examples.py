@@ -15,7 +15,12 @@ from tip.pipeline.session import look_at
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CONFIGS = sorted(EXAMPLES.glob("*.toml"))
 # Parameters of the students, from their model cards; the trained state is 16 bytes of each.
-STUDENTS = {"llama-70b-8b": 8.03e9, "qwen25-14b-1.5b": 1.54e9, "qwen3-8b-4b": 4.02e9}
+STUDENTS = {
+    "llama-70b-8b": 8.03e9,
+    "qwen25-14b-1.5b": 1.54e9,
+    "qwen3-8b-4b": 4.02e9,
+    "ray-cluster": 1.72e9,
+}
 STATE_BYTES, SAVED_BYTES = 16, 12
 
 
@@ -63,6 +68,7 @@ CARDS = {
     "one-80gb": 80,
     "qwen25-14b-1.5b": 40,
     "qwen3-8b-4b": 80,
+    "ray-cluster": 40,
     "two-slurm-nodes": 80,
 }
 PROBLEM = "+1="  # what the built-in tokenizer knows

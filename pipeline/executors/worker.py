@@ -11,7 +11,7 @@ from .here import Here
 _running: dict[str, Any] = {}  # this process's own; a pool gives no better place
 
 
-class _Line(Reporter):
+class Line(Reporter):
     """Sends what is said to the process that asked."""
 
     def __init__(self, words: Any) -> None:
@@ -36,7 +36,7 @@ def run(work: Work) -> tuple[Made, ...]:
     words = _running["words"]
     if "here" not in _running:
         settings = RunConfig.model_validate_json(_running["config"])
-        _running["here"] = Here(settings, Store(settings.store), _Line(words))
+        _running["here"] = Here(settings, Store(settings.store), Line(words))
     return _running["here"].run(work, words.put)
 
 

@@ -12,6 +12,7 @@ from ...stages.models.weights import Weights
 from ...stages.score.checks import CHECK_TOLERANCE
 from ...storage.errors import ConfigError
 from ...storage.facts import CheckpointFacts
+from ..actors import threads_of
 from ..session import Session
 
 
@@ -112,5 +113,5 @@ def _spec(session: Session, weights: Weights, needed: int, rows: int, top: int) 
         kv_cache_dtype=vllm.kv_cache_dtype,
         batch_tokens=vllm.batch_tokens,
         trust_remote_code=card.code,
-        threads=session.config.threads,
+        threads=threads_of(session.config),
     )

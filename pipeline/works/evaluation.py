@@ -5,7 +5,7 @@ Answers of the embedded engine come in batches that span shards: a group of shar
 generated whole (whatever of it is there already), so that a batch is the same at every start.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from ...storage.facts import EvaluationFacts
 from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Draft, Make, Store
 from .ahead import Generation
-from .work import Made, all_found
+from .work import Made, Work, all_found, cut
 
 
 @dataclass(frozen=True)
@@ -100,3 +100,10 @@ class EvaluateWork:
                 if not each.fresh:
                     tick(len(asked))
         return made
+
+    def spread(self, store: Store, most: int) -> tuple[Work, ...]:
+        if isinstance(self.generator, Embedded):  # its batch spans the shards, at every start
+            return (self,)
+        keys = [artifact_key("evaluation", self.inputs(shard)) for shard in self.shards]
+        there = [store.find("evaluation", key) is not None for key in keys]
+        return tuple(replace(self, shards=part) for part in cut(self.shards, there, most))

@@ -15,7 +15,7 @@ from ...stages.models.weights import Weights
 from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Store
 from .reference import stored_reference
-from .work import Made, all_found
+from .work import Made, Work, all_found
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class LoadedWork:
             holder.release()
         tick(1)
         return (Made(artifact, fresh),)
+
+    def spread(self, store: Store, most: int) -> tuple[Work, ...]:
+        return (self,)
 
     def _tokens(self) -> list[np.ndarray]:
         return [np.arange(KNOWN_TOKENS, dtype=np.int64) % self.weights.card.head_rows]

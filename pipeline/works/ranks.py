@@ -172,14 +172,15 @@ def _rank(
         raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:
         traceback.print_exc()
-        words.put((rank, _picklable(error)))
+        words.put((rank, picklable(error)))
         raise SystemExit(1) from None
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
 
 
-def _picklable(error: Exception) -> Exception:
+def picklable(error: Exception) -> Exception:
+    """Return an error that another process can be sent: itself, or what it says."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # whatever a library's own exceptions may raise there

@@ -1,13 +1,13 @@
 """Rollouts of some prompts, a shard an artifact."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from ...stages.engines.protocols import Sampling, Tick
 from ...stages.engines.requests import requests_of
-from ...stages.holder import Generator, Holder
+from ...stages.holder import Generator, Holder, InVllm
 from ...stages.prompts.render import Prompt
 from ...stages.rollout.rollout import roll_out, rollout_inputs
 from ...stages.rollout.settings import RolloutSettings
@@ -16,7 +16,7 @@ from ...storage.facts import EngineGap, RolloutFacts
 from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Draft, Make, Store
 from .ahead import Generation
-from .work import Made, all_found
+from .work import Made, Work, all_found, cut
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,13 @@ class RolloutWork:
             if not each.fresh:
                 tick(len(asked))
         return made
+
+    def spread(self, store: Store, most: int) -> tuple[Work, ...]:
+        if not isinstance(self.generator, InVllm):
+            return (self,)
+        keys = [artifact_key("rollouts", self.inputs(n)) for n in range(len(self.shards))]
+        there = [store.find("rollouts", key) is not None for key in keys]
+        return tuple(replace(self, shards=part) for part in cut(self.shards, there, most))
 
     def _facts(self, table: pa.Table, gap: EngineGap | None) -> RolloutFacts:
         return RolloutFacts(

@@ -30,7 +30,7 @@ from ...storage.facts import ProbeFacts, RolloutFacts, TeacherFacts, TokensFacts
 from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Artifact, Draft, Pending, Store
 from ...storage.tables import read_table
-from .work import Made, all_found
+from .work import Made, Work, all_found
 
 Shown = tuple[tuple[int, ...], ...]
 """The teacher's own prompts of a shard, in the order of its prompts."""
@@ -125,6 +125,9 @@ class ScoreWork:
             tick(self.size)
         return teacher, tokens
 
+    def spread(self, store: Store, most: int) -> tuple[Work, ...]:
+        return (self,)
+
 
 @dataclass(frozen=True)
 class TeacherWork:
@@ -192,6 +195,10 @@ class TeacherWork:
         dtype = self.teacher.dtype
         return score_with_engine(scorer, rollouts, self.settings, dtype=dtype, **terms)
 
+    def spread(self, store: Store, most: int) -> tuple[Work, ...]:
+        # a server computes elsewhere anyway; its key, and how much is asked at once, are known here
+        return () if isinstance(self.reader, Served) else (self,)
+
 
 @dataclass(frozen=True)
 class TokensWork:
@@ -235,6 +242,9 @@ class TokensWork:
         if not made.fresh:
             tick(self.size)
         return (made,)
+
+    def spread(self, store: Store, most: int) -> tuple[Work, ...]:
+        return (self,)
 
 
 def own_prompts(source: Artifact, shown: Shown | None) -> dict[str, tuple[int, ...]] | None:

@@ -10,7 +10,7 @@ from ...stages.select.settings import SelectSettings
 from ...storage.columns import SELECTION
 from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Artifact, Draft, Store
-from .work import Made, all_found
+from .work import Made, Work, all_found
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,6 @@ class SelectWork:
             return facts.dump()
 
         return (Made(*store.ensure("selection", self.inputs(), make)),)
+
+    def spread(self, store: Store, most: int) -> tuple[Work, ...]:
+        return ()

@@ -30,7 +30,7 @@ from ...storage.files import is_finished
 from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Artifact, Draft, Store
 from .together import Together, train_together
-from .work import Made, all_found
+from .work import Made, Work, all_found
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,9 @@ class TrainWork:
             return facts.model_copy(update=update).dump()
 
         return (Made(*store.ensure("checkpoint", self.inputs(), make)),)
+
+    def spread(self, store: Store, most: int) -> tuple[Work, ...]:
+        return ()
 
     def train(
         self, holder: Holder, store: Store, tick: Tick
@@ -208,6 +211,9 @@ class RestoreWork:
     def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
         """Train again from stored signals; nothing is committed."""
         self.training.train(holder, store, tick)
+        return ()
+
+    def spread(self, store: Store, most: int) -> tuple[Work, ...]:
         return ()
 
 

@@ -6,7 +6,8 @@ import sys
 from typing import Any
 
 import pytest
-from tip.storage.processes import has_ended, this_process
+from tip.storage import processes
+from tip.storage.processes import has_ended, note_ended, this_process
 
 PROGRAM = """
 import json
@@ -35,6 +36,17 @@ def test_a_number_that_another_process_got_meanwhile_is_not_taken_for_it() -> No
 @pytest.mark.parametrize("change", [{"boot": "another"}, {"space": "pid:[1]"}, {"pid": "1"}])
 def test_of_another_machine_nothing_is_known(change: dict[str, Any]) -> None:
     assert not has_ended(this_process() | {"born": 1} | change)
+
+
+def test_what_others_have_seen_to_end_has_ended_on_any_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "_told", [])
+    far = this_process() | {"boot": "another"}
+    assert not has_ended(far)
+    note_ended(far)
+    assert has_ended(far)
+    assert not has_ended(far | {"born": 1})
 
 
 @pytest.mark.parametrize("text", [None, "process 1 on host", {}, [], {"pid": 1}])

@@ -67,6 +67,7 @@ SPECIAL: dict[str, tuple[dict[str, Any], Any]] = {
     "prompts.format": ({}, "{other}"),
     "evaluate.format": ({}, "{other}"),
     "device": ({}, "cpu"),
+    "workers.address": ({}, "auto"),
     "select.rule": ({}, "entropy_sampled"),
     "student.vllm.enforce_eager": ({}, True),
     "teacher.vllm.enforce_eager": ({}, True),

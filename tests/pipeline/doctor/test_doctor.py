@@ -46,6 +46,8 @@ def test_what_is_well_is_so_in_every_check_and_nothing_is_written(
     assert set(verdicts(findings).values()) == {"ok"}
     unasked = {
         "processes",
+        "workers",
+        "cluster",
         "server",
         "max_model_len",
         "residual",
