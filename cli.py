@@ -273,6 +273,36 @@ def compare(
 
 
 @app.command()
+def export(
+    origin: Annotated[
+        str,
+        typer.Argument(help="A run, after N rounds; RUN alone: after all.", metavar="RUN[@N]"),
+    ],
+    folder: Annotated[str, typer.Argument(help="A new folder.", metavar="FOLDER")],
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="The LoRA adapter alone, in peft's format.")
+    ] = False,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            help="float32, bfloat16 or float16 (default: train.export_dtype, as it is stored).",
+        ),
+    ] = None,
+    runs: Runs = "runs",
+) -> None:
+    """Write a trained student as a model folder that transformers and vLLM load.
+
+    Weights, config, tokenizer, chat template and generation config. Another --dtype, and --adapter,
+    take the float32 masters of the run's training state, which is kept of the last rounds
+    (train.keep_states).
+    """
+    from .pipeline.export import export_and_show
+
+    export_and_show(origin, folder, runs, adapter=adapter, dtype=dtype)
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where its files go.")] = Path("demo"),
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each run.")] = 10,

@@ -57,6 +57,35 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside to write files to; afterwards it is `path`, whole and durably.
+
+    path: not there, or an empty folder. On an error nothing remains, and it passes through; those
+    of this function itself are `OSError`. A kill leaves the folder beside, under a name with the
+    number of the process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}{_BESIDE}")
+    beside.mkdir()
+    try:
+        yield beside
+        for written in [*beside.rglob("*"), beside]:
+            _flush(written)
+        beside.replace(path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes were writing below a folder that nobody else writes to."""
     for pattern in (f"*.*{_BESIDE}", ".tmp??????"):  # ours, and safetensors' own below it

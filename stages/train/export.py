@@ -36,7 +36,7 @@ def refuse_beyond(model: LanguageModel, dtype: str) -> None:
         if largest > _JUST_BEYOND * most:
             raise ModelError(
                 f"{model.card.folder}: {name} holds {largest:.3g}, and {dtype} at most {most:.3g}: "
-                "set train.export_dtype = 'bfloat16' or 'float32'"
+                "choose bfloat16 or float32 (train.export_dtype, or --dtype of tip export)"
             )
 
 
