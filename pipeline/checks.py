@@ -18,6 +18,7 @@ from ..stages.models.card import ModelCard
 from ..stages.models.device import resolve_device
 from ..stages.models.fingerprint import has_weights, weight_files
 from ..stages.models.load import load_on_meta
+from ..stages.models.merged import check_adapter
 from ..stages.models.quantised import (
     check_quantised_teacher,
     quantised_by,
@@ -61,7 +62,7 @@ def check_inputs(inputs: Inputs) -> None:
 def check_answering(inputs: Inputs) -> None:
     """Raise a `TipError` where the teacher itself cannot be asked the problems."""
     card, config, settings = inputs.teacher_card, inputs.config, inputs.evaluation
-    if config.teacher.server is not None and not has_weights(card.folder):
+    if config.teacher.server is not None and not has_weights(card.weights_folder):
         raise ConfigError(
             "the teacher's answers are its own to write, and its server gives log-probs alone: "
             f"teacher.model = {config.teacher.model!r} must be a folder with its weights"
@@ -108,9 +109,15 @@ def _described(card: ModelCard, settings: ModelSettings) -> str:
     stops = ", ".join(f"{i} {names.get(i)!r}" for i in card.stop_ids)
     context = f"{card.context:,}" if card.context < 1 << 31 else "any length"
     return (
-        f"{settings.model}: {card.head_rows:,} ids, a context of {context}, stops at "
+        f"{settings.model}{_over(card)}: {card.head_rows:,} ids, a context of {context}, stops at "
         f"{stops or 'nothing'}"
     )
+
+
+def _over(card: ModelCard) -> str:
+    if card.adapter is None:
+        return ""
+    return f" (an adapter of rank {card.adapter.rank}, merged over {card.adapter.base} when needed)"
 
 
 def _vocabulary(inputs: Inputs) -> str:
@@ -152,7 +159,7 @@ def _computed(card: ModelCard) -> str:
 def _refuse_missing(card: ModelCard, settings: ModelSettings) -> None:
     """Raise `ModelError` for a folder without weights; those of a hub name may come later."""
     if user_path(settings.model).is_dir():
-        weight_files(card.folder)
+        weight_files(card.weights_folder)
     elif not has_weights(card.folder) and constants.HF_HUB_OFFLINE:
         raise ModelError(
             f"{settings.model}: the hub's cache has no weights of it, and HF_HUB_OFFLINE is set: "
@@ -161,6 +168,8 @@ def _refuse_missing(card: ModelCard, settings: ModelSettings) -> None:
 
 
 def _modules(card: ModelCard, *, checkpointing: bool = False) -> str:
+    if card.adapter is not None:
+        check_adapter(card)
     _ = parameters_of(card)  # it names a file that is not whole
     model = load_on_meta(card)
     if checkpointing:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from ...stages.engines.protocols import Tick
 from ...stages.holder import Holder
 from ...stages.models.cpu.process import set_up
 from ...stages.models.device import resolve_device
+from ...stages.models.merged import folder_of
 from ...stages.train.worlds.sharded import Sharded
 from ...storage.store.store import Store
 from ..config.run import RunConfig
@@ -63,7 +65,8 @@ def _rank(
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=address, rank=rank, world_size=size)
     try:
-        holder = Holder(device, at_once=1, folder_of=store.folder, attention=attention, say=say)
+        files = partial(folder_of, store, say)
+        holder = Holder(device, at_once=1, folder_of=files, attention=attention, say=say)
         work.trained(holder, store, tick, Sharded(device))
     finally:
         dist.destroy_process_group()

@@ -13,13 +13,12 @@ from torch import Tensor
 from ...storage.errors import ModelError, StoreError
 from ..boundary import one_line
 from ..models.card import ModelCard
+from ..models.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ..models.load import load_on_meta
 from ..models.tensors import write_tensors
 from .lora import ADAPTER, all_conv1d, lora_layers
 from .settings import LoraSettings
 from .state import masters_of
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def write_adapter(
@@ -47,10 +46,12 @@ def write_adapter(
             revision=revision,
             inference_mode=True,
         )
-    (folder / CONFIG).write_text(
+    (folder / ADAPTER_CONFIG).write_text(
         json.dumps(config.to_dict(), indent=2, sort_keys=True, default=sorted)
     )
-    write_tensors(folder / WEIGHTS, _tensors(state, layers, settings.rank), {"format": "pt"})
+    write_tensors(
+        folder / ADAPTER_WEIGHTS, _tensors(state, layers, settings.rank), {"format": "pt"}
+    )
 
 
 def _targets(model: Any, layers: dict[str, tuple[int, int]]) -> list[str]:
