@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 
 from ..stages.holder import Holder
-from ..stages.models.card import look_at_card
+from ..stages.models.adapter import is_adapter
+from ..stages.models.card import ModelCard, look_at_card
 from ..stages.models.language_model import LanguageModel
+from ..stages.models.merged import find_merged
 from ..stages.models.settings import ModelSettings
 from ..stages.models.weights import Weights
 from ..stages.train.adapter import write_adapter
@@ -190,6 +192,8 @@ def _first_student(trained: _Trained) -> Weights:
             f"{trained.name}: what student.model = {trained.config.student.model!r} names has "
             "changed since the run was started: bring the old one back, or leave --dtype out"
         )
+    if first.card.adapter is not None:
+        _merged(trained, first.card)  # nothing is merged here
     return first
 
 
@@ -205,14 +209,37 @@ def _adapter(trained: _Trained, folder: Path, target: Path, dtype: str | None) -
         raise ConfigError("--adapter writes float32 masters as they are: leave --dtype out")
     require_lora(lora.model_copy(update={"bits": None}), torch.device("cpu"))
     state = _state(trained, "leave --adapter out for the merged student")
-    there = user_path(student.model)
-    base = str(there.resolve()) if there.is_dir() else student.model
-    card = look_at_card(trained.settings)
+    base, card = _first_folder(trained), look_at_card(trained.settings)
     write_adapter(folder, state, card, lora, base, student.revision)
     return (
         f"adapters of rank {lora.rank}, float32{_beside(lora)}. Next: in Python "
         f"PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained('{base}'), '{target}')"
     )
+
+
+def _first_folder(trained: _Trained) -> str:
+    """Return where peft finds what the run began with: a folder, or a hub name.
+
+    Where that is an adapter itself, it is what the store keeps of it, merged.
+    """
+    student = trained.config.student
+    there = user_path(student.model)
+    if not there.is_dir():
+        return student.model
+    if not is_adapter(there):
+        return str(there.resolve())
+    merged = _merged(trained, _first_student(trained).card)
+    return str(trained.store.folder(merged).resolve())
+
+
+def _merged(trained: _Trained, card: ModelCard) -> Artifact:
+    merged = find_merged(trained.store, card)
+    if merged is None:
+        raise StoreError(
+            f"{trained.name}: its first student is an adapter, and what was merged of it is not in "
+            f"{trained.config.store} any more: `tip run` with the run's config makes it again"
+        )
+    return merged
 
 
 def _beside(lora: LoraSettings) -> str:

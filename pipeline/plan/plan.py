@@ -19,7 +19,7 @@ from ..rounds.replay import replayed
 from ..rounds.rollouts import rollout_works
 from ..rounds.scores import teacher_works
 from ..session import Session
-from .disk import WeightsOnDisk, weights_on_disk
+from .disk import Merge, WeightsOnDisk, merges, weights_on_disk
 from .memory import Need, memory_of
 
 # Where the store says nothing: entries a token and bytes an entry, of the SmolLM2 pair; a row of
@@ -62,6 +62,7 @@ class Plan:
     response_tokens, basis: expected tokens of a response, and what that rests on. unhashed: roles
     whose weights were never hashed here, so that what is stored of them is not known. prompt: ids
     and tokens of the first prompt; none in a replay. weights: None where their size is not known.
+    merges: adapters that the run merges over their bases first.
     """
 
     rounds: list[RoundPlan]
@@ -71,6 +72,7 @@ class Plan:
     unhashed: tuple[str, ...]
     prompt: tuple[tuple[int, str], ...] = ()
     weights: WeightsOnDisk | None = None
+    merges: tuple[Merge, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -114,8 +116,8 @@ def planned(session: Session) -> Plan:
     cards = {"student": session.inputs.student_card, "teacher": session.inputs.teacher_card}
     unhashed = tuple(role for role, card in cards.items() if not card.fingerprint)
     weights = weights_on_disk(session, sum(line.rounds for line in rounds if not line.trained))
-    prompt = _first_prompt(session)
-    return Plan(rounds, length, basis, memory_of(session), unhashed, prompt, weights)
+    prompt, own = _first_prompt(session), tuple(merges(session))
+    return Plan(rounds, length, basis, memory_of(session), unhashed, prompt, weights, own)
 
 
 def _first_prompt(session: Session) -> tuple[tuple[int, str], ...]:

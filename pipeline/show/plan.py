@@ -5,8 +5,9 @@ import sys
 from rich.console import Console
 
 from ...stages.models.device import resolve_device
+from ...storage.visible import visible
 from ..config.run import RunConfig
-from ..plan.disk import WeightsOnDisk
+from ..plan.disk import Merge, WeightsOnDisk
 from ..plan.plan import Plan, RoundPlan
 from .cells import count, size, table
 
@@ -39,6 +40,8 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
     for need in plan.memory:
         memory.add_row(need.stage, size(need.bytes) or "not known", need.what)
     console.print(memory)
+    for merge in plan.merges:
+        console.print(_merge(merge), markup=False, soft_wrap=True)
     if plan.prompt:
         console.print(_prompt(plan.prompt), markup=False, soft_wrap=True)
     if plan.unhashed:
@@ -55,6 +58,13 @@ def _weights(weights: WeightsOnDisk | None) -> str:
     return (
         f", {size(weights.checkpoints)} of checkpoints; the run folder holds up to "
         f"{size(weights.states)} of training states"
+    )
+
+
+def _merge(merge: Merge) -> str:
+    return visible(
+        f"{merge.role}: the adapter {merge.adapter} (rank {merge.rank}) is to be merged over "
+        f"{merge.base} first, once: {size(merge.bytes)} in the store"
     )
 
 

@@ -55,7 +55,8 @@ class ModelSettings(Settings):
     """A model: the student or the teacher."""
 
     model: Annotated[str, BY_CONTENT]
-    """Folder with config.json, *.safetensors and a tokenizer, or a Hugging Face model name."""
+    """Folder with config.json, *.safetensors and a tokenizer, or a Hugging Face model name; or the
+    folder of a LoRA adapter, which stands for its base with it merged."""
     revision: Annotated[str | None, BY_CONTENT] = None
     """Branch, tag or commit of a Hugging Face model name."""
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], BY_CONTENT] = "auto"
