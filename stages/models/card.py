@@ -29,6 +29,7 @@ class ModelCard:
     tokens. vocabulary_folder: where its tokenizer lies. code: whether its own Python code is run.
     flagged_ids: the special ids that have no role, such as that of BOS, only the tokenizer's flag.
     adapter: what is merged over a base before the model is there; folder then has its config.
+    attention: the implementation that a user asks transformers for.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class ModelCard:
     code: bool = False
     flagged_ids: tuple[int, ...] = ()
     adapter: Adapter | None = None
+    attention: str = "auto"
 
     @property
     def weights_folder(self) -> Path:
@@ -133,6 +135,7 @@ def card_of(
         code,
         tuple(sorted(flagged)),
         adapter,
+        settings.attn_implementation,
     )
 
 

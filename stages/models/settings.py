@@ -62,6 +62,13 @@ class ModelSettings(Settings):
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], BY_CONTENT] = "auto"
     """Compute type in rollout and scoring. `auto`: bfloat16 on a GPU and for a server, float32 on
     a CPU."""
+    attn_implementation: Annotated[
+        Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"], NOT_IN_KEY
+    ] = "auto"
+    """How transformers computes attention; vLLM chooses for itself. `auto`: `sdpa` where the model
+    has it and it leaves nothing out, else `eager`; on a CPU as `[cpu]` says. Flash attention needs
+    its package, a GPU and 16 bits: it serves rollouts, scoring and evaluation, not training.
+    Changes results only by rounding."""
     trust_remote_code: Annotated[bool, BY_CONTENT] = False
     """Run Python code that comes with the model. Off unless you trust its author."""
     vllm: Annotated[VllmSettings, BY_CONTENT] = VllmSettings()
