@@ -293,9 +293,10 @@ def export(
 ) -> None:
     """Write a trained student as a model folder that transformers and vLLM load.
 
-    Weights, config, tokenizer, chat template and generation config. Another --dtype, and --adapter,
-    take the float32 masters of the run's training state, which is kept of the last rounds
-    (train.keep_states).
+    Weights, config, tokenizer, chat template, generation config, as the store has them.
+
+    In another type: tip export RUN@3 FOLDER --dtype float32. That, and --adapter, take the float32
+    masters of the run's training state, kept of the last train.keep_states rounds.
     """
     from .pipeline.export import export_and_show
 

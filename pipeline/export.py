@@ -36,7 +36,6 @@ from .inputs import Inputs
 from .progress import Reporter
 from .rounds.branching import trained_run
 from .show.cells import size
-from .show.listing import existing_store
 
 TYPES = ("float32", "bfloat16", "float16")
 
@@ -112,7 +111,12 @@ def _new(folder: str) -> Path:
 def _trained(runs: str, origin: str) -> _Trained:
     run, about, number = trained_run(runs, origin, "export")
     config = make_config(about.config, str(run.config_path))
-    store = existing_store(config.store)
+    if "://" not in config.store and not user_path(config.store).is_dir():
+        raise StoreError(
+            f"{run.name}@{number}: its store = {config.store!r} is not here: call tip export where "
+            "the run was started"
+        )
+    store = Store(config.store, write=False)
     key = (run.round(number - 1) or RoundPointers()).checkpoint
     checkpoint = None if key is None else store.find("checkpoint", key)
     if checkpoint is None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from .errors import ConfigError
@@ -79,9 +79,11 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
+    """Have a file, or the names in a folder where its file system can, on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with suppress(OSError) if path.is_dir() else nullcontext():
+            os.fsync(handle)
     finally:
         os.close(handle)
 

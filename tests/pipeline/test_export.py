@@ -1,6 +1,10 @@
 """An exported student is the run's own, whole or not at all, in whatever type; so is an adapter."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from tip.storage.errors import ConfigError, StoreError, TipError
 from tip.storage.runs import RunFolder
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from vllm_pair import needs_vllm, widened
 
 from .conftest import PAIR, MakeConfig, artifacts, played
 
@@ -211,6 +216,19 @@ def test_a_run_without_a_trained_round_is_told(config: MakeConfig, tmp_path: Pat
         export(session, "run", tmp_path / "folder")
 
 
+def test_a_store_that_is_not_here_is_told_with_the_way_out(
+    whole: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = shutil.copytree(whole.run.path.parent, tmp_path / "runs")
+    run = RunFolder(runs, "run")
+    record = run.about()
+    assert record is not None
+    run.save(record.model_copy(update={"config": record.config | {"store": "somewhere"}}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="its store = 'somewhere' is not here: call tip export"):
+        export_and_show("run", "out", str(runs), adapter=False, dtype=None)
+
+
 def test_a_folder_that_holds_something_is_left_alone_and_an_empty_one_taken(
     whole: Session, tmp_path: Path
 ) -> None:
@@ -252,6 +270,56 @@ def test_a_disk_that_fails_leaves_nothing_and_is_one_line(
     with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\)"):
         export(whole, "run", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+SERVE = """
+import json, sys
+if __name__ == "__main__":
+    from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    model, *adapter = sys.argv[1:]
+    more = {"enable_lora": True, "max_lora_rank": 8} if adapter else {}
+    llm = LLM(model=model, dtype="float32", enforce_eager=True, max_model_len=64, **more)
+    asked = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1)
+    request = LoRARequest("adapter", 1, adapter[0]) if adapter else None
+    prompt = {"prompt_token_ids": list(range(2, 30))}
+    (answer,) = llm.generate([prompt], asked, lora_request=request)
+    found = zip(range(3, 30), answer.prompt_logprobs[1:])
+    print(json.dumps([place[token].logprob for token, place in found]))
+"""
+
+
+def served(folder: Path, *arguments: Path) -> Tensor:
+    """Return vLLM's log-probs of known tokens, computed in a process of its own."""
+    (folder / "serve.py").write_text(SERVE)
+    command = [sys.executable, str(folder / "serve.py"), *map(str, arguments)]
+    more = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "TORCH_COMPILE_DISABLE": "1",
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | more)
+    assert done.returncode == 0, done.stderr
+    return torch.tensor(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.soak
+@needs_vllm
+def test_vllm_serves_what_is_exported_and_the_adapter_beside_its_base(
+    config: MakeConfig, tmp_path: Path
+) -> None:
+    first = widened(PAIR / "student", tmp_path / "first")
+    train = LORA | {"export_dtype": "float32"}
+    session = played(config(student={"model": str(first)}, rounds=1, train=train, **SMALL))
+    merged = export(session, "run", tmp_path / "merged")
+    adapter = export(session, "run", tmp_path / "adapter", adapter=True)
+    ids = torch.arange(2, 30)
+    expected = logits(read(merged))[0, :-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+    before = served(tmp_path, first)
+    assert (served(tmp_path, merged) - expected).abs().max() < 1e-4
+    assert (served(tmp_path, first, adapter) - expected).abs().max() < 1e-3
+    assert (before - expected).abs().max() > 1e-2
 
 
 @pytest.fixture

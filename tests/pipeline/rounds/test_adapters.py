@@ -15,8 +15,10 @@ from tip.pipeline.export import export_and_show
 from tip.pipeline.plan.plan import plan_of
 from tip.pipeline.session import Session, look_at, open_session
 from tip.pipeline.show.plan import print_plan
+from tip.stages.models.merged import find_merged
 from tip.storage.errors import ModelError
 from tip.storage.facts import RolloutFacts
+from tip.storage.store.lineage import descendants
 from transformers import AutoModelForCausalLM
 from vllm_pair import needs_vllm, widened
 
@@ -75,6 +77,14 @@ def test_a_run_with_the_teacher_apart_finds_what_was_merged(
     before = {a.draft for a in both.store.list("merged")}
     played(shared("apart", **folders, score={"mode": "separate"}, train=LORA, **SMALL))
     assert {a.draft for a in both.store.list("merged")} == before
+
+
+def test_what_came_of_a_damaged_merge_is_known(both: Session) -> None:
+    student = find_merged(both.store, both.inputs.student_card)
+    assert student is not None
+    later = {a.key for a in descendants(both.store.list(), [student])}
+    kinds = ("rollouts", "tokens", "selection", "checkpoint")
+    assert later >= {a.key for kind in kinds for a in artifacts(both, kind)}
 
 
 def listing(folder: Path) -> set[tuple[str, int]]:

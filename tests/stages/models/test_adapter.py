@@ -11,8 +11,9 @@ from adapters import card, change_adapter, refusal, write_adapter
 from safetensors.torch import load_file, save_file
 from tiny import STOP, tokenizer, write_model
 from tip.stages.models import fingerprint
-from tip.stages.models.card import look_at_card
-from tip.stages.models.settings import ModelSettings
+from tip.stages.models.card import look_at_card, read_card
+from tip.stages.models.served import read_served_card
+from tip.stages.models.settings import ModelSettings, ServerSettings, TeacherSettings
 from tip.storage.errors import ModelError
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -78,6 +79,36 @@ def test_the_base_is_a_folder_by_its_path_or_beside_the_adapter_or_here(
         found = card(folder).adapter
         assert found is not None
         assert found.base == expected
+
+
+def test_the_base_may_be_a_name_on_the_hub_with_its_revision(
+    base: Path, spoilt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
+        asked.append((name, revision))
+        return base
+
+    monkeypatch.setattr("tip.stages.models.folder._fetch", fetch)
+    change_adapter(spoilt, base_model_name_or_path="owner/base", revision="v1")
+    found = card(spoilt)
+    assert asked[0] == ("owner/base", "v1")
+    assert found.weights_folder == base
+
+
+def test_an_adapter_on_the_hub_is_refused_with_the_way_out(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tip.stages.models.folder._fetch", lambda *_: adapter)
+    with pytest.raises(ModelError, match="hf download owner/lora --local-dir FOLDER"):
+        read_card(ModelSettings(model="owner/lora"))
+
+
+def test_a_served_teacher_may_be_an_adapter(adapter: Path) -> None:
+    server = ServerSettings(url="http://here")
+    served = read_served_card(TeacherSettings(model=str(adapter), server=server))
+    assert served == card(adapter)
 
 
 def test_tokenizer_and_stop_ids_are_the_adapters_where_it_has_them_else_the_bases(
