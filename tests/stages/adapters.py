@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 def write_adapter(
     folder: Path, base: Path, *, seed: int = 0, name: str | None = None, **changes: Any
 ) -> Path:
-    """Write a LoRA adapter that adds something to each layer that it stands beside.
+    """Write a LoRA adapter all of whose numbers were trained.
 
     name: base_model_name_or_path; the base's folder by default.
     """
@@ -27,9 +27,9 @@ def write_adapter(
     model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for part, parameter in model.named_parameters():
-            if "lora_" in part:
-                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(folder)
     (folder / "README.md").unlink()
     change_adapter(folder, base_model_name_or_path=str(base) if name is None else name)

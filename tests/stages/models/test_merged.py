@@ -9,7 +9,7 @@ import torch
 from adapters import card, logits, merged_by_peft, write_adapter
 from safetensors.torch import load_file
 from tiny import tokenizer, write_model
-from tip.stages.models.merged import find_merged, folder_of
+from tip.stages.models.merged import check_adapter, find_merged, folder_of
 from tip.stages.models.weights import Weights
 from tip.storage.errors import StoreError
 from tip.storage.store.store import Store
@@ -30,6 +30,9 @@ def merged(store: Store, folder: Path, said: list[str] | None = None) -> Path:
         ("llama", {"use_dora": True}),
         ("qwen2", {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 5}}),
         ("qwen3", {"modules_to_save": ["lm_head"]}),
+        ("qwen2", {"bias": "lora_only"}),
+        ("llama", {"target_modules": ["embed_tokens", "q_proj"]}),
+        ("llama", {"trainable_token_indices": [3, 5]}),
         ("gpt2", {"target_modules": ["c_attn"], "fan_in_fan_out": True}),
     ],
 )
@@ -39,6 +42,7 @@ def test_its_logits_are_those_of_pefts_own_merge(
 ) -> None:
     base = write_model(tmp_path / "base", architecture, dtype=dtype)
     folder = write_adapter(tmp_path / "adapter", base, **changes)
+    check_adapter(card(folder))
     found = merged(Store(tmp_path / "store"), folder)
     model = AutoModelForCausalLM.from_pretrained(found)
     assert model.dtype == torch.float32
