@@ -274,29 +274,19 @@ def compare(
 
 @app.command()
 def export(
-    origin: Annotated[
-        str,
-        typer.Argument(help="A run, after N rounds; RUN alone: after all.", metavar="RUN[@N]"),
-    ],
+    origin: Annotated[str, typer.Argument(help="A run, after N rounds.", metavar="RUN[@N]")],
     folder: Annotated[str, typer.Argument(help="A new folder.", metavar="FOLDER")],
-    adapter: Annotated[
-        bool, typer.Option("--adapter", help="The LoRA adapter alone, in peft's format.")
-    ] = False,
+    adapter: Annotated[bool, typer.Option("--adapter", help="The LoRA adapter alone.")] = False,
     dtype: Annotated[
-        str | None,
-        typer.Option(
-            "--dtype",
-            help="float32, bfloat16 or float16 (default: train.export_dtype, as it is stored).",
-        ),
+        str | None, typer.Option("--dtype", help="float32, bfloat16, float16.")
     ] = None,
     runs: Runs = "runs",
 ) -> None:
     """Write a trained student as a model folder that transformers and vLLM load.
 
-    Weights, config, tokenizer, chat template, generation config, as the store has them.
-
-    In another type: tip export RUN@3 FOLDER --dtype float32. That, and --adapter, take the float32
-    masters of the run's training state, kept of the last train.keep_states rounds.
+    Whole, as the store has it: tip export RUN FOLDER (after all rounds; RUN@3: after three). In
+    another type: --dtype float32; for peft: --adapter. Both take the float32 masters of the run's
+    training state, which is kept of the last train.keep_states rounds.
     """
     from .pipeline.export import export_and_show
 

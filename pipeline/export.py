@@ -194,7 +194,8 @@ def _first_student(trained: _Trained) -> Weights:
     if began is not None and first.fingerprint != began:
         raise ConfigError(
             f"{trained.name}: what student.model = {trained.config.student.model!r} names has "
-            "changed since the run was started: bring the old one back, or leave --dtype out"
+            "changed since the run was started: bring the old one back, or leave out --dtype and "
+            "--adapter"
         )
     if first.card.adapter is not None:
         _merged(trained, first.card)  # nothing is merged here

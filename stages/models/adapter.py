@@ -34,7 +34,6 @@ _IGNORED = frozenset(
         "loftq_config",
         "lora_dropout",
         "lora_ga_config",
-        "megatron_config",
         "megatron_core",
         "parent_library",
         "peft_version",
@@ -45,8 +44,15 @@ _IGNORED = frozenset(
         "velora_config",
     }
 )
-# Kinds of LoRA that are no sum of base and adapter in the base's own layers.
-_UNFIT = ("alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora")
+# Kinds of LoRA that are no sum of base and adapter in the base's own layers, and one for which peft
+# imports a module that the file names.
+_UNFIT = (
+    "alora_invocation_tokens",
+    "layer_replication",
+    "megatron_config",
+    "use_bdlora",
+    "use_qalora",
+)
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
@@ -142,8 +148,8 @@ def _refuse_unfit(folder: Path, about: dict[str, Any]) -> None:
     unfit += [] if start in _PLAIN_STARTS else ["init_lora_weights"]
     if unfit:
         raise ModelError(
-            f"{path}: {unfit[0]} = {about[unfit[0]]!r} changes more than base plus adapter: merge "
-            "it with what made it, and name the merged folder"
+            f"{path}: {unfit[0]} = {str(about[unfit[0]])[:100]!r} makes it more than a sum of base "
+            "and adapter: merge it with what made it, and name the merged folder"
         )
 
 

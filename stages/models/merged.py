@@ -1,7 +1,7 @@
 """Adapters merged over their bases, as model folders in the store: made once, when first needed.
 
 Whoever computes with such a model loads a plain folder. It is float32: a merge that is rounded to
-the base's 16 bits would lose most of what a small adapter adds.
+the base's 16 bits would lose part of what a small adapter adds.
 """
 
 import hashlib
