@@ -276,6 +276,27 @@ def compare(
 
 
 @app.command()
+def export(
+    origin: Annotated[str, typer.Argument(help="A run, after N rounds.", metavar="RUN[@N]")],
+    folder: Annotated[str, typer.Argument(help="A new folder.", metavar="FOLDER")],
+    adapter: Annotated[bool, typer.Option("--adapter", help="The LoRA adapter alone.")] = False,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="float32, bfloat16, float16.")
+    ] = None,
+    runs: Runs = "runs",
+) -> None:
+    """Write a trained student as a model folder that transformers and vLLM load.
+
+    Whole, as the store has it: tip export RUN FOLDER (after all rounds; RUN@3: after three). In
+    another type: --dtype float32; for peft: --adapter. Both take the float32 masters of the run's
+    training state, which is kept of the last train.keep_states rounds.
+    """
+    from .pipeline.export import export_and_show
+
+    export_and_show(origin, folder, runs, adapter=adapter, dtype=dtype)
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where its files go.")] = Path("demo"),
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each run.")] = 10,

@@ -14,10 +14,12 @@ from huggingface_hub import constants
 
 from ..stages.engines.settings import SamplingSettings
 from ..stages.engines.vllm.engine import require_vllm
+from ..stages.models.attention import check_attention
 from ..stages.models.card import ModelCard
 from ..stages.models.device import resolve_device
 from ..stages.models.fingerprint import has_weights, weight_files
 from ..stages.models.load import load_on_meta
+from ..stages.models.merged import check_adapter
 from ..stages.models.quantised import (
     check_quantised_teacher,
     quantised_by,
@@ -25,6 +27,7 @@ from ..stages.models.quantised import (
 )
 from ..stages.models.settings import ModelSettings
 from ..stages.models.size import parameters_of
+from ..stages.models.weights import Role
 from ..stages.prompts.render import Prompt
 from ..stages.prompts.settings import TextSettings
 from ..stages.train.checkpointing import refuse_without_checkpointing
@@ -38,6 +41,7 @@ from .config.run import RunConfig
 from .inputs import Inputs
 
 T = TypeVar("T")
+_HERE = "transformers"  # the engine that uses a model as it is loaded here
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def check_inputs(inputs: Inputs) -> None:
 def check_answering(inputs: Inputs) -> None:
     """Raise a `TipError` where the teacher itself cannot be asked the problems."""
     card, config, settings = inputs.teacher_card, inputs.config, inputs.evaluation
-    if config.teacher.server is not None and not has_weights(card.folder):
+    if config.teacher.server is not None and not has_weights(card.weights_folder):
         raise ConfigError(
             "the teacher's answers are its own to write, and its server gives log-probs alone: "
             f"teacher.model = {config.teacher.model!r} must be a folder with its weights"
@@ -77,7 +81,7 @@ def check_answering(inputs: Inputs) -> None:
     if settings.engine == "vllm":
         require_vllm()
     else:
-        _computed(card)
+        _computed(card, inputs)
 
 
 def _student(inputs: Inputs) -> str:
@@ -110,9 +114,15 @@ def _described(card: ModelCard, settings: ModelSettings) -> str:
     stops = ", ".join(f"{i} {names.get(i)!r}" for i in card.stop_ids)
     context = f"{card.context:,}" if card.context < 1 << 31 else "any length"
     return (
-        f"{settings.model}: {card.head_rows:,} ids, a context of {context}, stops at "
+        f"{settings.model}{_over(card)}: {card.head_rows:,} ids, a context of {context}, stops at "
         f"{stops or 'nothing'}"
     )
+
+
+def _over(card: ModelCard) -> str:
+    if card.adapter is None:
+        return ""
+    return f" (an adapter of rank {card.adapter.rank}, merged over {card.adapter.base} when needed)"
 
 
 def _vocabulary(inputs: Inputs) -> str:
@@ -127,7 +137,7 @@ def _student_weights(inputs: Inputs) -> str:
     refuse_quantised_student(card)
     train = inputs.config.train
     require_optimizer(train)
-    told = _modules(card, checkpointing=train.activation_checkpointing)
+    told = _modules(card, "student", inputs, checkpointing=train.activation_checkpointing)
     if train.lora is None:
         return told
     require_lora(train.lora, resolve_device(inputs.config.device))
@@ -140,21 +150,21 @@ def _teacher_weights(inputs: Inputs) -> str:
     _refuse_missing(card, config.teacher)
     if config.score.engine == "vllm":  # which has classes and quantisations of its own
         return "to be read by vLLM"
-    return _computed(card)
+    return _computed(card, inputs)
 
 
-def _computed(card: ModelCard) -> str:
-    """Say with what transformers computes a model that is not trained."""
+def _computed(card: ModelCard, inputs: Inputs) -> str:
+    """Say with what transformers computes the teacher."""
     if (method := quantised_by(card)) is not None:
         check_quantised_teacher(card)
         return f"quantised ({method}), and what computes with it is here"
-    return _modules(card)
+    return _modules(card, "teacher", inputs)
 
 
 def _refuse_missing(card: ModelCard, settings: ModelSettings) -> None:
     """Raise `ModelError` for a folder without weights; those of a hub name may come later."""
     if user_path(settings.model).is_dir():
-        weight_files(card.folder)
+        weight_files(card.weights_folder)
     elif not has_weights(card.folder) and constants.HF_HUB_OFFLINE:
         raise ModelError(
             f"{settings.model}: the hub's cache has no weights of it, and HF_HUB_OFFLINE is set: "
@@ -162,9 +172,13 @@ def _refuse_missing(card: ModelCard, settings: ModelSettings) -> None:
         )
 
 
-def _modules(card: ModelCard, *, checkpointing: bool = False) -> str:
+def _modules(card: ModelCard, role: Role, inputs: Inputs, *, checkpointing: bool = False) -> str:
+    if card.adapter is not None:
+        check_adapter(card)
     _ = parameters_of(card)  # it names a file that is not whole
     model = load_on_meta(card)
+    settings = inputs.config.student if role == "student" else inputs.config.teacher
+    check_attention(model, card, role, settings.dtype, inputs.config.device)
     if checkpointing:
         refuse_without_checkpointing(model, card)
     config = model.config.get_text_config()
@@ -225,8 +239,14 @@ def _engines(inputs: Inputs) -> str:
         ("student", config.student, ("rollout", "evaluate")),
         ("teacher", config.teacher, ("score",)),
     ):
-        if any(wanted.get(stage) == "vllm" for stage in stages):
+        own = [wanted[stage] for stage in stages if wanted.get(stage, _HERE) != _HERE]
+        if "vllm" in own:
             _refuse_few_gpus(role, section.vllm.tensor_parallel, config.device)
+        if own and section.attn_implementation != "auto":
+            inputs.say(
+                f"{role}.attn_implementation = '{section.attn_implementation}' is for transformers "
+                f"alone: {own[0]} computes attention in its own way"
+            )
     return ", ".join(f"{stage} by {engine}" for stage, engine in wanted.items())
 
 

@@ -60,7 +60,7 @@ class Session:
         first = self.inputs.first_student
         fingerprint = CheckpointFacts.of(checkpoint).fingerprint
         name = Path("checkpoint", checkpoint.key)
-        card = replace(first.card, folder=name, fingerprint=fingerprint)
+        card = replace(first.card, folder=name, fingerprint=fingerprint, adapter=None)
         return replace(first, card=card, key=checkpoint.key, checkpoint=checkpoint)
 
     def of(self, run: RunFolder) -> "Session":

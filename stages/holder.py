@@ -15,7 +15,6 @@ import torch
 
 from ..storage.errors import ModelError
 from ..storage.facts import EngineGap
-from ..storage.store.artifacts import Artifact
 from .engines.local.engine import LocalEngine
 from .engines.probe import measured_gap, refuse_gross, usual_limit
 from .engines.protocols import Engine, Scorer
@@ -99,8 +98,8 @@ class Holder:
     """The models, engines and scorers of one process.
 
     at_once: models held together; 1 where a student and a teacher take turns. folder_of: where the
-    files of a checkpoint are on this host. attention: name of transformers' implementation. say:
-    tells a person.
+    files of weights are on this host that are made or fetched when they are first needed.
+    attention: name of transformers' implementation. say: tells a person.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class Holder:
         device: torch.device,
         *,
         at_once: Literal[1, 2],
-        folder_of: Callable[[Artifact], Path],
+        folder_of: Callable[[Weights], Path],
         attention: str = "sdpa",
         say: Callable[[str], None],
     ) -> None:
@@ -201,9 +200,9 @@ class Holder:
 
     def _card(self, weights: Weights) -> ModelCard:
         """Return the card of weights that are files of this host."""
-        if weights.checkpoint is None:
+        if weights.checkpoint is None and weights.card.adapter is None:
             return weights.card
-        return replace(weights.card, folder=self._folder_of(weights.checkpoint))
+        return replace(weights.card, folder=self._folder_of(weights), adapter=None)
 
     def _vllm(self, spec: EngineSpec, weights: Weights) -> VllmEngine:
         return VllmEngine(replace(spec, folder=self._card(weights).folder))

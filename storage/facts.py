@@ -201,6 +201,13 @@ class EvaluationFacts(Facts):
     """Of the engine that answered; None for the embedded one, or where it was not measured."""
 
 
+class MergedFacts(Facts):
+    """An adapter merged over its base."""
+
+    fingerprint: str
+    """By which keys know the merged model: of the base's content and the adapter's."""
+
+
 class ProbeFacts(Facts):
     """Log-probs of known tokens, by which a model is known again."""
 

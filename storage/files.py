@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from .errors import ConfigError
@@ -55,6 +55,37 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside to write files to; afterwards it is `path`, whole and durably.
+
+    path: not there, or an empty folder. On an error nothing remains, and it passes through; those
+    of this function itself are `OSError`. A kill leaves the folder beside, under a name with the
+    number of the process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}{_BESIDE}")
+    beside.mkdir()
+    try:
+        yield beside
+        for written in [*beside.rglob("*"), beside]:
+            _flush(written)
+        beside.replace(path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or the names in a folder where its file system can, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError) if path.is_dir() else nullcontext():
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -87,7 +87,7 @@ def refused(tip: Tip, folder: Path, *changes: str) -> str:
     return lines[0]
 
 
-def test_a_whole_run_works_from_the_command_line(process: Tip, tip: Tip) -> None:
+def test_a_whole_run_works_from_the_command_line(process: Tip, tip: Tip, folder: Path) -> None:
     code, error = process("run", "x.toml")
     assert code == 0, error
     assert tip("status", "x")[0] == 0
@@ -95,6 +95,12 @@ def test_a_whole_run_works_from_the_command_line(process: Tip, tip: Tip) -> None
     assert tip("cache", "du")[0] == 0
     assert tip("sql", "SELECT count(*) FROM tokens", "--run", "x")[0] == 0
     assert tip("rules", "show", "soft_or")[0] == 0
+    assert tip("export", "x", "student-1")[0] == 0
+    assert (folder / "student-1" / "model.safetensors").is_file()
+    assert tip("export", "x@2", "student-2") == (
+        2,
+        "error: export x@2: run x has 1 trained rounds; expected x@1 to x@1\n",
+    )
     for asked in (["--run", "x", "q3"], ["--run=x", "q3"], ["--keep", "0.3", "--run", "x", "q3"]):
         assert tip("rules", *asked)[0] == 0
 

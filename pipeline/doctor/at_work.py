@@ -12,6 +12,7 @@ from ...stages.evaluate.verdicts import Verifier, reference_answer
 from ...stages.holder import Holder, InVllm, Reader, as_arrays
 from ...stages.models.fingerprint import has_weights
 from ...stages.models.language_model import LanguageModel
+from ...stages.models.merged import find_merged
 from ...stages.models.size import parameters_of
 from ...stages.models.weights import Weights
 from ...stages.train.checkpointing import checkpoint_activations, refuse_noise
@@ -31,7 +32,7 @@ def student(examined: Examined) -> str:
     sections = [config.rollout, *([config.evaluate] if config.evaluate else [])]
     shown = _LOADED
     with examined.holder() as holder:
-        model = _loaded(holder, weights)
+        model = _loaded(examined, holder, weights)
         if "transformers" in {section.engine for section in sections}:
             takes_padding(model)
             shown += "; token by token it computes what it computes at once"
@@ -44,13 +45,14 @@ def student(examined: Examined) -> str:
 def teacher(examined: Examined) -> str:
     """Load the teacher."""
     with examined.holder() as holder:
-        _loaded(holder, examined.inputs.teacher_alone("transformers"))
+        _loaded(examined, holder, examined.inputs.teacher_alone("transformers"))
     return _LOADED
 
 
-def _loaded(holder: Holder, weights: Weights) -> LanguageModel:
+def _loaded(examined: Examined, holder: Holder, weights: Weights) -> LanguageModel:
     """Return a model, shown at its load to be what is said of it, if there is room for it."""
-    if not has_weights(weights.card.folder):
+    _refuse_unmerged(examined, weights)
+    if not has_weights(weights.card.weights_folder):
         raise NotLookedError("its weights are not here yet; `tip run` fetches them")
     width = getattr(torch, weights.dtype).itemsize
     takes, free = (parameters_of(weights.card) or 0) * width, memory_of(holder.device).free
@@ -62,11 +64,22 @@ def _loaded(holder: Holder, weights: Weights) -> LanguageModel:
         raise NotLookedError("it does not fit into the memory that is free now") from error
 
 
+def _refuse_unmerged(examined: Examined, weights: Weights) -> None:
+    """Raise `NotLookedError` for an adapter's model that a run would make first."""
+    card = weights.card
+    if card.adapter is not None and find_merged(examined.session.store, card) is None:
+        raise NotLookedError(
+            f"its adapter is not merged over {card.weights_folder} yet; `tip run` does that when "
+            "the model is first needed"
+        )
+
+
 def student_in_vllm(examined: Examined) -> str:
     """Start the student's engine, and compare it with the student."""
     config, weights = examined.config, examined.inputs.first_student
     section = config.rollout if config.rollout.engine == "vllm" else config.evaluate
     assert section is not None  # one of the two has the engine
+    _refuse_unmerged(examined, weights)
     wanted = generator_of(examined.session, weights, section)
     with examined.holder() as holder:
 
@@ -81,6 +94,7 @@ def teacher_in_vllm(examined: Examined) -> str:
     """Start the teacher's engine."""
     wanted = reader_of(examined.session)
     assert isinstance(wanted, Reader)  # the config says so
+    _refuse_unmerged(examined, wanted.weights)
     with examined.holder() as holder:
         given_ids = holder.scorer(wanted).given_ids
     if not given_ids:

@@ -56,7 +56,7 @@ def disk(examined: Examined) -> str:
     writes = [_Writes(config.runs, user_path(config.runs), weights.state, weights.states)]
     store = examined.session.store.place
     if isinstance(store, LocalPlace):
-        least = weights.checkpoints
+        least = weights.checkpoints + weights.merged
         writes.append(_Writes(config.store, store.root, least, least + plan.bytes))
     disks: dict[int, list[_Writes]] = {}
     for each in writes:

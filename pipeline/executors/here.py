@@ -1,12 +1,13 @@
 """Works in this process, which is set up for computing when the first of them has to be made."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 from ...stages.engines.protocols import Tick
 from ...stages.holder import Holder
 from ...stages.models.cpu.process import set_up
 from ...stages.models.device import resolve_device
+from ...stages.models.merged import folder_of
 from ...storage.store.store import Store
 from ..config.run import RunConfig
 from ..progress import Reporter
@@ -32,7 +33,7 @@ class Here:
         return Holder(
             device,
             at_once=2 if config.score.mode == "joint" else 1,
-            folder_of=self._store.folder,
+            folder_of=partial(folder_of, self._store, self._reporter.say),
             attention=set_up(device, config.threads, config.cpu),
             say=self._reporter.say,
         )

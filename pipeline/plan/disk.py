@@ -1,16 +1,18 @@
 """How much the weights of a run take on disk, beside its tables."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from ...stages.models.load import load_on_meta
+from ...stages.models.merged import find_merged
 from ...stages.models.size import parameters_of
 from ...stages.train.lora import lora_parameters
 from ...stages.train.optimizers import moment_bytes
 from ..session import Session
 
-_MASTER = 4  # bytes of a trained number in a training state; its moments stand beside it
+_MASTER = 4  # bytes of a float32 number: trained, in a state beside its moments, or merged
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,13 @@ class WeightsOnDisk:
     """Bytes still to be written: checkpoints in the store, and what a run folder holds at most.
 
     states: those kept, the newest beside them, and the snapshot inside a round. state: one of them.
+    merged: models of adapters in the store.
     """
 
     checkpoints: int
     states: int
     state: int
+    merged: int = 0
 
 
 def weights_on_disk(session: Session, rounds: int) -> WeightsOnDisk | None:
@@ -37,4 +41,29 @@ def weights_on_disk(session: Session, rounds: int) -> WeightsOnDisk | None:
         card = session.inputs.student_card
         trained = lora_parameters(load_on_meta(card), card, settings.lora)
     state = round(trained * (_MASTER + moment_bytes(settings.optimizer)))
-    return WeightsOnDisk(rounds * parameters * width, states * state, state if rounds else 0)
+    checkpoints = rounds * parameters * width
+    merged = sum(merge.bytes for merge in merges(session)) if rounds else 0
+    return WeightsOnDisk(checkpoints, states * state, state if rounds else 0, merged)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """An adapter that is still to be merged over its base, in the store. role: whose model."""
+
+    role: str
+    adapter: Path
+    base: Path
+    rank: int
+    bytes: int
+
+
+def merges(session: Session) -> list[Merge]:
+    """Return the adapters whose merged models are not in the store yet."""
+    cards = {"student": session.inputs.student_card}
+    if session.config.score.engine != "server":
+        cards["teacher"] = session.inputs.teacher_card
+    return [
+        Merge(role, own.folder, own.base, own.rank, _MASTER * (parameters_of(card) or 0))
+        for role, card in cards.items()
+        if (own := card.adapter) is not None and find_merged(session.store, card) is None
+    ]

@@ -19,7 +19,7 @@ from ..rounds.replay import replayed
 from ..rounds.rollouts import rollout_works
 from ..rounds.scores import teacher_works
 from ..session import Session
-from .disk import WeightsOnDisk, weights_on_disk
+from .disk import Merge, WeightsOnDisk, merges, weights_on_disk
 from .memory import memory_of
 from .needs import Need
 from .sizes import sizes_of
@@ -67,7 +67,7 @@ class Plan:
     device that memory is planned for. ways: what to change, by stage, where one does not fit there.
     unhashed: roles whose weights were never hashed here, so that what is stored of them is not
     known. prompt: ids and tokens of the first prompt; none in a replay. weights: None where their
-    size is not known.
+    size is not known. merges: adapters that the run merges over their bases first.
     """
 
     rounds: list[RoundPlan]
@@ -79,6 +79,7 @@ class Plan:
     unhashed: tuple[str, ...]
     prompt: tuple[tuple[int, str], ...] = ()
     weights: WeightsOnDisk | None = None
+    merges: tuple[Merge, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -132,7 +133,8 @@ def planned(session: Session, target: Target | None = None) -> Plan:
     memory = memory_of(config, sizes, target)
     short = [need for need in memory if need.fits(target) is False and need.least is not None]
     out = {need.stage: ways(config, sizes, target, need) for need in short}
-    return Plan(rounds, length, basis, memory, target, out, unhashed, prompt, weights)
+    own = tuple(merges(session))
+    return Plan(rounds, length, basis, memory, target, out, unhashed, prompt, weights, own)
 
 
 def _first_prompt(session: Session) -> tuple[tuple[int, str], ...]:

@@ -7,6 +7,7 @@ made again by the run that it belongs to.
 import re
 import secrets
 from dataclasses import replace
+from pathlib import Path
 
 from ...stages.train.state import check_state
 from ...storage.errors import ConfigError
@@ -82,19 +83,9 @@ def _point(run: RunFolder, parent: RunFolder, shared: int) -> None:
 
 def _origin(config: RunConfig, origin: str) -> tuple[RunFolder, int]:
     """Return the run and the number of its rounds that `RUN@N` names."""
-    match = re.fullmatch(r"([^@]+)@(\d+)", origin)
-    if not match:
+    if "@" not in origin:
         raise ConfigError(f"--from {origin}: expected RUN@N, such as --from all@3")
-    parent, shared = RunFolder(config.runs, match[1]), int(match[2])
-    about = parent.about()
-    if about is None:
-        raise ConfigError(f"--from {origin}: there is no run {match[1]} in {config.runs}")
-    trained = sum(pointers.checkpoint is not None for _, pointers in parent.rounds())
-    if not 1 <= shared <= trained:
-        raise ConfigError(
-            f"--from {origin}: run {match[1]} has {trained} trained rounds; expected RUN@1 to "
-            f"RUN@{trained}"
-        )
+    parent, about, shared = trained_run(config.runs, origin, "--from")
     if shared >= config.rounds:
         raise ConfigError(
             f"--from {origin}: rounds = {config.rounds} leaves no round to play after {shared}"
@@ -102,11 +93,38 @@ def _origin(config: RunConfig, origin: str) -> tuple[RunFolder, int]:
     store = about.config["store"]
     if store != config.store:
         raise ConfigError(
-            f"--from {origin}: the rounds of {match[1]} lie in store = {store!r}, but this config "
-            f"has store = {config.store!r}: set store = {store!r}"
+            f"--from {origin}: the rounds of {parent.name} lie in store = {store!r}, but this "
+            f"config has store = {config.store!r}: set store = {store!r}"
         )
     _refuse_other_weights(config, origin, make_config(about.config, str(parent.config_path)))
     return parent, shared
+
+
+def trained_run(runs: str | Path, text: str, option: str) -> tuple[RunFolder, RunRecord, int]:
+    """Return a run, its record and the number of its trained rounds that `RUN@N` names.
+
+    Without `@N` all of them. option: what the text was given to. Raises `ConfigError` where there
+    is no such run, or none so far.
+    """
+    match = re.fullmatch(r"([^@]+)(?:@(\d+))?", text)
+    if not match:
+        raise ConfigError(f"{option} {text}: expected RUN@N, such as {option} all@3")
+    run = RunFolder(runs, match[1])
+    about = run.about()
+    if about is None:
+        raise ConfigError(f"{option} {text}: there is no run {match[1]} in {runs}")
+    trained = sum(pointers.checkpoint is not None for _, pointers in run.rounds())
+    if not trained:
+        raise ConfigError(
+            f"{option} {text}: run {match[1]} has no trained round yet; `tip run` plays them"
+        )
+    number = trained if match[2] is None else int(match[2])
+    if not 1 <= number <= trained:
+        raise ConfigError(
+            f"{option} {text}: run {match[1]} has {trained} trained rounds; expected {match[1]}@1 "
+            f"to {match[1]}@{trained}"
+        )
+    return run, about, number
 
 
 def _refuse_other_weights(config: RunConfig, origin: str, parent: RunConfig) -> None:

@@ -5,8 +5,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from ...storage.visible import visible
 from ..config.run import RunConfig
-from ..plan.disk import WeightsOnDisk
+from ..plan.disk import Merge, WeightsOnDisk
 from ..plan.needs import Need
 from ..plan.plan import Plan, RoundPlan, plan_of
 from ..plan.target import Target, card, on_card
@@ -64,6 +65,8 @@ def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) ->
         if need.stage in plan.ways:
             text = _short(need, plan.target, plan.ways[need.stage])
             console.print(text, markup=False, soft_wrap=True)
+    for merge in plan.merges:
+        console.print(_merge(merge), markup=False, soft_wrap=True)
     if plan.prompt:
         console.print(_prompt(plan.prompt), markup=False, soft_wrap=True)
     if plan.unhashed:
@@ -143,6 +146,13 @@ def _weights(weights: WeightsOnDisk | None) -> str:
     return (
         f", {size(weights.checkpoints)} of checkpoints; the run folder holds up to "
         f"{size(weights.states)} of training states"
+    )
+
+
+def _merge(merge: Merge) -> str:
+    return visible(
+        f"{merge.role}: the adapter {merge.adapter} (rank {merge.rank}) is to be merged over "
+        f"{merge.base} first, once: {size(merge.bytes)} in the store"
     )
 
 

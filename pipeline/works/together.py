@@ -7,6 +7,7 @@ hosts: then the first of them plays the run, and the others follow it from train
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from ...stages.engines.protocols import Tick, silent
 from ...stages.holder import Holder
 from ...stages.models.cpu.process import set_up
 from ...stages.models.device import resolve_device
+from ...stages.models.merged import folder_of
 from ...stages.train.worlds.launched import Launched, launched
 from ...stages.train.worlds.sharded import Sharded
 from ...storage.errors import TipError
@@ -120,7 +122,8 @@ def _train(
     say: Callable[[str], None],
 ) -> None:
     store, attention = Store(config.store), set_up(device, config.threads, config.cpu)
-    holder = Holder(device, at_once=1, folder_of=store.folder, attention=attention, say=say)
+    files = partial(folder_of, store, say)
+    holder = Holder(device, at_once=1, folder_of=files, attention=attention, say=say)
     try:
         work.trained(holder, store, tick, Sharded(device))
     finally:

@@ -1,13 +1,14 @@
 """What is known of a model without loading its weights: folder, tokenizer, fingerprint, sizes."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...storage.errors import ModelError
 from ...storage.files import user_path
 from ..boundary import one_line
+from .adapter import Adapter, find_adapter
 from .code import refuse_own_code
 from .config import context_of, is_count, text_config
 from .fingerprint import model_fingerprint
@@ -27,6 +28,8 @@ class ModelCard:
     special_ids: those, and the special tokens of the tokenizer. context: the longest sequence in
     tokens. vocabulary_folder: where its tokenizer lies. code: whether its own Python code is run.
     flagged_ids: the special ids that have no role, such as that of BOS, only the tokenizer's flag.
+    adapter: what is merged over a base before the model is there; folder then has its config.
+    attention: the implementation that a user asks transformers for.
     """
 
     folder: Path
@@ -38,6 +41,13 @@ class ModelCard:
     vocabulary_folder: Path
     code: bool = False
     flagged_ids: tuple[int, ...] = ()
+    adapter: Adapter | None = None
+    attention: str = "auto"
+
+    @property
+    def weights_folder(self) -> Path:
+        """Return where its weights lie, or those of its adapter's base."""
+        return self.folder if self.adapter is None else self.adapter.base
 
     @property
     def tokenizer(self) -> Any:
@@ -47,6 +57,8 @@ class ModelCard:
 
 def read_card(settings: ModelSettings) -> ModelCard:
     """Return the card of a model: its folder, tokenizer, fingerprint, stop ids and sizes."""
+    if (adapter := find_adapter(settings)) is not None:
+        return _adapted(adapter, settings)
     return card_of(model_folder(settings), settings)
 
 
@@ -55,7 +67,18 @@ def look_at_card(settings: ModelSettings) -> ModelCard:
 
     The fingerprint is the remembered one. Of a model on the hub only the small files are fetched.
     """
+    if (adapter := find_adapter(settings, look=True)) is not None:
+        return _adapted(adapter, settings)
     return card_of(model_folder(settings, weights=False), settings, look=True)
+
+
+def _adapted(adapter: Adapter, settings: ModelSettings) -> ModelCard:
+    """Return the card of an adapter's merged model.
+
+    Its fingerprint is made of the base and the adapter, and empty where the base was never hashed.
+    """
+    card = card_of(adapter.of("config.json"), settings, adapter.declared, adapter=adapter)
+    return card if adapter.hashed else replace(card, fingerprint="")
 
 
 def card_of(
@@ -64,13 +87,16 @@ def card_of(
     declared: dict[str, Any] | None = None,
     *,
     look: bool = False,
+    adapter: Adapter | None = None,
 ) -> ModelCard:
     """Return the card of a folder.
 
-    declared: what stands for weights that are not there. look: hash nothing. Raises `ModelError`
-    for a folder of the user's that is asked for a revision.
+    declared: what stands for weights that are not there. look: hash nothing. adapter: where other
+    files than the config lie. Raises `ModelError` for a folder of the user's that is asked for a
+    revision.
     """
-    if declared is None and settings.revision is not None and user_path(settings.model).is_dir():
+    own_files = declared is None or adapter is not None
+    if own_files and settings.revision is not None and user_path(settings.model).is_dir():
         raise ModelError(
             f"{settings.model}: a folder has no revision: drop revision = {settings.revision!r}, "
             "or give the model's name on the hub (owner/name)"
@@ -85,12 +111,18 @@ def card_of(
             f"{folder / 'config.json'}: no vocab_size; expected the config of a language model"
         )
     known = text_config(folder, code)
-    tokenizer = load_tokenizer(folder, code)
-    with one_line(lambda reason: _no_tokenizer(folder, reason)):
-        stop_ids = _stop_ids(folder, tokenizer, config)
+    words, generation = folder, folder
+    if adapter is not None:
+        words, generation = (
+            adapter.of("tokenizer_config.json"),
+            adapter.of("generation_config.json"),
+        )
+    tokenizer = load_tokenizer(words, code)
+    with one_line(lambda reason: _no_tokenizer(words, reason)):
+        stop_ids = _stop_ids(generation, tokenizer, config)
         special, vocabulary = {*tokenizer.all_special_ids, *stop_ids}, tokenizer.get_vocab()
         if None in special:
-            raise ModelError(f"{folder}: a special token of its tokenizer is not in the vocabulary")
+            raise ModelError(f"{words}: a special token of its tokenizer is not in the vocabulary")
         flagged = flagged_ids(tokenizer) - special
     return ModelCard(
         folder,
@@ -99,9 +131,11 @@ def card_of(
         tuple(sorted(special | flagged)),
         rows,
         context_of(known, folder / "config.json"),
-        folder,
+        words,
         code,
         tuple(sorted(flagged)),
+        adapter,
+        settings.attn_implementation,
     )
 
 

@@ -47,7 +47,9 @@ def model_fingerprint(
     """
     weights: Any = declared
     if weights is None:
-        weights = _remembered(folder) if look else _weights(folder, remember=remember)
+        weights = (
+            known_digest(folder) if look else digest_of(weight_files(folder), remember=remember)
+        )
         if weights is None:
             return ""
     config = json.loads((folder / "config.json").read_text())
@@ -129,24 +131,20 @@ def _memo(files: list[Path]) -> Path:
     return _memo_folder() / key_of(stamp)
 
 
-def _remembered(folder: Path) -> str | None:
-    """Return the digest of weights that were hashed before; nothing is written."""
+def known_digest(folder: Path) -> str | None:
+    """Return the digest of a folder's weights, None where they were never hashed here."""
     try:
-        memo = _memo(weight_files(folder))
+        return _remembered(weight_files(folder))
     except ModelError:
         return None
-    if memo.name in _hashed:
-        return _hashed[memo.name]
-    with contextlib.suppress(OSError):
-        digest, _, seal = memo.read_text("ascii", "replace").partition(" ")
-        if seal == key_of([memo.name, digest]):  # another digest would be another model
-            return digest
-    return None
 
 
-def _weights(folder: Path, *, remember: bool) -> str:
-    files = weight_files(folder)
-    remembered = _remembered(folder) if remember else None
+def digest_of(files: list[Path], *, remember: bool = True) -> str:
+    """Return the digest of all tensors in safetensors files: names, types, shapes, bytes.
+
+    remember: it, for the next process. Raises `ModelError` for a file that is not whole.
+    """
+    remembered = _remembered(files) if remember else None
     if remembered is not None:
         return remembered
     memo = _memo(files)
@@ -159,6 +157,18 @@ def _weights(folder: Path, *, remember: bool) -> str:
         memo.parent.mkdir(parents=True, exist_ok=True)
         memo.write_text(f"{digest} {key_of([memo.name, digest])}")  # cut by a kill, it is not read
     return digest
+
+
+def _remembered(files: list[Path]) -> str | None:
+    """Return the digest of files that were hashed before; nothing is written."""
+    memo = _memo(files)
+    if memo.name in _hashed:
+        return _hashed[memo.name]
+    with contextlib.suppress(OSError):
+        digest, _, seal = memo.read_text("ascii", "replace").partition(" ")
+        if seal == key_of([memo.name, digest]):  # another digest would be another model
+            return digest
+    return None
 
 
 def _memo_folder() -> Path:

@@ -15,6 +15,9 @@ from .settings import ModelSettings
 SMALL_FILES = (".json", ".txt", ".model", ".tiktoken", ".jinja")
 """Endings of what a model has beside its weights: configs, vocabularies, templates."""
 
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""What peft calls the two files of an adapter."""
+
 _CODE = ("*.py",)
 _FOLDERS = "*/*"  # other formats (onnx/, original/): nothing in them is read
 
@@ -44,6 +47,11 @@ def _download(settings: ModelSettings, *, weights: bool) -> Path:
     with _from_hub(settings):
         small = [f"*{ending}" for ending in SMALL_FILES]
         folder = _fetch(settings.model, settings.revision, [*small, *code])
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{settings.model}: an adapter on the hub; fetch it into a folder (hf download "
+            f"{settings.model} --local-dir FOLDER), and name that folder"
+        )
     _require(settings, folder, ["config.json"])
     if not weights:
         return folder

@@ -15,6 +15,7 @@ import torch
 from ...storage.errors import ModelError
 from ..boundary import one_line
 from .alone_check import check_alone
+from .attention import attention_of
 from .card import ModelCard
 from .code import own_class
 from .config import load_config
@@ -26,18 +27,15 @@ from .language_model import LanguageModel
 from .quantised import quantised_by
 from .quiet import quiet
 
-# What transformers' sdpa leaves out without a word: Gemma's cap; Falcon's biases where no row is
-# padded.
-_LEFT_OUT_BY_SDPA = ("attn_logit_softcapping", "alibi")
-
 
 def load_model(
     card: ModelCard, device: torch.device, dtype: torch.dtype, *, attention: str = "sdpa"
 ) -> LanguageModel:
     """Load a model in evaluation mode and show on known tokens that head(body(x)) = model(x).
 
-    attention: name of transformers' implementation, as `cpu/process.py` gives it: `sdpa`, or eager
-    where a model has none or sdpa leaves something out. Nothing of the process is changed.
+    attention: name of transformers' implementation, as `cpu/process.py` gives it, for a model of
+    which a user asks for none: `sdpa`, or eager where a model has none or sdpa leaves something
+    out. Nothing of the process is changed.
 
     Raises `ModelError` for a folder without safetensors, weights that are missing, of another shape
     than the config says or unknown to the architecture, an architecture that needs its own code, or
@@ -48,7 +46,8 @@ def load_model(
     model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         _own_memory(model)
-    if attention == BY_PRODUCTS and not _attention(model.config):
+    free = card.attention == "auto" and attention_of(model.config, card, dtype) is None
+    if attention == BY_PRODUCTS and free:
         with quiet():
             use_products_in_attention(model)
     loaded = LanguageModel(model, card, device, dtype)
@@ -82,14 +81,14 @@ def load_on_meta(card: ModelCard) -> Any:
     config = load_config(card.folder, card.code)
     with one_line(lambda reason: _unusable(card, reason)), quiet(), torch.device("meta"):
         return _class_of(config).from_config(
-            config, trust_remote_code=card.code, **_attention(config)
+            config, trust_remote_code=card.code, **_attention(config, card, torch.float32)
         )
 
 
 def _from_folder(card: ModelCard, dtype: torch.dtype, **given: Any) -> Any:
     """Return the model of a folder, after showing that all it has comes from there."""
     config = load_config(card.folder, card.code)
-    kind, given = _class_of(config), given | _attention(config)
+    kind, given = _class_of(config), given | _attention(config, card, dtype)
     with one_line(lambda reason: _unusable(card, reason)), quiet():
         if card.code and (own := own_class(card.folder)) is not None:
             kind, given["config"] = own, config
@@ -106,10 +105,9 @@ def _from_folder(card: ModelCard, dtype: torch.dtype, **given: Any) -> Any:
     return model
 
 
-def _attention(config: Any) -> dict[str, str]:
-    """Return the attention that a model must be given: none where transformers' choice is right."""
-    left_out = any(getattr(config.get_text_config(), name, None) for name in _LEFT_OUT_BY_SDPA)
-    return {"attn_implementation": "eager"} if left_out else {}
+def _attention(config: Any, card: ModelCard, dtype: torch.dtype) -> dict[str, str]:
+    wanted = attention_of(config, card, dtype)
+    return {} if wanted is None else {"attn_implementation": wanted}
 
 
 def _unusable(card: ModelCard, reason: str) -> ModelError:

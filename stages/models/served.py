@@ -1,7 +1,7 @@
 """The card of a teacher whose weights a server holds."""
 
 from ...storage.files import user_path
-from .card import ModelCard, card_of
+from .card import ModelCard, card_of, look_at_card, read_card
 from .folder import model_folder
 from .settings import TeacherSettings
 
@@ -15,7 +15,7 @@ def read_served_card(settings: TeacherSettings, *, look: bool = False) -> ModelC
     """
     folder = user_path(settings.model)
     if folder.is_dir() and any(folder.glob("*.safetensors")):
-        return card_of(model_folder(settings), settings, look=look)
+        return (look_at_card if look else read_card)(settings)
     folder = model_folder(settings, weights=False)
     declared = {"model": settings.model, "revision": settings.revision}
     if settings.server is not None and settings.server.name is not None:

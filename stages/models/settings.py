@@ -55,12 +55,20 @@ class ModelSettings(Settings):
     """A model: the student or the teacher."""
 
     model: Annotated[str, BY_CONTENT]
-    """Folder with config.json, *.safetensors and a tokenizer, or a Hugging Face model name."""
+    """Folder with config.json, *.safetensors and a tokenizer, or a Hugging Face model name; or the
+    folder of a LoRA adapter, which stands for its base with it merged."""
     revision: Annotated[str | None, BY_CONTENT] = None
     """Branch, tag or commit of a Hugging Face model name."""
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], BY_CONTENT] = "auto"
     """Compute type in rollout and scoring. `auto`: bfloat16 on a GPU and for a server, float32 on
     a CPU."""
+    attn_implementation: Annotated[
+        Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"], NOT_IN_KEY
+    ] = "auto"
+    """How transformers computes attention; vLLM chooses for itself. `auto`: `sdpa` where the model
+    has it and it leaves nothing out, else `eager`; on a CPU as `[cpu]` says. Flash attention needs
+    its package, a GPU and 16 bits: it serves rollouts, scoring and evaluation, not training.
+    Changes results only by rounding."""
     trust_remote_code: Annotated[bool, BY_CONTENT] = False
     """Run Python code that comes with the model. Off unless you trust its author."""
     vllm: Annotated[VllmSettings, BY_CONTENT] = VllmSettings()

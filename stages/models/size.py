@@ -68,12 +68,12 @@ def shape_of(card: ModelCard) -> Shape:
 
 def parameters_of(card: ModelCard) -> int | None:
     """Return the number of parameters, None where neither weights nor the class are known here."""
-    if not has_weights(card.folder):
+    if not has_weights(card.weights_folder):
         with suppress(ModelError):
             return sum(p.numel() for p in load_on_meta(card).parameters())
         return None
     total = 0
-    for path in weight_files(card.folder):
+    for path in weight_files(card.weights_folder):
         try:
             with safe_open(path, framework="np") as file:
                 names = list(file.keys())
@@ -86,4 +86,5 @@ def parameters_of(card: ModelCard) -> int | None:
 
 
 def _files(card: ModelCard) -> list[Path]:
-    return weight_files(card.folder) if has_weights(card.folder) else []
+    folder = card.weights_folder
+    return weight_files(folder) if has_weights(folder) else []

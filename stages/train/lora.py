@@ -21,7 +21,9 @@ from ..models.language_model import LanguageModel
 from ..models.quiet import quiet
 from .settings import ALL_LINEAR, LoraSettings
 
-_NAME = "default"  # peft's name of the only adapter
+ADAPTER = "default"
+"""Peft's name of the only adapter, in the names of its parameters."""
+
 _SHOWN = 12  # names of layers in a message
 
 
@@ -104,7 +106,7 @@ def adapt(
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft divides it by the rank
         target_modules=names,
         lora_dropout=settings.dropout,
-        fan_in_fan_out=_all_conv1d(model, names),
+        fan_in_fan_out=all_conv1d(model, names),
     )
 
     def failed(reason: str) -> ModelError:
@@ -112,7 +114,7 @@ def adapt(
 
     with one_line(failed), quiet(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed % (1 << 63))
-        inject_adapter_in_model(config, model, _NAME)
+        inject_adapter_in_model(config, model, ADAPTER)
     model.eval()
     for module in model.modules():
         if hasattr(getattr(module, "weight", None), "quant_state"):
@@ -155,7 +157,7 @@ def merge(student: LanguageModel) -> LanguageModel:
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
     for name, layer in layers.items():
         base: Any = layer.get_base_layer()
-        delta = layer.get_delta_weight(_NAME)  # type: ignore[operator]
+        delta = layer.get_delta_weight(ADAPTER)  # type: ignore[operator]
         if hasattr(base.weight, "quant_state"):
             device = torch.device("cpu")
             base = _dequantised(base)
@@ -167,6 +169,11 @@ def merge(student: LanguageModel) -> LanguageModel:
             delattr(model, left)
     model.to(device)
     return replace(student, device=device)
+
+
+def all_conv1d(model: Any, names: list[str]) -> bool:
+    """Tell whether all these layers hold their matrices the other way round, as GPT-2's do."""
+    return not any(isinstance(model.get_submodule(name), nn.Linear) for name in names)
 
 
 def _quantise(model: Any, names: list[str], device: torch.device) -> None:
@@ -211,10 +218,6 @@ def _shape(layer: Any) -> tuple[int, int]:
         return layer.in_features, layer.out_features
     inputs, outputs = layer.weight.shape  # transformers' Conv1D has them the other way round
     return inputs, outputs
-
-
-def _all_conv1d(model: Any, names: list[str]) -> bool:
-    return not any(isinstance(model.get_submodule(name), nn.Linear) for name in names)
 
 
 def _drops(module: nn.Module) -> bool:

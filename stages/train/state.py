@@ -96,6 +96,17 @@ def load_state(
     return about
 
 
+def masters_of(path: Path) -> dict[str, Tensor]:
+    """Return the masters in a state by the names of their parameters. Raises as `load_state`."""
+    check_state(path)
+    file, prefix = _file(path), "master."
+    try:
+        names = sorted(name for name in _names(file) if name.startswith(prefix))
+        return {name.removeprefix(prefix): stored_tensor(file, name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise _unusable(path, str(error).splitlines()[0]) from error
+
+
 def check_state(path: Path) -> dict[str, Any]:
     """Return `about` of a state, all of whose bytes are as they were written.
 

@@ -25,7 +25,7 @@ from ..errors import StoreError
 from ..keys import KEY_LENGTH
 
 _OF_ROUNDS = ("rollouts", "teacher", "tokens", "selection", "checkpoint")
-KINDS = (*_OF_ROUNDS, "evaluation", "reference", "probe")
+KINDS = (*_OF_ROUNDS, "evaluation", "merged", "reference", "probe")
 MANIFEST = "manifest.json"
 PROBES = ".probes"
 

@@ -14,7 +14,7 @@ from tip.pipeline.rounds.single import evaluate_teacher
 from tip.pipeline.session import look_at, open_session
 from tip.storage.errors import ConfigError, ModelError, TipError
 
-from .conftest import PAIR, MakeConfig, serving
+from .conftest import PAIR, Listening, MakeConfig, numbers, played, serving
 
 SEPARATE = {"mode": "separate"}
 
@@ -24,6 +24,40 @@ def teacher(folder: Path, **changes: Any) -> dict[str, str]:
     shutil.copytree(PAIR / "teacher", folder)
     change_config(folder, **changes)
     return {"model": str(folder)}
+
+
+def test_attention_by_other_kernels_is_the_same_run_within_rounding(
+    config: MakeConfig, tmp_path: Path
+) -> None:
+    small = {"rounds": 1, "rollout": {"prompts": 32, "temperature": 0}, "cpu": {"attention": False}}
+    losses = []
+    for wanted in ("auto", "sdpa", "eager"):
+        own = {"attn_implementation": wanted}
+        session = played(
+            config(student=own, teacher=own, name=wanted, store=str(tmp_path / wanted), **small)
+        )
+        losses.append(numbers(session, "train", "loss")[0])
+    assert losses[0] == losses[1]
+    assert losses[2] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_kernels_that_are_not_here_are_refused_and_those_that_vllm_has_are_told(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"attn_implementation": "flash_attention_2"}
+    for role in ("student", "teacher"):
+        with pytest.raises(ConfigError, match=f"{role}.attn_implementation = .* needs a GPU"):
+            check_inputs(open_session(config(**{role: own})).inputs)
+    monkeypatch.setattr("tip.pipeline.checks.require_vllm", lambda: None)
+    reporter = Listening()
+    served = {"score": {"mode": "separate", "engine": "vllm"}}
+    check_inputs(
+        open_session(config(teacher={"attn_implementation": "eager"}, **served), reporter).inputs
+    )
+    assert reporter.said == [
+        "note: teacher.attn_implementation = 'eager' is for transformers alone: vllm computes "
+        "attention in its own way"
+    ]
 
 
 @pytest.mark.parametrize(

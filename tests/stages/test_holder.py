@@ -106,16 +106,16 @@ def test_the_files_of_a_checkpoint_are_found_when_it_is_loaded(
     artifact = Artifact("checkpoint", "0" * 16, {}, {}, {}, "0" * 64, "0" * 32)
     card = replace(first.card, folder=Path("checkpoint", artifact.key))
     trained = replace(first, card=card, checkpoint=artifact)
-    asked: list[Artifact] = []
+    asked: list[Weights] = []
 
-    def folder_of(wanted: Artifact) -> Path:
+    def folder_of(wanted: Weights) -> Path:
         asked.append(wanted)
         return folders[1]
 
     held = Holder(torch.device("cpu"), at_once=2, folder_of=folder_of, say=lambda _: None)
     assert held.model(trained).card.folder == folders[1]
     held.model(trained)
-    assert asked == [artifact]
+    assert asked == [trained]
     named = InVllm(trained, spec(card.folder), ((2, 3, 4),))
     held.generator(named, lambda _: None)
     assert process.started[0].spec.folder == folders[1]

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 from tip.storage.errors import ConfigError
-from tip.storage.files import is_finished, nearest, replacing, share, unwritable, user_path
+from tip.storage.files import (
+    is_finished,
+    nearest,
+    new_folder,
+    replacing,
+    share,
+    unwritable,
+    user_path,
+)
 
 
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -31,6 +39,44 @@ def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> N
         fail()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder"
+    with new_folder(path) as beside:
+        (beside / "inner").mkdir()
+        (beside / "inner" / "a").write_text("a")
+        assert not path.exists()
+    assert (path / "inner" / "a").read_text() == "a"
+
+    def fail(into: Path) -> None:
+        with new_folder(into) as beside:
+            (beside / "a").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail(tmp_path / "new" / "other")
+    assert [p.name for p in path.parent.iterdir()] == ["folder"]
+
+
+def test_a_new_folder_takes_an_empty_ones_place_and_no_others(tmp_path: Path) -> None:
+    for name in ("empty", "full"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "full" / "mine").write_text("x")
+
+    def write(name: str) -> None:
+        with new_folder(tmp_path / name) as beside:
+            (beside / "a").write_text("a")
+
+    write("empty")
+    with pytest.raises(OSError, match="not empty"):
+        write("full")
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == [
+        "empty",
+        "empty/a",
+        "full",
+        "full/mine",
+    ]
 
 
 def test_a_shared_folder_has_links_and_what_is_there_stays(tmp_path: Path) -> None:
