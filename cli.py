@@ -13,6 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from .pipeline.compare.rules import app as rules_app
+from .pipeline.show.cache import Runs
+from .pipeline.show.cache import app as cache_app
 from .stages.stopping import Terminated, obey_sigterm
 from .storage.errors import ConfigError, TipError
 from .storage.visible import visible
@@ -51,7 +53,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-cache_app = typer.Typer(no_args_is_help=True, help="Look after the store of shared artifacts.")
 app.add_typer(cache_app, name="cache")
 app.add_typer(rules_app, name="rules", invoke_without_command=True)
 
@@ -66,8 +67,6 @@ Name = Annotated[
     str | None, typer.Option("--name", help="Name of the run (default: the config's).")
 ]
 Round = Annotated[int, typer.Option("--round", min=0, help="Which round, counted from 0.")]
-Runs = Annotated[str, typer.Option("--runs", help="Folder of run folders.")]
-StoreRoot = Annotated[str, typer.Option("--store", help="Folder or URL of the store.")]
 
 
 def main() -> None:
@@ -346,48 +345,6 @@ def sql(
     from .pipeline.show.listing import print_query
 
     print_query(query, name, numbers, runs, output, timeout)
-
-
-@cache_app.command("ls")
-def cache_ls(
-    kind: Annotated[str | None, typer.Argument(help="rollouts, teacher, tokens, ...")] = None,
-    store: StoreRoot = "store",
-) -> None:
-    """List artifacts: key, size, rows and what made them."""
-    from .pipeline.show.listing import print_artifacts
-
-    print_artifacts(store, kind)
-
-
-@cache_app.command("du")
-def cache_du(store: StoreRoot = "store") -> None:
-    """Show how much each kind of artifact takes, in all and a token."""
-    from .pipeline.show.listing import print_sizes
-
-    print_sizes(store)
-
-
-@cache_app.command("verify")
-def cache_verify(store: StoreRoot = "store", runs: Runs = "runs") -> None:
-    """Read everything and compare it with what was written; exit code 2 for what is damaged.
-
-    All parts of all artifacts, and the training states of the runs. What was made from something
-    damaged is listed, too: it may have been made after the damage.
-    """
-    from .pipeline.show.verify import verify_store
-
-    verify_store(store, runs)
-
-
-@cache_app.command("sweep")
-def cache_sweep(
-    store: StoreRoot = "store",
-    hours: Annotated[float, typer.Option("--older-than", help="Age in hours.", min=0)] = 24,
-) -> None:
-    """Remove what killed processes left unfinished; nothing committed is touched."""
-    from .pipeline.show.listing import sweep_store
-
-    sweep_store(store, hours)
 
 
 def _split(words: str) -> list[str]:
