@@ -298,8 +298,8 @@ def _workers(inputs: Inputs) -> str:
     workers, share = inputs.config.workers, share_of(inputs.config)
     require_ray()
     place = f"the cluster at {workers.address}" if workers.address else "a cluster of this host"
-    number = f"{workers.actors} " if workers.actors else ""
-    return f"{number}actors of {share} each, in {place}"
+    number = f"{workers.actors} of them" if workers.actors else "as many as there is room for"
+    return f"actors of {share} each, {number}, in {place}"
 
 
 def _on_ray(config: RunConfig) -> bool:

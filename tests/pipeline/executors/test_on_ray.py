@@ -201,6 +201,7 @@ def test_actors_of_this_host_drop_their_models_before_it_trains(
     assert two.map([Loaded()] * 2, "probe") == [(0,), (0,)]
 
 
+@pytest.mark.soak
 def test_a_work_that_costs_several_actors_ends_the_run_with_its_name(
     two: OnRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +260,7 @@ def test_the_doctor_looks_at_a_cluster_that_is_there_and_leaves_it_there(
         return {finding.name: finding for finding in examine(settings, load=False)}
 
     well = found(actors=2)
-    assert well["workers"].text == f"2 actors of 1 CPU each, in the cluster at {cluster}"
+    assert well["workers"].text == f"actors of 1 CPU each, 2 of them, in the cluster at {cluster}"
     assert well["cluster"].text == "4 CPUs and 0 GPUs on 1 host, room for 2 actors"
     assert (ray.is_initialized(), well["run"].verdict) == (True, "ok")
     full = found(actors=9)["cluster"]
