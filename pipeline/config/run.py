@@ -85,6 +85,11 @@ class RunConfig(Settings):
                     f"'{self.device}' is one: set device = 'cuda' (CUDA_VISIBLE_DEVICES says "
                     "which), or tensor_parallel = 1"
                 )
+        if self.train.processes > 1 and ":" in self.device:
+            raise ValueError(
+                f"train.processes = {self.train.processes} trains on as many GPUs, but device = "
+                f"'{self.device}' is one: set device = 'cuda' (CUDA_VISIBLE_DEVICES says which)"
+            )
         return self
 
     @model_validator(mode="after")

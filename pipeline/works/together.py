@@ -79,7 +79,7 @@ def _train_as(
 ) -> None:
     device = _device(config, hosts.local)
     with hosts.group(_backend(device)):
-        _train(work, config, device, tick, say)
+        _train(work, config, device, hosts.beside, tick, say)
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def _rank(
     device = _device(config, rank)
     dist.init_process_group(_backend(device), init_method=address, rank=rank, world_size=size)
     try:
-        _train(work, config, device, tick, say)
+        _train(work, config, device, size, tick, say)
     finally:
         dist.destroy_process_group()
 
@@ -118,10 +118,13 @@ def _train(
     work: "TrainWork",
     config: RunConfig,
     device: torch.device,
+    beside: int,
     tick: Tick,
     say: Callable[[str], None],
 ) -> None:
-    store, attention = Store(config.store), set_up(device, config.threads, config.cpu)
+    """Train as one of a world. beside: the processes that share this host's cores."""
+    threads = config.threads or max(1, torch.get_num_threads() // beside)
+    store, attention = Store(config.store), set_up(device, threads, config.cpu)
     files = partial(folder_of, store, say)
     holder = Holder(device, at_once=1, folder_of=files, attention=attention, say=say)
     try:

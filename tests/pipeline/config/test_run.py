@@ -31,6 +31,13 @@ def test_several_gpus_and_a_numbered_one_are_refused(who: str) -> None:
     make_config(four | {"device": "cuda"}, "x")
 
 
+def test_several_processes_and_a_numbered_gpu_are_refused() -> None:
+    two = LEAST | {"train": {"processes": 2}}
+    with pytest.raises(ConfigError, match=r"train.processes = 2 trains on .*device = 'cuda:1'"):
+        make_config(two | {"device": "cuda:1"}, "x")
+    make_config(two | {"device": "cuda"}, "x")
+
+
 def test_a_server_needs_its_section_and_the_section_its_engine(config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"score.engine = 'server' and the section"):
         config(score={"mode": "separate", "engine": "server"})
