@@ -49,18 +49,20 @@ class Check(Generic[T]):
     """One thing to look at.
 
     needs: names of the checks without which nobody can. when: whether a config asks for it.
+    of_machine: whether it looks at what this machine has, so that a plan for another leaves it out.
     """
 
     name: str
     needs: tuple[str, ...]
     look: Callable[[T], str]
     when: Callable[[RunConfig], bool] = lambda _: True
+    of_machine: bool = False
 
 
-def check_inputs(inputs: Inputs) -> None:
-    """Raise a `TipError` for the first check that fails."""
+def check_inputs(inputs: Inputs, *, elsewhere: bool = False) -> None:
+    """Raise a `TipError` for the first that fails. elsewhere: leave out those of this machine."""
     for check in CHECKS:
-        if check.when(inputs.config):
+        if check.when(inputs.config) and not (elsewhere and check.of_machine):
             check.look(inputs)
 
 
@@ -136,13 +138,23 @@ def _student_weights(inputs: Inputs) -> str:
     _refuse_missing(card, settings)
     refuse_quantised_student(card)
     train = inputs.config.train
-    require_optimizer(train)
     told = _modules(card, "student", inputs, checkpointing=train.activation_checkpointing)
     if train.lora is None:
         return told
-    require_lora(train.lora, resolve_device(inputs.config.device))
     trained = lora_parameters(load_on_meta(card), card, train.lora)
     return f"{told}; adapters of rank {train.lora.rank}: {trained / 1e6:,.1f} M parameters"
+
+
+def _libraries(inputs: Inputs) -> str:
+    train = inputs.config.train
+    require_optimizer(train)
+    if train.lora is not None:
+        require_lora(train.lora, resolve_device(inputs.config.device))
+    return "what adapters and the optimiser are computed with is here"
+
+
+def _trains_with_more(config: RunConfig) -> bool:
+    return config.train.lora is not None or config.train.optimizer != "adamw"
 
 
 def _teacher_weights(inputs: Inputs) -> str:
@@ -262,12 +274,6 @@ def _refuse_few_gpus(role: str, wanted: int, device: str) -> None:
 def _processes(inputs: Inputs) -> str:
     config = inputs.config
     wanted, gpus = config.train.processes, torch.cuda.device_count()
-    if wanted > config.train.rollouts_per_step:
-        raise ConfigError(
-            f"train.processes = {wanted}: a step of train.rollouts_per_step = "
-            f"{config.train.rollouts_per_step} rollouts cannot be split over so many: lower it to "
-            f"{config.train.rollouts_per_step} at most"
-        )
     hosts = launched()
     beside = wanted if hosts is None else hosts.beside
     if resolve_device(config.device).type == "cuda" and gpus < beside:
@@ -275,21 +281,6 @@ def _processes(inputs: Inputs) -> str:
             f"{beside} processes that train on this host (train.processes, or what torchrun "
             f"started) need as many GPUs, and {gpus} can be seen here: lower that, or see "
             "CUDA_VISIBLE_DEVICES"
-        )
-    if config.train.optimizer != "adamw":
-        raise ConfigError(
-            f"train.optimizer = '{config.train.optimizer}' keeps its moments whole, so processes "
-            "cannot share them: set train.optimizer = 'adamw', or train.processes = 1"
-        )
-    if config.train.lora is not None and config.train.lora.dropout > 0:
-        raise ConfigError(
-            f"train.lora.dropout = {config.train.lora.dropout} drops other inputs in each process: "
-            "set it to 0, or train.processes = 1"
-        )
-    if config.train.lora is not None and config.train.lora.bits is not None:
-        raise ConfigError(
-            "train.lora.bits = 4 trains in one process: set train.processes = 1, or leave "
-            "train.lora.bits out"
         )
     return f"{wanted} train together"
 
@@ -327,6 +318,7 @@ CHECKS: tuple[Check[Inputs], ...] = (
     Check("student", (), _student),
     Check("teacher", (), _teacher),
     Check("vocabulary", ("student", "teacher"), _vocabulary),
+    Check("libraries", ("device",), _libraries, _trains_with_more, of_machine=True),
     Check("student weights", ("student",), _student_weights),
     Check("teacher weights", ("teacher",), _teacher_weights, _teacher_is_here),
     Check("context", ("vocabulary",), _context, _generates),
@@ -334,7 +326,7 @@ CHECKS: tuple[Check[Inputs], ...] = (
     Check("prompts", ("context", "prompt file"), _prompts, _generates),
     Check("problem file", (), _problem_file, evaluates),
     Check("problems", ("vocabulary", "problem file"), _problems, evaluates),
-    Check("engines", ("device",), _engines),
-    Check("processes", ("device",), _processes, _trains_together),
-    Check("workers", ("device",), _workers, _on_ray),
+    Check("engines", ("device",), _engines, of_machine=True),
+    Check("processes", ("device",), _processes, _trains_together, of_machine=True),
+    Check("workers", ("device",), _workers, _on_ray, of_machine=True),
 )

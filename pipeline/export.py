@@ -80,6 +80,7 @@ def export_and_show(
         raise ConfigError(f"--dtype {dtype}: expected {', '.join(TYPES)}")
     try:
         target, trained = _new(folder), _trained(runs, origin)
+        _refuse_inside(target, folder, (trained.config.store, trained.config.runs))
         with new_folder(target) as beside:
             write = _adapter if adapter else _whole
             said = write(trained, beside, target, dtype)
@@ -108,8 +109,15 @@ def _new(folder: str) -> Path:
     return path
 
 
+def _refuse_inside(target: Path, folder: str, roots: tuple[str, ...]) -> None:
+    """Raise `ConfigError` for a folder among those that tip looks after."""
+    for root in roots:
+        if "://" not in root and target.is_relative_to(user_path(root).absolute()):
+            raise ConfigError(f"{folder}: lies in {root}, which tip keeps; name a folder elsewhere")
+
+
 def _trained(runs: str, origin: str) -> _Trained:
-    run, about, number = trained_run(runs, origin, "export")
+    run, about, number = trained_run(runs, origin, "tip export")
     config = make_config(about.config, str(run.config_path))
     if "://" not in config.store and not user_path(config.store).is_dir():
         raise StoreError(

@@ -70,7 +70,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     beside.mkdir()
     try:
         yield beside
+        readable = beside.stat().st_mode & 0o666  # as the umask has it; some writers are stricter
         for written in [*beside.rglob("*"), beside]:
+            if written.is_file():
+                written.chmod(readable)
             _flush(written)
         beside.replace(path)
         _flush(path.parent)

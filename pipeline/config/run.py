@@ -102,6 +102,34 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _processes_can_share_a_training(self) -> "RunConfig":
+        train, lora, count = self.train, self.train.lora, self.train.processes
+        if count == 1:
+            return self
+        if count > train.rollouts_per_step:
+            raise ValueError(
+                f"train.processes = {count}: a step of train.rollouts_per_step = "
+                f"{train.rollouts_per_step} rollouts cannot be split over so many: lower it to "
+                f"{train.rollouts_per_step} at most"
+            )
+        if train.optimizer != "adamw":
+            raise ValueError(
+                f"train.optimizer = '{train.optimizer}' keeps its moments whole, so processes "
+                "cannot share them: set train.optimizer = 'adamw', or train.processes = 1"
+            )
+        if lora is not None and lora.dropout > 0:
+            raise ValueError(
+                f"train.lora.dropout = {lora.dropout} drops other inputs in each process: set it "
+                "to 0, or train.processes = 1"
+            )
+        if lora is not None and lora.bits is not None:
+            raise ValueError(
+                "train.lora.bits = 4 trains in one process: set train.processes = 1, or leave "
+                "train.lora.bits out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_residual_needs_every_token(self) -> "RunConfig":
         cut = None if self.rollout.replay else self.rollout.cut
         if self.train.tail == "residual" and cut:

@@ -13,6 +13,7 @@ from ...stages.models.weights import Weights
 from ...storage.facts import RolloutFacts, TeacherFacts
 from ...storage.store.artifacts import artifact_key
 from ...storage.store.store import Artifact
+from ..checks import check_inputs
 from ..rounds.branching import view_of_branch
 from ..rounds.identity import check, check_rule
 from ..rounds.replay import replayed
@@ -110,6 +111,7 @@ def plan_of(session: Session, origin: str | None = None, target: Target | None =
         check(session)
     else:
         check_rule(session.config)
+        check_inputs(session.inputs, elsewhere=True)
     return planned(session, target)
 
 

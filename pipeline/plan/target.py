@@ -3,16 +3,18 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
+from ...stages.models.settings import ModelSettings
 from ...storage.errors import ConfigError
 from ..config.run import RunConfig
 from ..progress import resident
 
-CARDS = {24: 24 << 30, 40: 40 << 30, 80: 80 << 30, 141: 143_771 << 20}
-"""Bytes of the cards that are sold under these numbers of GB; an H200's are as its driver says."""
+Model = TypeVar("Model", bound=ModelSettings)
+_H200 = 143_771 << 20  # bytes, as its driver says; others have the GiB of their name
+_LARGEST = 10_000  # GB
 CONTEXT = 600 << 20
 """Bytes of a card that CUDA, cuBLAS and the gaps of the allocator take; assumed, not measured."""
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
@@ -54,28 +56,34 @@ def here(device: torch.device) -> Target:
 
 def card(gigabytes: float) -> Target:
     """Return a GPU of so many GB, as in its name."""
-    total = CARDS.get(int(gigabytes), int(gigabytes * (1 << 30)))
-    if total <= CONTEXT:
-        raise ConfigError(f"--card {gigabytes:g}: expected a GPU's memory in GB, such as 24")
+    if not 1 <= gigabytes <= _LARGEST:  # nor a nan
+        raise ConfigError(
+            f"--card {gigabytes:g}: expected a GPU's memory in GB, 1 to {_LARGEST:,}, such as 24"
+        )
+    total = _H200 if gigabytes == 141 else int(gigabytes * (1 << 30))
     return Target(f"a card of {gigabytes:g} GB", "cuda", total - CONTEXT, total)
 
 
 def on_card(config: RunConfig) -> RunConfig:
     """Return what a config means on a GPU, where this machine may have none.
 
-    The types that `auto` stands for are named, so that keys are those of a run on that card.
+    The types that `auto` stands for are named, so that keys are those of a run on that card; which
+    attention it has there changes no figure of a plan.
     """
 
     def typed(dtype: str) -> str:
         return "bfloat16" if dtype == "auto" else dtype
 
-    student, teacher, train = config.student, config.teacher, config.train
+    def meant(model: Model) -> Model:
+        return model.model_copy(update={"dtype": typed(model.dtype), "attn_implementation": "auto"})
+
+    train = config.train.model_copy(update={"autocast": typed(config.train.autocast)})
     return config.model_copy(
         update={
             "device": "auto",
-            "student": student.model_copy(update={"dtype": typed(student.dtype)}),
-            "teacher": teacher.model_copy(update={"dtype": typed(teacher.dtype)}),
-            "train": train.model_copy(update={"autocast": typed(train.autocast)}),
+            "student": meant(config.student),
+            "teacher": meant(config.teacher),
+            "train": train,
         }
     )
 

@@ -1,5 +1,7 @@
 """How much memory a device needs to train: what is kept of each parameter, and what is at work."""
 
+from dataclasses import replace
+
 from ...stages.models.size import Shape
 from ...stages.train.optimizers import moment_bytes
 from ...stages.train.settings import TrainSettings
@@ -11,6 +13,7 @@ from .target import Target
 _FLOAT32, _HALF = 4, 2  # bytes a number
 _FOUR_BITS = 0.5 + 4 / 64  # bytes a number: NF4, and a float32 for each block of 64
 _PEFT = 55 << 20  # bytes that its import takes
+_RANK = 470 << 20  # bytes of Python and its libraries in each process of a training on a CPU
 _UNPACKED = 5  # copies of its largest parameter that bitsandbytes makes on a CPU in a step
 _LONGEST_BY_PRODUCTS = 256  # tokens of a sequence whose attention scores are kept on a CPU
 _UNDER_AUTOCAST = 1.65
@@ -44,6 +47,7 @@ def training(config: RunConfig, sizes: Sizes, target: Target) -> Need:
     if settings.processes > 1 and target.on_cpu:  # all of them on one host
         each = settings.processes
         parts, kept = _times(parts, each), _times(kept, each)
+        parts = replace(parts, process=each * _RANK)
         return Need("train", f"{about} in each of {each} processes", parts, kept.total)
     return Need("train", about, parts, kept.total, settings.processes)
 

@@ -101,7 +101,11 @@ def _candidates(
         return _of_training(config, sizes, target)
     if stage == "score":
         return _of_scoring(config, sizes, target)
-    return _of_generation(stage, config, target)
+    mild, strong = _of_generation(stage, config, target)
+    if config.evaluate and config.evaluate.reverse_kl and config.score.mode == "joint":
+        scoring = _of_scoring(config, sizes, target)  # for the teacher is there as well
+        mild, strong = [*mild, *scoring[0]], [*strong, *scoring[1]]
+    return mild, strong
 
 
 def _of_training(
@@ -129,9 +133,10 @@ def _of_training(
         strong.append(
             (_Change(adapters, "adapters alone learn, with an lr some ten times higher"),)
         )
-        if not target.on_cpu:
-            small = {"train.lora": {"rank": 32, "bits": 4}}
-            strong.append((_Change(small, "adapters alone learn, over a base of 4 bits"),))
+    if not target.on_cpu and (train.lora is None or train.lora.bits is None):
+        rank = 32 if train.lora is None else train.lora.rank
+        small = {"train.lora": {"rank": rank, "bits": 4}}
+        strong.append((_Change(small, "adapters alone learn, over a base of 4 bits"),))
     return mild, strong
 
 

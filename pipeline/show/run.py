@@ -3,6 +3,7 @@
 from ...stages.train.worlds.launched import Launched, join
 from ...storage.errors import ConfigError
 from ..config.run import RunConfig
+from ..config.toml import make_config
 from ..progress import Reporter
 from ..rounds.branching import branch
 from ..rounds.play import play
@@ -41,8 +42,9 @@ def _together(config: RunConfig, hosts: Launched) -> RunConfig:
     asked = config.train.processes
     if asked not in (1, hosts.size):
         raise ConfigError(
-            f"train.processes = {asked}, but torchrun started {hosts.size}: leave the setting out, "
-            "for torchrun decides"
+            f"train.processes = {asked}, but torchrun started {hosts.size}: set the one as the "
+            "other"
         )
-    train = config.train.model_copy(update={"processes": hosts.size})
-    return config.model_copy(update={"train": train})
+    values = config.model_dump(mode="json")
+    values["train"]["processes"] = hosts.size
+    return make_config(values, f"the {hosts.size} processes of torchrun")

@@ -48,8 +48,11 @@ _IGNORED = frozenset(
 # imports a module that the file names.
 _UNFIT = (
     "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
     "layer_replication",
     "megatron_config",
+    "monteclora_config",
     "use_bdlora",
     "use_qalora",
 )

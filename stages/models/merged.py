@@ -6,9 +6,10 @@ the base's 16 bits would lose part of what a small adapter adds.
 
 import hashlib
 import importlib.util
+import json
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,17 @@ def _merge(card: ModelCard, draft: Draft) -> None:
 
 def _with_adapter(model: Any, card: ModelCard) -> Any:
     """Return peft's model of a base, with weights or on `meta`, and all of an adapter's tensors."""
-    from peft import PeftModel  # heavy, an extra
+    with quiet():
+        from peft import PeftModel  # heavy, an extra
 
     assert card.adapter is not None
     folder = str(card.adapter.folder)
+    _refuse_unknown(card)
+    ends = [e for e in (model.get_input_embeddings(), model.get_output_embeddings()) if e]
+    tied = len({id(end.weight) for end in ends}) < len(ends)
     empty = next(model.parameters()).is_meta
     with _refused(card), quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it warns of is refused below
+        warnings.simplefilter("ignore")  # what it warns of is refused here and below
         found = PeftModel.from_pretrained(model, folder, _NAME, low_cpu_mem_usage=empty)
         report = found.load_adapter(folder, _NAME, torch_device="cpu", low_cpu_mem_usage=empty)
     wrong = {name: "missing" for name in sorted(report.missing_keys)}
@@ -117,7 +122,34 @@ def _with_adapter(model: Any, card: ModelCard) -> Any:
             f"{folder}: its weights are not those of its adapter_config.json: {name} is {what} "
             f"({len(wrong)} such tensors); copy the adapter again"
         )
+    adapted = [e for e in ends if any(_is_lora_over(m, e) for m in found.modules())]
+    if tied and adapted:
+        raise ModelError(
+            f"{folder}: its LoRA changes the embedding or the head, which are one tensor in its "
+            f"base {card.adapter.base}, so that no folder holds both: merge it with what made it "
+            "into a base whose two are apart (tie_word_embeddings = false), and name that folder"
+        )
     return found
+
+
+def _is_lora_over(module: Any, end: Any) -> bool:
+    from peft.tuners.lora import LoraLayer  # heavy, an extra
+
+    return isinstance(module, LoraLayer) and module.get_base_layer() is end
+
+
+def _refuse_unknown(card: ModelCard) -> None:
+    """Raise `ModelError` for an option that the peft that is here would leave out."""
+    from peft import LoraConfig  # heavy, an extra
+
+    assert card.adapter is not None
+    known = {field.name for field in fields(LoraConfig)}
+    used = json.loads(card.adapter.settings)
+    if unknown := [name for name in used if name not in known]:
+        raise ModelError(
+            f"{card.adapter.folder}: adapter_config.json sets {unknown[0]}, which the installed "
+            "peft does not know: pip install --upgrade peft"
+        )
 
 
 def _refused(card: ModelCard) -> Any:

@@ -15,6 +15,7 @@ from ..boundary import one_line
 from ..models.card import ModelCard
 from ..models.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ..models.load import load_on_meta
+from ..models.quiet import quiet
 from ..models.tensors import write_tensors
 from .lora import ADAPTER, all_conv1d, lora_layers
 from .settings import LoraSettings
@@ -29,7 +30,8 @@ def write_adapter(
     card: of any model of the student's architecture. base, revision: where whoever loads the
     adapters finds the first student. Raises `StoreError` for a state of other adapters.
     """
-    from peft import LoraConfig  # heavy, an extra
+    with quiet():
+        from peft import LoraConfig  # heavy, an extra
 
     model = load_on_meta(card)
     layers = lora_layers(model, card, settings)

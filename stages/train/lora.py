@@ -94,7 +94,8 @@ def adapt(
     The model is changed in place. seed: of the adapters' first numbers; B is 0, so that nothing
     differs from the base before the first step.
     """
-    from peft import LoraConfig, inject_adapter_in_model  # heavy, an extra
+    with quiet():
+        from peft import LoraConfig, inject_adapter_in_model  # heavy, an extra
 
     model = student.model
     names = list(lora_layers(model, student.card, settings))

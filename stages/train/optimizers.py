@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...storage.errors import ConfigError
+from ..models.quiet import quiet
 from .settings import TrainSettings
 
 _OF_TORCH = ("step", "exp_avg", "exp_avg_sq")
@@ -52,7 +53,8 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, **usual)
     require_optimizer(settings)
-    import bitsandbytes  # an extra
+    with quiet():
+        import bitsandbytes  # an extra
 
     optim: Any = bitsandbytes.optim
 

@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from ....storage.errors import TipError
 
 _OF_TORCHRUN = "TORCHELASTIC_RUN_ID"
+_OF_LAUNCH = ("TORCHELASTIC_", "MASTER_", "GROUP_", "ROLE_")
 _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 _LOOK = timedelta(seconds=30)  # how long a look for the next training waits for it
 _given = 0  # trainings that this process has been part of; a store never forgets a key
@@ -81,8 +82,9 @@ def join() -> Launched | None:
         return None
     rank, local, size, beside = (int(os.environ[name]) for name in _PLACE)
     store, _, _ = next(rendezvous("env://"))
-    for name in _PLACE:
-        os.environ.pop(name, None)
+    for name in list(os.environ):
+        if name in _PLACE or name.startswith(_OF_LAUNCH):
+            del os.environ[name]
     _here = Launched(rank, size, local, beside, store)
     return _here
 

@@ -16,6 +16,7 @@ from tip.pipeline.plan.target import CONTEXT, Target, card, on_card
 from tip.pipeline.plan.ways import changed, ways
 from tip.pipeline.session import look_at
 from tip.pipeline.show.plan import _value
+from tip.storage.errors import ConfigError
 from typer.testing import CliRunner
 
 from ..conftest import MakeConfig
@@ -190,5 +191,34 @@ def test_a_card_without_a_dry_run_or_without_memory_is_refused(tmp_path: Path) -
     example = str(Path(__file__).parents[3] / "examples" / "smollm2-gsm8k.toml")
     alone = CliRunner().invoke(app, ["run", example, "--card", "24"])
     assert "--card plans for a GPU that need not be here: add --dry-run" in str(alone.exception)
-    none = CliRunner().invoke(app, ["run", example, "--dry-run", "--card", "0"])
-    assert "--card 0: expected a GPU's memory in GB, such as 24" in str(none.exception)
+    for size in ("0", "nan", "inf", "1e30"):
+        none = CliRunner().invoke(app, ["run", example, "--dry-run", "--card", size])
+        assert "expected a GPU's memory in GB, 1 to 10,000, such as 24" in str(none.exception)
+
+
+def test_a_plan_for_a_card_refuses_what_no_machine_can_do(config: MakeConfig) -> None:
+    asked = config(rollout={"stop_ids": [999_999_999]})
+    with pytest.raises(ConfigError, match="999"):
+        plan_of(look_at(on_card(asked)), target=GPU)
+
+
+def test_processes_are_offered_only_where_they_can_share(config: MakeConfig, sizes: Sizes) -> None:
+    small = {"rollouts_per_step": 4}
+    for train in ({}, {"optimizer": "adamw8bit"}, {"lora": {"rank": 8, "dropout": 0.1}}):
+        asked = large(config, train={**small, **train})
+        for gigabytes in (8, 16, 24, 40):
+            need = needs(asked, sizes, card(gigabytes))["train"]
+            for way in ways(asked, sizes, card(gigabytes), need):
+                wanted = way.changes.get("train.processes", 1)
+                assert wanted == 1 or (wanted <= 4 and not train)
+
+
+def test_an_evaluation_beside_the_teacher_is_made_smaller_by_scoring_less_at_once(
+    config: MakeConfig, sizes: Sizes, problems: Path
+) -> None:
+    asked = {"source": str(problems / "held_out.jsonl"), "template": "raw", "reverse_kl": True}
+    settings = large(config, evaluate=asked, score={"chunk_elements": 1 << 30})
+    found, room = replace(sizes, problem=512, problems=8), card(32)
+    need = needs(settings, found, room)["evaluate"]
+    assert need.fits(room) is False
+    assert {"score.chunk_elements"} in [set(w.changes) for w in ways(settings, found, room, need)]

@@ -90,10 +90,7 @@ def test_a_setting_that_torchrun_does_not_fulfil_is_refused(
     ends = ended(start(written(settings, tmp_path / "c")))
     said = [line for _, out in ends for line in out.splitlines() if line.startswith("error:")]
     assert [code for code, _ in ends if code] != []
-    assert said == [
-        "error: train.processes = 4, but torchrun started 2: leave the setting out, for torchrun "
-        "decides"
-    ]
+    assert said == ["error: train.processes = 4, but torchrun started 2: set the one as the other"]
 
 
 @pytest.mark.soak

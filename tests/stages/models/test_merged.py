@@ -1,17 +1,18 @@
 """A merged model is a plain folder in the store that computes what peft's own merge computes."""
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from adapters import card, logits, merged_by_peft, write_adapter
+from adapters import card, change_adapter, logits, merged_by_peft, refusal, write_adapter
 from safetensors.torch import load_file
 from tiny import tokenizer, write_model
 from tip.stages.models.merged import check_adapter, find_merged, folder_of
 from tip.stages.models.weights import Weights
-from tip.storage.errors import StoreError
+from tip.storage.errors import ModelError, StoreError
 from tip.storage.store.store import Store
 from transformers import AutoModelForCausalLM
 
@@ -104,3 +105,36 @@ def test_what_stands_beside_weights_is_part_of_what_is_merged(tmp_path: Path) ->
     assert find_merged(store, card(copy)) is not None
     (copy / "chat_template.jinja").write_text("mine")
     assert find_merged(store, card(copy)) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target_modules": ["embed_tokens", "q_proj"]},
+        {"target_modules": ["lm_head", "q_proj"]},
+        {"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True},
+    ],
+)
+def test_an_adapter_of_a_tensor_that_is_embedding_and_head_is_refused(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    base = write_model(tmp_path / "base", tie_word_embeddings=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft says that such a merge is another model
+        folder = write_adapter(tmp_path / "adapter", base, **changes)
+    assert "one tensor in its base" in refusal(folder)
+    with pytest.raises(ModelError, match="one tensor in its base"):
+        merged(Store(tmp_path / "store"), folder)
+
+
+def test_a_tied_base_serves_adapters_of_its_layers(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base", tie_word_embeddings=True)
+    folder = write_adapter(tmp_path / "adapter", base)
+    model = AutoModelForCausalLM.from_pretrained(merged(Store(tmp_path / "store"), folder))
+    assert (logits(model) - merged_by_peft(base, folder)).abs().max() < 1e-5
+
+
+def test_an_option_that_peft_does_not_know_is_refused(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "adapter", write_model(tmp_path / "base"))
+    change_adapter(folder, future_thing=True, other_thing=None)
+    assert "sets future_thing, which the installed peft does not know" in refusal(folder)
