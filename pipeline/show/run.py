@@ -1,6 +1,6 @@
 """`tip run`: a run is played to its end and shown, by this process or by those of torchrun."""
 
-from ...stages.train.worlds.launched import Launched, join
+from ...stages.train.worlds.launched import FAILED, Launched, join
 from ...storage.errors import ConfigError
 from ..config.run import RunConfig
 from ..config.toml import make_config
@@ -25,8 +25,10 @@ def run_and_show(config: RunConfig, reporter: Reporter, origin: str | None) -> N
     else:
         try:
             _run_and_show(_together(config, hosts), reporter, origin)
-        finally:
-            hosts.give(None)
+        except Exception:
+            hosts.give(FAILED)  # those that end well make torchrun wait five minutes for this one
+            raise
+        hosts.give(None)
 
 
 def _run_and_show(config: RunConfig, reporter: Reporter, origin: str | None) -> None:

@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from ....storage.errors import TipError
 
+FAILED = "failed"
 _OF_TORCHRUN = "TORCHELASTIC_RUN_ID"
 _OF_LAUNCH = ("TORCHELASTIC_", "MASTER_", "GROUP_", "ROLE_")
 _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -39,13 +40,14 @@ class Launched:
     store: Any
 
     def give(self, training: Any) -> None:
-        """Let all others take a training, or end where it is None."""
+        """Let all others take a training, or end: well with None, else with `FAILED`."""
         self.store.set(_name(), pickle.dumps(training))
 
     def taken(self) -> Any:
         """Wait for the next training and return it, None at the end.
 
-        Raises `TipError` where the first process, or torchrun, is gone.
+        Ends this process where the first has failed, which says why. Raises `TipError` where
+        torchrun is gone.
         """
         while True:
             try:
@@ -54,7 +56,10 @@ class Launched:
                 raise TipError("torchrun's own process is gone, and with it the run") from error
             except dist.DistStoreError:  # nothing yet
                 continue
-            return pickle.loads(self.store.get(_name()))
+            training = pickle.loads(self.store.get(_name()))
+            if training == FAILED:
+                raise SystemExit(2)
+            return training
 
     @contextmanager
     def group(self, backend: str) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Processes that torchrun starts, here by two agents as on two hosts, train as one does."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -105,7 +106,10 @@ def test_where_a_host_is_lost_the_same_command_continues(
     last = time.monotonic() + 120
     while not (snapshots.is_dir() and any(snapshots.iterdir())) and time.monotonic() < last:
         time.sleep(0.05)
-    agents[1].kill()  # its own process, whose parent is gone, is left to the other agent's end
+    lost = agents[1].pid  # the host with all that runs there
+    children = Path(f"/proc/{lost}/task/{lost}/children").read_text(encoding="ascii").split()
+    for pid in (lost, *map(int, children)):
+        os.kill(pid, signal.SIGKILL)
     (code, out), _ = ended(agents)
     assert code != 0, out
     for code, out in ended(start(path)):
