@@ -23,6 +23,7 @@ from .support import Support
 
 PRODUCTS = (torch.float32, torch.bfloat16)
 """What the products of a fused loss may be in."""
+_TILE = 128  # rows that a GPU's matrix product takes together: one more costs as many again
 _MOST_SLOTS = 4096  # of a support whose buckets one program of the kernel holds
 
 
@@ -103,8 +104,9 @@ def fused_loss(
     Parameters
     ----------
     head: in float32.
-    chunk: rows whose gradient meets the head together. With products in bfloat16 a third of them
-        has its logits in float32 at a time, so memory is 3.3 bytes x chunk x V; else 4.
+    chunk: rows whose gradient meets the head together, less what fills no tile of a product. With
+        products in bfloat16 a third of them has its logits in float32 at a time, so memory is 3.3
+        bytes x chunk x V; else 4.
     dtype: of the factors of all products, one of `PRODUCTS`, accumulated in float32. For
         bfloat16 a copy of the head is held meanwhile, 2 bytes x V x D.
     """
@@ -114,13 +116,11 @@ def fused_loss(
     gradients = torch.empty_like(hidden)
     losses = hidden.new_empty(count, dtype=torch.float64)
     told = losses.new_empty(count, 1 + len(objective.told))
-    chunk = min(chunk, count)
-    room = hidden.new_empty(chunk, vocabulary, dtype=dtype)
-    # The head's own gradient is read and written with each chunk, 8 bytes x V x D, so many rows
-    # should share that; what they need at a time is 2 bytes, not the 4 of their logits.
-    few = chunk if dtype == torch.float32 else math.ceil(chunk / 3)
-    logits = room if dtype == torch.float32 else hidden.new_empty(few, vocabulary)
-    for start in range(0, count, max(chunk, 1)):
+    chunk, few = _rows(chunk, dtype)
+    room = hidden.new_empty(min(chunk, count), vocabulary, dtype=dtype)
+    in_place = dtype == torch.float32
+    logits = room if in_place else hidden.new_empty(min(few, count), vocabulary)
+    for start in range(0, count, chunk):
         stop = min(start + chunk, count)
         gradient = room[: stop - start]
         for first in range(start, stop, few):
@@ -138,6 +138,17 @@ def fused_loss(
         gradients[start:stop] = product(gradient, near.weight)
         _accumulate(head, gradient, states[start:stop])
     return losses, gradients, told
+
+
+def _rows(chunk: int, dtype: torch.dtype) -> tuple[int, int]:
+    """Return how many rows have their gradient at a time, and how many of them their logits.
+
+    The head's own gradient is read and written for each chunk, 8 bytes x V x D, so many rows should
+    share that. Of these the gradient takes 2 bytes a number in bfloat16, and logits 4.
+    """
+    parts = 1 if dtype == torch.float32 else 3
+    whole = chunk // (parts * _TILE) * parts * _TILE
+    return whole or chunk, math.ceil((whole or chunk) / parts)
 
 
 def fused_rows(
@@ -188,8 +199,9 @@ def _accumulate(head: Head, gradient: Tensor, states: Tensor) -> None:
     weight, bias = head.weight, head.bias
     if weight.requires_grad:
         if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-        product(gradient.T, states, weight.grad, add=True)
+            weight.grad = product(gradient.T, states)
+        else:
+            product(gradient.T, states, weight.grad, add=True)
     if bias is not None and bias.requires_grad:
         if bias.grad is None:
             bias.grad = torch.zeros_like(bias)
