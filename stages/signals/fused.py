@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...storage.errors import ConfigError
-from ..models.head import Head, product
+from ..models.head import Head, LogitMap, product
 from .loss import RowLoss, bucket_rows, sparse_loss
 from .objective import Objective
 from .support import Support
@@ -186,7 +186,8 @@ def fused_rows(
         share = torch.where(total > 0, slopes[:, -1] / total, 0).float()
         slopes = slopes[:, :-1]
     kernels.spread(products, shift, share, head.map, gradient)
-    slopes = slopes * head.map.slope(picked)
+    if head.map != LogitMap():
+        slopes = slopes * head.map.slope(picked)
     gradient.scatter_add_(1, ids, slopes.to(gradient.dtype))
     return row
 
