@@ -27,6 +27,7 @@ for name, signature, constants in json.loads(sys.argv[1]):
     source = ASTSource(kernel, types, constexprs=constants, attrs=attributes)
     options = {"num_warps": 8, "enable_fp_fusion": True}
     done = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    assert done.asm["cubin"][1:4] == b"ELF"  # machine code, by the ptxas that Triton brings
     print(json.dumps(done.asm["ptx"]))
 """
 
