@@ -204,8 +204,8 @@ def test_the_chunk_changes_rounding_only(
 def test_a_chunk_of_many_rows_fills_the_tiles_of_its_products(there: Interpreter) -> None:
     rows = [fused_module._rows(chunk, torch.bfloat16) for chunk in (1, 383, 400, 772)]
     assert rows == [(1, 1), (383, 128), (384, 128), (768, 256)]
-    case = rounded(Case(tokens=450))
-    expected = run(there, case, case.sparse(), "reverse_kl", torch.bfloat16, chunk=450)
+    case = rounded(Case(tokens=390))
+    expected = run(there, case, case.sparse(), "reverse_kl", torch.bfloat16, chunk=390)
     found = run(there, case, case.sparse(), "reverse_kl", torch.bfloat16, chunk=20)
     assert_same(found, {name: value.double() for name, value in expected.items()}, 1e-6)
 
