@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument(
         "models", type=models_folder, help="folder with smollm2-half (`make models`)"
     )
-    parser.add_argument("--chunk", type=int, default=TrainSettings().chunk_elements)
+    parser.add_argument("--chunk", type=int, default=TrainSettings().chunk(fused=False))
     parser.add_argument("--width", type=int, default=256, help="of the states under the wide head")
     parser.add_argument("--out", type=Path, default=Path("bench"))
     options = parser.parse_args()

@@ -16,7 +16,7 @@ from ..stages.engines.settings import SamplingSettings
 from ..stages.engines.vllm.engine import require_vllm
 from ..stages.models.attention import check_attention
 from ..stages.models.card import ModelCard
-from ..stages.models.device import resolve_device
+from ..stages.models.device import resolve_device, resolve_dtype
 from ..stages.models.fingerprint import has_weights, weight_files
 from ..stages.models.load import load_on_meta
 from ..stages.models.merged import check_adapter
@@ -30,6 +30,7 @@ from ..stages.models.size import parameters_of
 from ..stages.models.weights import Role
 from ..stages.prompts.render import Prompt
 from ..stages.prompts.settings import TextSettings
+from ..stages.signals.fused import fuses
 from ..stages.train.checkpointing import refuse_without_checkpointing
 from ..stages.train.lora import lora_parameters, require_lora
 from ..stages.train.optimizers import require_optimizer
@@ -285,6 +286,12 @@ def _processes(inputs: Inputs) -> str:
     return f"{wanted} train together"
 
 
+def _fused_loss(inputs: Inputs) -> str:
+    config, device = inputs.config, resolve_device(inputs.config.device)
+    fuses(config.train.fused, device, resolve_dtype(config.train.autocast, device))
+    return f"Triton's kernels are right on {device}"
+
+
 def _workers(inputs: Inputs) -> str:
     workers, share = inputs.config.workers, share_of(inputs.config)
     require_ray()
@@ -295,6 +302,10 @@ def _workers(inputs: Inputs) -> str:
 
 def _on_ray(config: RunConfig) -> bool:
     return config.workers.executor == "ray"
+
+
+def _fuses(config: RunConfig) -> bool:
+    return config.train.fused is True
 
 
 def _trains_together(config: RunConfig) -> bool:
@@ -328,5 +339,6 @@ CHECKS: tuple[Check[Inputs], ...] = (
     Check("problems", ("vocabulary", "problem file"), _problems, evaluates),
     Check("engines", ("device",), _engines, of_machine=True),
     Check("processes", ("device",), _processes, _trains_together, of_machine=True),
+    Check("fused loss", ("device",), _fused_loss, _fuses, of_machine=True),
     Check("workers", ("device",), _workers, _on_ray, of_machine=True),
 )

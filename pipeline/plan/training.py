@@ -36,7 +36,7 @@ def training(config: RunConfig, sizes: Sizes, target: Target) -> Need:
     else:
         activations *= _FLOAT32
     outside = _FLOAT32 * shape.vocabulary * shape.hidden
-    logits, gradients = float(chunk(settings.chunk_elements, target)), kept.gradients
+    logits, gradients = _logits(settings, shape, target), kept.gradients
     if settings.lora is None and (shape.tied and outside > activations + logits):
         # the gradient of the head is added to that of the embedding when no layer is held any more
         activations, logits, gradients = 0.0, 0.0, gradients + outside
@@ -50,6 +50,24 @@ def training(config: RunConfig, sizes: Sizes, target: Target) -> Need:
         parts = replace(parts, process=each * _RANK)
         return Need("train", f"{about} in each of {each} processes", parts, kept.total)
     return Need("train", about, parts, kept.total, settings.processes)
+
+
+def may_fuse(settings: TrainSettings, target: Target) -> bool:
+    """Tell whether a loss is taken to be fused: on a GPU, unless it is told not to be."""
+    return not target.on_cpu and settings.fused is not False
+
+
+def _logits(settings: TrainSettings, shape: Shape, target: Target) -> float:
+    """Return the bytes of a chunk of logits, and of the head's 16-bit copy where one is made."""
+    fused = may_fuse(settings, target)
+    elements = settings.chunk(fused=fused)
+    if not fused:
+        return float(chunk(elements, target))
+    if settings.autocast == "float32":
+        return float(_FLOAT32 * elements)
+    # the gradient of all its rows in 16 bits, the logits of a third of them
+    copy = _HALF * shape.vocabulary * shape.hidden
+    return (_HALF + _FLOAT32 / 3) * elements + copy
 
 
 def _kept(settings: TrainSettings, sizes: Sizes, target: Target) -> Parts:

@@ -14,6 +14,7 @@ from .memory import memory_of
 from .needs import Need
 from .sizes import Sizes
 from .target import Target
+from .training import may_fuse
 
 _MOST = 3
 _DEVICES = (2, 4, 8, 16)
@@ -118,7 +119,10 @@ def _of_training(
     if not train.activation_checkpointing:
         checkpointing = {"train.activation_checkpointing": True}
         mild.append(_Change(checkpointing, "each layer is computed a second time"))
-    mild += _smaller_chunk("train", train.chunk_elements)
+    fused = may_fuse(train, target)
+    mild += _smaller_chunk("train", train.chunk(fused=fused))
+    if fused:
+        mild.append(_Change({"train.fused": False}, "more passes over the logits"))
     strong: list[_Choice] = []
     if train.optimizer == "adamw" and train.lora is None and train.processes == 1:
         if not target.on_cpu:

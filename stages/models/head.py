@@ -68,8 +68,12 @@ class Head:
 
         room: logits no longer needed, at least C rows, to be written over.
         """
+        return self.map.of(self.products(hidden, room))
+
+    def products(self, hidden: Tensor, room: Tensor | None = None) -> Tensor:
+        """Return what the map makes logits of, [C, V]: hidden @ weight.T + bias."""
         out = _product(hidden, self.weight, None if room is None else room[: len(hidden)])
-        return self.map.of(out if self.bias is None else out.add_(self.bias))
+        return out if self.bias is None else out.add_(self.bias)
 
     def pieces(self, hidden: Tensor, chunk: int, vocabulary: int) -> Iterator[tuple[slice, Tensor]]:
         """Yield which rows of hidden [N, D], and their logits: `chunk` rows a matrix product.
@@ -85,8 +89,22 @@ class Head:
 
 
 def _product(hidden: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
-    if hidden.dtype in (torch.float32, torch.float64) and hidden.dtype == weight.dtype:
-        return torch.mm(hidden, weight.T, out=out)
-    if hidden.is_cuda:  # half-precision inputs, float32 accumulation and result
-        return torch.mm(hidden, weight.to(hidden.dtype).T, out_dtype=torch.float32)
+    if hidden.is_cuda or hidden.dtype == weight.dtype:
+        return product(hidden, weight.to(hidden.dtype).T, out)
     return hidden.float() @ weight.float().T
+
+
+def product(left: Tensor, right: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
+    """Return left @ right of two matrices of one type, accumulated in float32 (or in float64).
+
+    out: where the result goes, in that type. add: to what is there already.
+    """
+    if left.dtype not in (torch.float32, torch.float64):
+        if left.is_cuda:  # half-precision inputs, float32 accumulation and result
+            if add and out is not None:
+                return torch.addmm(out, left, right, out_dtype=torch.float32, out=out)
+            return torch.mm(left, right, out_dtype=torch.float32, out=out)
+        left, right = left.float(), right.float()
+    if add and out is not None:
+        return out.addmm_(left, right)
+    return torch.mm(left, right, out=out)

@@ -37,6 +37,10 @@ class RowLoss(NamedTuple):
     tail: Tensor
     told: Tensor
 
+    def mass_and_told(self) -> Tensor:
+        """Return the student's mass on the support, followed by what is told, [C, 1 + T]."""
+        return torch.cat([-torch.expm1(self.tail)[:, None], self.told], 1)
+
 
 def bucket_loss_(
     logits: Tensor,
@@ -66,19 +70,35 @@ def bucket_loss_(
     total = inside.sum(1)
     rest = (shift - largest).squeeze(1) + total.log()
     rest.masked_fill_(support.tail == -math.inf, -math.inf)
-    # K + 1 numbers a token: float64 costs nothing here, and where all of a student's mass lies on
-    # ids of teacher log-prob -60,000 the gradient is a small difference of large losses.
-    log_p = torch.cat([picked.sub_(largest), rest[:, None]], 1).double().log_softmax(1)
-    log_q = torch.cat([support.logprobs, support.tail[:, None]], 1).double()
-    there = torch.cat([valid, (rest > -math.inf)[:, None]], 1)
-    (nats, gradient, told), tail = minimised(Buckets(log_p, log_q, there), support, objective)
+    row, gradient = bucket_rows(picked.sub_(largest), rest, support, objective, weights)
     # A bucket's gradient is shared by its ids in proportion to their probability.
-    if weights is not None:
-        gradient *= weights[:, None]
     gradient = gradient.to(logits.dtype)
     share = torch.where(total > 0, gradient[:, -1] / total, 0)
     inside.mul_(share[:, None]).scatter_add_(1, ids, gradient[:, :-1].contiguous())
-    return RowLoss(nats, tail, told)
+    return row
+
+
+def bucket_rows(
+    picked: Tensor,
+    rest: Tensor,
+    support: Support,
+    objective: Objective,
+    weights: Tensor | None = None,
+) -> tuple[RowLoss, Tensor]:
+    """Return the loss of C rows, and its gradient by the log mass of each bucket [C, K + 1].
+
+    picked: [C, K] logits of the support, -inf in an empty slot. rest: [C], log of the sum of exp of
+    all other logits. Both counted from any number of the row. Float64.
+    """
+    # K + 1 numbers a token: float64 costs nothing here, and where all of a student's mass lies on
+    # ids of teacher log-prob -60,000 the gradient is a small difference of large losses.
+    log_p = torch.cat([picked, rest[:, None]], 1).double().log_softmax(1)
+    log_q = torch.cat([support.logprobs, support.tail[:, None]], 1).double()
+    there = torch.cat([support.valid, (rest > -math.inf)[:, None]], 1)
+    (nats, gradient, told), tail = minimised(Buckets(log_p, log_q, there), support, objective)
+    if weights is not None:
+        gradient *= weights[:, None]
+    return RowLoss(nats, tail, told), gradient
 
 
 @torch.no_grad()
@@ -124,7 +144,7 @@ def sparse_loss(
             if not (isinstance(slope, float) and slope == 1):
                 logits[piece].mul_(slope)
             losses.append(row.nats)
-            told.append(torch.cat([-torch.expm1(row.tail)[:, None], row.told], 1))
+            told.append(row.mass_and_told())
         gradients[rows] = _back(logits, head.weight).to(hidden.dtype)
         _accumulate(head, logits, states)
     return torch.cat(losses), gradients, torch.cat(told)

@@ -52,7 +52,7 @@ def drift(student: LanguageModel, data: TrainingData, settings: TrainSettings) -
         states = predicting_states(student, prompts, data.responses, rows[batch])
         places = data.responses.places(rows[batch])
         tokens = data.responses.values[places]
-        after = token_logprobs(student, states, tokens, settings.chunk_elements)
+        after = token_logprobs(student, states, tokens, settings.chunk(fused=False))
         change = after - data.old_logprobs.values[places]
         changes.append(np.expm1(change) - change)
         chosen.append(trained[places])

@@ -98,8 +98,14 @@ class TrainSettings(Settings):
     """Largest norm of a step's gradient."""
     batch_tokens: Annotated[Count, NOT_IN_KEY] = 8192
     """Tokens a micro-batch, padding included. Changes only rounding."""
-    chunk_elements: Annotated[Count, NOT_IN_KEY] = 1 << 24
-    """Logits held at once in the loss (rows x vocabulary)."""
+    chunk_elements: Annotated[Count | None, NOT_IN_KEY] = None
+    """Logits held at once in the loss (rows x vocabulary). None: 2^24; 7 x 2^24 where it is fused,
+    which is 390 MB: a GPU reads the head, and reads and writes its gradient, for each chunk."""
+    fused: Annotated[Literal["auto", True, False], NOT_IN_KEY] = False
+    """Compute the loss by Triton's kernels, which read a chunk's logits twice and write their
+    gradient once: not yet tried on a GPU, so off. `auto`: on a GPU where they are right. Where
+    `autocast` is bfloat16 the head is then multiplied in bfloat16, too, and not in TF32; a copy of
+    it is held meanwhile."""
     activation_checkpointing: Annotated[bool, NOT_IN_KEY] = False
     """Trade a second forward pass for the memory of activations."""
     autocast: Annotated[Literal["auto", "float32", "bfloat16"], BY_CONTENT] = "auto"
@@ -113,3 +119,7 @@ class TrainSettings(Settings):
     """Time between snapshots inside a round: what a kill can cost."""
     keep_states: Annotated[Count, NOT_IN_KEY] = 2
     """Rounds whose training state (masters, moments) is kept."""
+
+    def chunk(self, *, fused: bool) -> int:
+        """Return `chunk_elements`, or what None stands for."""
+        return self.chunk_elements or (7 << 24 if fused else 1 << 24)

@@ -6,6 +6,7 @@ tokens of a micro-batch, D hidden width, V vocabulary.
 """
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..models.head import Head, LogitMap
 from ..models.language_model import LanguageModel
 from ..settings import TOKEN_LOSSES, TokenLoss
 from ..signals.alignment import states_at
+from ..signals.fused import PRODUCTS, fused_loss, fuses, lack
 from ..signals.loss import sparse_loss
 from ..signals.objective import Mixed, Objective
 from ..signals.support import Support
@@ -119,17 +121,30 @@ class SelectiveStep(nn.Module):
             states = states_at(
                 student, batch.sequences, batch.prompts, batch.counts, batch.positions
             )
-        head = student.head
-        chunk = chunk_rows(settings.chunk_elements, student.vocabulary)
+        head, fused = student.head, self._fused()
+        elements = settings.chunk(fused=fused is not None)
         return _SparseLoss.apply(
             states,
             head.weight,
             head.bias,
             head.map,
             batch,
-            chunk,
+            chunk_rows(elements, student.vocabulary),
+            fused,
             self._head_precision(),
         )
+
+    def _fused(self) -> torch.dtype | None:
+        """Return the type of the products of a fused loss; None where the loss is the plain one."""
+        student, wanted = self._student, self._settings.fused
+        if student.head.weight.dtype != torch.float32 or self._dtype not in PRODUCTS:
+            return None
+        return self._dtype if fuses(wanted, student.device, self._dtype) else None
+
+    def unfused(self) -> str | None:
+        """Say why a GPU's loss, which may be fused, cannot be; None where it can."""
+        device, wanted = self._student.device, self._settings.fused
+        return None if device.type == "cpu" or wanted is False else lack(device, self._dtype)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self._dtype == torch.float32:
@@ -166,10 +181,12 @@ class _SparseLoss(torch.autograd.Function):
         logit_map: LogitMap,
         batch: MicroBatch,
         chunk: int,
+        fused: torch.dtype | None,
         multiplying: contextlib.AbstractContextManager[None],
     ) -> tuple[Tensor, Tensor]:
+        loss_of = sparse_loss if fused is None else functools.partial(fused_loss, dtype=fused)
         with multiplying:
-            loss, gradient, told = sparse_loss(
+            loss, gradient, told = loss_of(
                 states,
                 Head(weight, bias, logit_map),
                 batch.support,
@@ -191,4 +208,4 @@ class _SparseLoss(torch.autograd.Function):
                 "gradient was taken for 1: multiply the weights, not the loss"
             )
         (states,) = ctx.saved_tensors
-        return states, *[None] * 6
+        return states, *[None] * 7

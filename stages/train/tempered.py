@@ -39,6 +39,6 @@ def at_temperature(
         )
         drawn = data.drawn.tokens[tokens]
         logprobs[tokens] = token_logprobs(
-            student, states, drawn, settings.chunk_elements, temperature
+            student, states, drawn, settings.chunk(fused=False), temperature
         )
     return replace(data, drawn=replace(data.drawn, logprobs=logprobs))

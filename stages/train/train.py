@@ -114,7 +114,10 @@ def train(
     plan = _plan(data.rollouts, settings, seed)
     first = plan[0][0]
     refuse_noise(student, np.concatenate([data.prompts.row(first), data.responses.row(first)]))
-    step = world.wrap(SelectiveStep(student, settings, autocast))
+    step = SelectiveStep(student, settings, autocast)
+    if (reason := step.unfused()) is not None:
+        say(f"note: the loss takes its plain way: {reason}")
+    step = world.wrap(step)
     optimizer = make_optimizer(model, settings)
     totals = _resume(world, snapshot, model, optimizer, key, say)
     if totals is None:

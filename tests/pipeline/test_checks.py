@@ -60,6 +60,13 @@ def test_kernels_that_are_not_here_are_refused_and_those_that_vllm_has_are_told(
     ]
 
 
+def test_a_fused_loss_that_cannot_be_had_is_refused_before_any_work(config: MakeConfig) -> None:
+    session = open_session(config(train={"fused": True}))
+    with pytest.raises(ConfigError, match=r"train\.fused = true: .* need a GPU.*set .*'auto'"):
+        play(session)
+    assert list(session.store.list()) == []
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -46,6 +46,7 @@ def test_what_is_well_is_so_in_every_check_and_nothing_is_written(
     assert set(verdicts(findings).values()) == {"ok"}
     unasked = {
         "processes",
+        "fused loss",
         "workers",
         "cluster",
         "server",

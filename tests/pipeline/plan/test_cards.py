@@ -105,6 +105,40 @@ def test_processes_share_what_is_kept_and_gather_the_ends(config: MakeConfig, si
     assert (eight.bytes or 0) >= whole  # each reads the whole float32 student before it is spread
 
 
+def test_a_fused_loss_holds_a_larger_chunk_and_the_head_once_more(
+    config: MakeConfig, sizes: Sizes
+) -> None:
+    def logits(target: Target = GPU, **train: Any) -> float:
+        # no gradient of the head comes after
+        lora: dict[str, Any] = {"lora": {"rank": 32}, "fused": "auto"}
+        parts = needs(large(config, train=lora | train), sizes, target)["train"].parts
+        assert parts is not None
+        return parts.logits
+
+    rows, head = 7 << 24, 151_936 * 2560
+    assert logits() == pytest.approx((2 + 4 / 3) * rows + 2 * head)
+    assert logits(chunk_elements=3000) == pytest.approx(10_000 + 2 * head)
+    assert logits(autocast="float32") == 4 * rows
+    assert logits(fused=False) == 12 << 24
+    cpu = Target("cpu", "cpu", 64 * GIB, 64 * GIB)
+    assert logits(cpu) == logits(cpu, fused=False) == 4 << 24
+
+
+def test_where_a_fused_loss_alone_is_too_much_the_plain_one_is_a_way(
+    config: MakeConfig, sizes: Sizes
+) -> None:
+    mild = {"batch_tokens": 1, "activation_checkpointing": True, "fused": "auto"}
+    asked = large(config, train={"lora": {"rank": 32}} | mild)
+    need, plain = (
+        needs(each, sizes)["train"] for each in (asked, changed(asked, {"train.fused": False}))
+    )
+    assert need.parts is not None
+    assert plain.parts is not None
+    between = int((need.parts.total + plain.parts.total) / 2)
+    tight = Target("a card", "cuda", between, between)
+    assert {"train.fused": False} in [way.changes for way in ways(asked, sizes, tight, need)]
+
+
 def test_each_way_is_a_config_with_which_the_stage_fits(config: MakeConfig, sizes: Sizes) -> None:
     asked = large(config)
     found = needs(asked, sizes)

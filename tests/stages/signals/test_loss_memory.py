@@ -30,7 +30,7 @@ support = Support(ids, torch.ones_like(ids, dtype=torch.bool), torch.full((token
 weights = torch.full((tokens,), 1 / tokens)
 before = kilobytes("VmRSS")
 sparse_loss(hidden, Head(weight), support, weights, Objective("reverse_kl"),
-            chunk=chunk_rows(TrainSettings().chunk_elements, vocabulary))
+            chunk=chunk_rows(TrainSettings().chunk(fused=False), vocabulary))
 print((kilobytes("VmHWM") - before) / 1024)
 """
 
