@@ -45,6 +45,7 @@ def test_what_is_well_is_so_in_every_check_and_nothing_is_written(
     findings = found(config(evaluate=asked), load=True)
     assert set(verdicts(findings).values()) == {"ok"}
     unasked = {
+        "libraries",
         "processes",
         "fused loss",
         "workers",
