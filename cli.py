@@ -79,7 +79,6 @@ def main() -> None:
         app()
     except TipError as error:
         typer.secho(f"error: {visible(' '.join(str(error).split()))}", fg="red", err=True)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends, and has said why
         sys.exit(2)
 
 

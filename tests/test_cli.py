@@ -99,7 +99,7 @@ def test_a_whole_run_works_from_the_command_line(process: Tip, tip: Tip, folder:
     assert (folder / "student-1" / "model.safetensors").is_file()
     assert tip("export", "x@2", "student-2") == (
         2,
-        "error: export x@2: run x has 1 trained rounds; expected x@1 to x@1\n",
+        "error: tip export x@2: run x has 1 trained rounds; expected x@1 to x@1\n",
     )
     for asked in (["--run", "x", "q3"], ["--run=x", "q3"], ["--keep", "0.3", "--run", "x", "q3"]):
         assert tip("rules", *asked)[0] == 0

@@ -212,7 +212,7 @@ def test_a_run_without_a_trained_round_is_told(config: MakeConfig, tmp_path: Pat
     from tip.pipeline.rounds.single import rollout_round
 
     rollout_round(session, 0)
-    with pytest.raises(ConfigError, match="export run: run run has no trained round yet"):
+    with pytest.raises(ConfigError, match="tip export run: run run has no trained round yet"):
         export(session, "run", tmp_path / "folder")
 
 
@@ -333,8 +333,11 @@ def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("TIP_CACHE", str(tmp_path / "cache"))
+    client = fsspec.get_filesystem_class("s3")
+    client.clear_instance_cache()  # instances keep the address that they were made with
     fsspec.filesystem("s3", skip_instance_cache=True).mkdir("tip-export")
     yield "s3://tip-export/store"
+    client.clear_instance_cache()
     server.stop()
 
 
