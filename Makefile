@@ -24,7 +24,7 @@ lint: $(VENV)/.dev
 soak: $(VENV)/.dev models
 	TIP_MODELS=models $(BIN)/python -m pytest -m soak -n $(WORKERS) --dist loadfile
 
-# Ratios within one run; lines on the screen, JSON in bench/. Some 16 minutes on 2 cores.
+# Ratios within one run; lines on the screen, JSON in bench/. 13 minutes on 2 cores, and some for plan.
 BENCHMARKS := train_step memory plan scoring rollouts selection payload round trl_step
 bench: $(VENV)/.bench models
 	for name in $(BENCHMARKS); do echo "# $$name"; $(BIN)/python benchmarks/$$name.py models || exit 1; done

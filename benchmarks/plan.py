@@ -51,23 +51,31 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         source = options.problems or word_problems(Path(folder))
         for number, (name, stage, train) in enumerate(CASES):
-            config = {
-                "name": f"case{number}" if stage == "train" else "case2",
-                "store": f"{folder}/store",
-                "runs": f"{folder}/runs",
-                "rounds": 1,
-                "student": {"model": str(options.models / "smollm2-half")},
-                "teacher": {"model": str(options.models / "smollm2-135m")},
-                "prompts": {"source": str(source), "format": "{problem}", "limit": 16},
-                "rollout": {"prompts": 16, "max_tokens": 64},
-                # a rate of its own: what changes memory alone is in no key
-                "train": {"lr": max(3, 1 + number) * 1e-5, "rollouts_per_step": 8, **train},
-            }
+            # a rate of its own: what changes memory alone is in no key
+            settings = {"lr": max(3, 1 + number) * 1e-5, "rollouts_per_step": 8, **train}
+            config = one_round(Path(folder), options.models, source, 16, settings)
+            config["name"] = f"case{number}" if stage == "train" else "case2"
             if stage == "train":  # what the process then finds
                 apart(play_before, config)
             planned, held = apart(measure, config, stage)
             lines.append(line(name, held, "MB", f"{planned:,.0f} MB planned", held / planned))
     save("plan", lines, options.out)
+
+
+def one_round(
+    folder: Path, models: Path, source: Path, prompts: int, train: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the config, less its name, of a round of so many prompts and 64 new tokens each."""
+    return {
+        "store": f"{folder}/store",
+        "runs": f"{folder}/runs",
+        "rounds": 1,
+        "student": {"model": str(models / "smollm2-half")},
+        "teacher": {"model": str(models / "smollm2-135m")},
+        "prompts": {"source": str(source), "format": "{problem}", "limit": prompts},
+        "rollout": {"prompts": prompts, "max_tokens": 64},
+        "train": train,
+    }
 
 
 def play_before(values: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from apart import apart, preload
 from arguments import models_folder
-from plan import play_before
+from plan import one_round, play_before
 from round import word_problems
 from timing import line, save
 from tip.pipeline.config.toml import make_config
@@ -58,24 +58,15 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         source = options.problems or word_problems(Path(folder))
         for processes in (1, 2):
-            config = {
-                "name": f"by{processes}",
-                "store": f"{folder}/store",
-                "runs": f"{folder}/runs",
-                "rounds": 1,
-                "threads": 1,
-                "student": {"model": str(options.models / "smollm2-half")},
-                "teacher": {"model": str(options.models / "smollm2-135m")},
-                "prompts": {"source": str(source), "format": "{problem}", "limit": 64},
-                "rollout": {"prompts": 64, "max_tokens": 64},
-                "train": {
-                    "lr": processes * 1e-5,  # a rate of its own: `processes` is in no key
-                    "rollouts_per_step": 32,
-                    "epochs": 4,
-                    "batch_tokens": 1024,
-                    "processes": processes,
-                },
+            train = {
+                "lr": processes * 1e-5,  # a rate of its own: `processes` is in no key
+                "rollouts_per_step": 32,
+                "epochs": 4,
+                "batch_tokens": 1024,
+                "processes": processes,
             }
+            config = one_round(Path(folder), options.models, source, 64, train)
+            config |= {"name": f"by{processes}", "threads": 1}
             apart(play_before, config)
             starts[processes], steps[processes] = apart(measure, config)
     one, two = steps[1], steps[2]

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Submit from a folder that both nodes see: sbatch examples/two-slurm-nodes.sh
 # Store and runs lie there, too. A job that is ended by its time limit continues where it was:
-# submit the same script again.
+# submit the same script again. Not tried on a cluster yet: torchrun is, on one machine.
 #SBATCH --job-name=tip
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

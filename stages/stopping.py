@@ -3,6 +3,8 @@
 Where that falls into a piece of work that must not be cut in two, it waits for the piece's end.
 """
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -43,3 +45,25 @@ def whole() -> Iterator[Callable[[], bool]]:
         _pieces -= 1
     if _asked.is_set() and not _pieces:
         raise Terminated
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: they inherit what this thread blocks."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """Have a process of multiprocessing's told to end when the one that started it is gone."""
+    threading.Thread(target=_outlive_nobody, name="tip-parent", daemon=True).start()
+
+
+def _outlive_nobody() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -8,7 +8,6 @@ they are gone: it would play on for nobody, and hold its run against the next st
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,7 +15,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
-from ...stages.stopping import obey_sigterm
+from ...stages.stopping import end_with_parent, interrupts_blocked, obey_sigterm
 from ...storage.errors import TipError
 
 Given = TypeVar("Given")
@@ -37,7 +36,7 @@ class OwnProcess:
             1, mp_context=context, initializer=_begin, initargs=(begin, given)
         )
         resource_tracker.ensure_running()  # its start unblocks signals
-        with _interrupts_blocked():
+        with interrupts_blocked():
             self._pid = self._pool.submit(os.getpid)
         self._told = False
 
@@ -96,16 +95,6 @@ def named(name: str) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start a process that Ctrl-C does not reach: it inherits what this thread blocks."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _terminate(pid: "Future[int]") -> None:
     if pid.exception() is None:  # else there is no process any more
         with suppress(ProcessLookupError):
@@ -113,16 +102,9 @@ def _terminate(pid: "Future[int]") -> None:
 
 
 def _begin(begin: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
-    threading.Thread(target=_end_with_parent, name="tip-parent", daemon=True).start()
+    end_with_parent()
     if begin is not None:
         begin(*given)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _obeying(function: Callable[[Given], Got], given: Given) -> Got:

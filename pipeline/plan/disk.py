@@ -5,12 +5,11 @@ from pathlib import Path
 
 import torch
 
-from ...stages.models.load import load_on_meta
 from ...stages.models.merged import find_merged
 from ...stages.models.size import parameters_of
-from ...stages.train.lora import lora_parameters
 from ...stages.train.optimizers import moment_bytes
 from ..session import Session
+from .sizes import Sizes
 
 _MASTER = 4  # bytes of a float32 number: trained, in a state beside its moments, or merged
 
@@ -29,17 +28,16 @@ class WeightsOnDisk:
     merged: int = 0
 
 
-def weights_on_disk(session: Session, rounds: int) -> WeightsOnDisk | None:
+def weights_on_disk(session: Session, sizes: Sizes, rounds: int) -> WeightsOnDisk | None:
     """Return what a number of trainings leave, None where the student's size is not known."""
-    parameters, settings = parameters_of(session.inputs.student_card), session.config.train
+    parameters, settings = sizes.student.parameters, session.config.train
     if parameters is None:
         return None
     width = getattr(torch, settings.export_dtype).itemsize
     states = min(settings.keep_states + 2, rounds + 1) if rounds else 0
     trained = parameters
     if settings.lora is not None:
-        card = session.inputs.student_card
-        trained = lora_parameters(load_on_meta(card), card, settings.lora)
+        _, trained = sizes.adapted(settings.lora)
     state = round(trained * (_MASTER + moment_bytes(settings.optimizer)))
     checkpoints = rounds * parameters * width
     merged = sum(merge.bytes for merge in merges(session)) if rounds else 0

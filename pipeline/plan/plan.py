@@ -130,8 +130,9 @@ def planned(session: Session, target: Target | None = None) -> Plan:
         rounds.append(_many(rounds[-_SINGLE_ROUNDS:], single, end - single))
     cards = {"student": session.inputs.student_card, "teacher": session.inputs.teacher_card}
     unhashed = tuple(role for role, card in cards.items() if not card.fingerprint)
-    weights = weights_on_disk(session, sum(line.rounds for line in rounds if not line.trained))
     prompt, config, sizes = _first_prompt(session), session.config, sizes_of(session)
+    untrained = sum(line.rounds for line in rounds if not line.trained)
+    weights = weights_on_disk(session, sizes, untrained)
     memory = memory_of(config, sizes, target)
     short = [need for need in memory if need.fits(target) is False and need.least is not None]
     out = {need.stage: ways(config, sizes, target, need) for need in short}

@@ -47,7 +47,7 @@ def training(config: RunConfig, sizes: Sizes, target: Target) -> Need:
     if settings.processes > 1 and target.on_cpu:  # all of them on one host
         each = settings.processes
         parts, kept = _times(parts, each), _times(kept, each)
-        parts = replace(parts, process=each * _RANK)
+        parts = replace(parts, process=each * (_RANK + libraries))
         return Need("train", f"{about} in each of {each} processes", parts, kept.total)
     return Need("train", about, parts, kept.total, settings.processes)
 

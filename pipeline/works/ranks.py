@@ -12,17 +12,15 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from ...stages.engines.protocols import Tick
-from ...stages.stopping import Terminated, obey_sigterm
+from ...stages.stopping import Terminated, end_with_parent, interrupts_blocked, obey_sigterm
 from ...storage.errors import StoreError, TipError
 
 _GRACE = 30.0  # seconds in which ranks that are told to end write a snapshot
@@ -49,7 +47,7 @@ def run_ranks(
     meeting = Path(tempfile.mkdtemp(prefix="tip-ranks-"))
     words, processes = context.Queue(), []
     try:
-        with _interrupts_blocked():
+        with interrupts_blocked():
             for rank in range(size):
                 arguments = (function, given, rank, size, f"file://{meeting}/store", logs, words)
                 processes.append(
@@ -141,22 +139,12 @@ def _end(processes: list[BaseProcess]) -> None:
             process.join()
 
 
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: they inherit what this thread blocks."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _rank(
     function: Rank, given: Any, rank: int, size: int, address: str, logs: Path, words: Any
 ) -> None:
     """Run in the process of a rank."""
     obey_sigterm()
-    threading.Thread(target=_end_with_parent, name="tip-parent", daemon=True).start()
+    end_with_parent()
     log = os.open(log_of(logs, rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
@@ -186,10 +174,3 @@ def picklable(error: Exception) -> Exception:
     except Exception:  # whatever a library's own exceptions may raise there
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tip.pipeline.plan.disk import WeightsOnDisk, weights_on_disk
 from tip.pipeline.plan.plan import plan_of
+from tip.pipeline.plan.sizes import sizes_of
 from tip.pipeline.session import look_at
 
 from ..conftest import MakeConfig, played
@@ -20,7 +21,7 @@ def test_a_run_leaves_a_checkpoint_a_round_and_the_last_states(
     expected = WeightsOnDisk(
         rounds * STUDENT * 2, states * STUDENT * 12, min(rounds, 1) * STUDENT * 12
     )
-    assert weights_on_disk(session, rounds) == expected
+    assert weights_on_disk(session, sizes_of(session), rounds) == expected
 
 
 def test_what_a_run_leaves_is_what_was_foreseen(config: MakeConfig) -> None:
