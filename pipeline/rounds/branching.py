@@ -112,7 +112,10 @@ def trained_run(runs: str | Path, text: str, option: str) -> tuple[RunFolder, Ru
     run = RunFolder(runs, match[1])
     about = run.about()
     if about is None:
-        raise ConfigError(f"{option} {text}: there is no run {match[1]} in {runs}")
+        raise ConfigError(
+            f"{option} {text}: there is no run {match[1]} in {runs}; `tip status --runs FOLDER` "
+            "lists those of a folder"
+        )
     trained = sum(pointers.checkpoint is not None for _, pointers in run.rounds())
     if not trained:
         raise ConfigError(
