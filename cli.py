@@ -323,15 +323,17 @@ def status(
 
 @app.command()
 def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT over `tokens` and `rollouts`.")],
+    query: Annotated[str, typer.Argument(help="One SELECT over a run's tables.")],
     name: Annotated[str, typer.Option("--run", help="Whose tables.")],
     numbers: Annotated[
         list[int] | None, typer.Option("--round", help="Which rounds (default: all). Repeatable.")
     ] = None,
     runs: Runs = "runs",
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write .parquet or .csv instead of a table.")
+        Path | None,
+        typer.Option("--output", "-o", help="Write .parquet, .csv, .json or .jsonl."),
     ] = None,
+    lines: Annotated[bool, typer.Option("--json", help="Print JSON, a line a row.")] = False,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -341,10 +343,14 @@ def sql(
         ),
     ] = None,
 ) -> None:
-    """Ask the token table in SQL, e.g. "SELECT round, avg(reverse_kl) FROM tokens GROUP BY 1"."""
-    from .pipeline.show.listing import print_query
+    """Ask a run's tables in SQL, e.g. "SELECT round, avg(reverse_kl) FROM tokens GROUP BY 1".
 
-    print_query(query, name, numbers, runs, output, timeout)
+    tokens, rollouts, selection, teacher and evaluation have the columns of docs/TABLES.md, and
+    `round`; a token has its `type` and its `text`, a rollout its `prompt` and `response`.
+    """
+    from .pipeline.show.query import print_query
+
+    print_query(query, name, numbers, runs, output, timeout, lines=lines)
 
 
 def _split(words: str) -> list[str]:

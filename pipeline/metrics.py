@@ -153,6 +153,8 @@ class EvaluateMetrics(Metrics):
     generated_tokens: int = 0
     """Of those rollouts."""
     teacher_tokens_scored: int = 0
+    answers: tuple[str, ...] = ()
+    """Keys of the answers' artifacts."""
     engine_gap_mean: float | None = None
     engine_gap_rms: float | None = None
     engine_gap_tokens: int | None = None

@@ -38,7 +38,7 @@ class Part:
         return Part(student, (*text.split(), *varied))
 
 
-REAL = "--metric reverse_kl,agreement"
+REAL = "--metric reverse_kl,forward_kl,agreement"
 TAILS = "train.tail=true,false,residual"
 PARTS = {
     "half": Part.of("smollm2-half", f"{REAL} --lr 1 --keep 0.2 --rules {RULES}"),

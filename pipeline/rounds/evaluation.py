@@ -50,6 +50,7 @@ def ensure_evaluation(session: Session, number: int, model: Weights) -> Evaluate
             "truncated": summary.truncated,
             "problems": summary.problems,
             "samples": summary.samples,
+            "answers": [each.artifact.key for each in made],
             **more,
             **gap_of(gaps),
         }

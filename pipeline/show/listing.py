@@ -1,28 +1,18 @@
 """What the store and the rules hold, printed for people."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import date
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from ...stages.select.rulebook import GROUPS, builtin_rules
-from ...stages.select.settings import SelectSettings
-from ...storage.errors import ConfigError, InputError, StoreError, is_panic
-from ...storage.files import user_path
-from ...storage.queries import ask
-from ...storage.runs import RunFolder, record_of
+from ...storage.errors import ConfigError, StoreError
 from ...storage.store.places import check_kind
-from ...storage.store.store import Artifact, Store
+from ...storage.store.store import Artifact
 from ...storage.visible import visible
 from .cells import count, number, table
+from .stores import existing_store
 
-_FIRST_DAY, _LAST_DAY = ((d - date(1970, 1, 1)).days for d in (date.min, date.max))
 _WIDE_TEXT = 60  # characters of a cell before it is cut
 
 
@@ -49,82 +39,6 @@ def print_rules() -> None:
         "*: it reads the sampled token itself; what train.tail = 'residual' gets right in the\n"
         "mean is then the mean over the tokens that it keeps (docs/METHOD.md)."
     )
-
-
-def print_query(
-    query: str,
-    name: str,
-    numbers: list[int] | None,
-    runs: str,
-    output: Path | None,
-    seconds: float | None = None,
-) -> None:
-    """Run one SELECT over the tables of a run and print or write its result.
-
-    After `seconds` (default: what a round's selection may take) it is broken off.
-    """
-    run = RunFolder(runs, name)
-    root = record_of(run).config.get("store")
-    if not isinstance(root, str):
-        raise StoreError(f"{run.config_path}: damaged (it names no store); restore or delete it")
-    store = existing_store(root)
-    tokens, rollouts = {}, {}
-    for place, pointers in run.rounds():
-        if pointers.tokens and (numbers is None or place in numbers):
-            tokens[place] = _paths(store, "tokens", pointers.tokens)
-            rollouts[place] = _paths(store, "rollouts", pointers.of("rollouts"))
-    if not tokens:
-        raise ConfigError(f"run {name} has no scored round {numbers or ''}; play it first")
-    answer = ask(query, tokens, rollouts, seconds=seconds or SelectSettings().timeout_seconds)
-    with _polars():
-        _refuse_dates(answer)
-        frame = pl.DataFrame(answer)
-        if output is None:
-            lines = "ASCII_FULL" if Console().options.ascii_only else "UTF8_FULL"
-            with pl.Config(
-                tbl_rows=40, tbl_cols=-1, tbl_hide_dataframe_shape=True, tbl_formatting=lines
-            ):
-                print(visible(str(frame)))
-        else:
-            _write(frame, output)
-
-
-def _write(frame: pl.DataFrame, output: Path) -> None:
-    writers = {".parquet": frame.write_parquet, ".csv": frame.write_csv}
-    if output.suffix not in writers:
-        raise ConfigError(f"--output {output}: expected a name ending in .parquet or .csv")
-    try:
-        writers[output.suffix](output)
-    except OSError as error:
-        raise ConfigError(f"--output {output}: cannot be written ({error})") from error
-
-
-@contextmanager
-def _polars() -> Iterator[None]:
-    """Turn what polars says of a type of DuckDB's that it cannot show or write into one line."""
-    try:
-        yield
-    except BaseException as error:
-        if not isinstance(error, pl.exceptions.PolarsError) and not is_panic(error):
-            raise
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"SQL: the answer cannot be shown or written ({reason}); cast such columns to VARCHAR"
-        ) from error
-
-
-def _refuse_dates(answer: pa.Table) -> None:
-    """Raise `InputError` for dates that polars cannot show: it would end in a panic."""
-    for field, column in zip(answer.schema, answer.columns, strict=True):
-        if not pa.types.is_date32(field.type) and not pa.types.is_timestamp(field.type):
-            continue
-        days = pc.call_function("min_max", [column.cast(pa.date32(), safe=False)])
-        ends = [end.value for end in days.values()]
-        if any(end is not None and not _FIRST_DAY <= end <= _LAST_DAY for end in ends):
-            raise InputError(
-                f"SQL: column {field.name!r} holds a date outside of the years 1 to 9999; cast it "
-                "to VARCHAR"
-            )
 
 
 def print_artifacts(root: str, kind: str | None) -> None:
@@ -174,23 +88,6 @@ def sweep_store(root: str, hours: float) -> None:
     """Remove unfinished work of dead processes."""
     removed = existing_store(root, write=True).sweep(hours * 3600)
     print(f"removed {len(removed)} unfinished drafts")
-
-
-def existing_store(root: str, *, write: bool = False) -> Store:
-    """Open a store to look at it; one that is not there is named, not made."""
-    if "://" not in root and not user_path(root).is_dir():
-        raise StoreError(f"{root}: no such store; name one with --store (runs make theirs)")
-    return Store(root, write=write)
-
-
-def _paths(store: Store, kind: str, keys: Sequence[str]) -> list[Path]:
-    found: list[Path] = []
-    for key in keys:
-        artifact = store.find(kind, key)
-        if artifact is None:
-            raise StoreError(f"{store}: {kind} {key} is not there any more; run `tip run` again")
-        found.append(store.path(artifact, kind))
-    return found
 
 
 def _about(artifact: Artifact) -> str:

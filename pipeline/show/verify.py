@@ -9,7 +9,8 @@ from ...storage.files import is_finished
 from ...storage.runs import RunFolder, run_names
 from ...storage.store.lineage import descendants
 from ..progress import Reporter
-from .listing import existing_store, refuse_damage
+from .listing import refuse_damage
+from .stores import existing_store
 
 
 def verify_store(root: str, runs: str) -> None:

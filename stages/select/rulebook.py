@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...storage.errors import ConfigError, InputError
-from ...storage.queries import one_expression, one_select
+from ...storage.statements import one_expression, one_select
 from ..settings import TOKEN_LOSSES
 
 GROUPS = ("uncertainty", "disagreement", "both", "position", "reward", "control")

@@ -23,19 +23,19 @@ from ...storage.queries import (
     add_view,
     columns_of,
     locked_connection,
-    one_expression,
     one_row,
     set_variables,
     stream,
     users_sql,
 )
+from ...storage.statements import one_expression
 from ..settings import TOKEN_LOSSES
 from .rulebook import Rule, load_rule
 from .settings import SelectSettings
+from .types import TYPES, create_types
 
 VERSION = 2
 
-TYPES = ("Q1", "Q2", "Q3", "Q4")
 _KEY = ("rollout", "position")
 _NEEDED = (*_KEY, "importance")
 _WHOLE = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG")}
@@ -145,6 +145,7 @@ def _bind(
     lanes = {"seed_low": seed & 0xFFFFFFFF, "seed_high": seed >> 32 & 0xFFFFFFFF}
     own = {**values, **lanes, **cuts, "vocabulary": vocabulary}
     set_variables(connection, {**own, **inputs["params"]})
+    create_types(connection)
     connection.execute(_sql("tokens.sql"))
     if inputs["cuts"] == "median":
         medians = one_row(

@@ -10,11 +10,7 @@
 -- unit(x, low, high): x brought to [0, 1] and clipped at both ends; 0 where the range is empty.
 -- round_quantile(x, share): quantile_cont(x, share) over `tokens`, without holding all of them.
 --
--- Needs: views token_table and rollout_table; variables vocabulary, entropy_cut, divergence_cut.
-
-CREATE TYPE quadrant AS ENUM ('Q1', 'Q2', 'Q3', 'Q4');
-
-CREATE MACRO clamped(x) AS CASE WHEN x > 0 THEN x::DOUBLE ELSE 0::DOUBLE END;
+-- Needs: types.sql; views token_table and rollout_table; variables vocabulary, entropy_cut, divergence_cut.
 
 CREATE VIEW tokens AS
 WITH numbers AS (
@@ -39,15 +35,9 @@ SELECT
     *,
     student_entropy / ln(getvariable('vocabulary')::DOUBLE) AS student_entropy_frac,
     teacher_entropy / ln(getvariable('vocabulary')::DOUBLE) AS teacher_entropy_frac,
-    CASE
-        WHEN student_entropy >= getvariable('entropy_cut')::DOUBLE THEN
-            CASE
-                WHEN reverse_kl >= getvariable('divergence_cut')::DOUBLE THEN 'Q1'::quadrant
-                ELSE 'Q2'::quadrant
-            END
-        WHEN reverse_kl >= getvariable('divergence_cut')::DOUBLE THEN 'Q3'::quadrant
-        ELSE 'Q4'::quadrant
-    END AS type
+    quadrant_of(
+        student_entropy, reverse_kl,
+        getvariable('entropy_cut')::DOUBLE, getvariable('divergence_cut')::DOUBLE) AS type
 FROM numbers;
 
 -- pass_rate: share of the prompt's rewarded rollouts whose reward is above 0, a ratio of integers.

@@ -4,6 +4,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -12,16 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from tip.storage.errors import InputError, StoreError
 from tip.storage.queries import (
+    Parts,
+    add_rollouts_view,
+    add_view,
     ask,
     columns_of,
-    first_line,
     locked_connection,
-    one_expression,
-    one_select,
-    open_tokens,
     set_variables,
     users_sql,
 )
+from tip.storage.statements import first_line, one_expression, one_select
 
 ROWS = pa.table({"rollout": pa.array([7, 7, 9], pa.int64()), "reverse_kl": [0.5, 0.25, 1.0]})
 ENDLESS = "SELECT count(*) FROM range(100000000) a, range(1000) b WHERE (a.range * b.range) % 7 = 3"
@@ -55,14 +58,33 @@ def rollouts(tmp_path: Path) -> Path:
     return path
 
 
+@contextmanager
+def opened(
+    parts: Parts, rollouts: Sequence[Path] = (), seconds: float | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    paths = [*chain(*parts.values())] if isinstance(parts, Mapping) else list(parts)
+    with locked_connection([*paths, *rollouts], seconds=seconds) as connection:
+        add_view(connection, "tokens", parts)
+        if rollouts:
+            add_rollouts_view(connection, "rollouts", rollouts)
+        yield connection
+
+
+def asked(
+    sql: str, parts: Parts, rollouts: Sequence[Path] = (), *, seconds: float | None = None
+) -> pa.Table:
+    with opened(parts, rollouts, seconds) as connection:
+        return ask(connection, sql)
+
+
 def test_an_answer_keeps_the_order_that_was_asked_for(part: Path) -> None:
-    answer = ask("SELECT reverse_kl FROM tokens ORDER BY reverse_kl DESC;", [part])
+    answer = asked("SELECT reverse_kl FROM tokens ORDER BY reverse_kl DESC;", [part])
 
     assert answer["reverse_kl"].to_pylist() == [1.0, 0.5, 0.25]
 
 
 def test_several_rounds_come_with_their_number(part: Path) -> None:
-    answer = ask(
+    answer = asked(
         "SELECT round, count(*) AS n FROM tokens GROUP BY ALL ORDER BY 1",
         {0: [part], 3: [part, part]},
     )
@@ -71,7 +93,7 @@ def test_several_rounds_come_with_their_number(part: Path) -> None:
 
 
 def test_rollouts_are_seen_by_their_narrow_columns(part: Path, rollouts: Path) -> None:
-    answer = ask("FROM rollouts ORDER BY rollout", [part], [rollouts])
+    answer = asked("FROM rollouts ORDER BY rollout", [part], [rollouts])
 
     assert answer.to_pylist()[0] == {
         "rollout": 7,
@@ -93,12 +115,12 @@ def test_a_path_may_hold_quotes_and_be_relative(
     pq.write_table(ROWS, folder / "a.parquet")
     monkeypatch.chdir(tmp_path)
 
-    assert ask("FROM tokens", [Path("it's") / "a.parquet"]).num_rows == 3
+    assert asked("FROM tokens", [Path("it's") / "a.parquet"]).num_rows == 3
 
 
 def test_a_part_that_cannot_be_read_is_an_error_of_the_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="the parts of `tokens` cannot be read"):
-        ask("FROM tokens", [tmp_path / "gone.parquet"])
+        asked("FROM tokens", [tmp_path / "gone.parquet"])
 
 
 def test_memory_threads_and_spill_folder_are_those_of_the_caller(part: Path) -> None:
@@ -151,7 +173,7 @@ def test_a_locked_connection_refuses(part: Path, statement: str) -> None:
     pq.write_table(ROWS, other)
     sql = statement.format(part=part, folder=part.parent, other=other)
 
-    with open_tokens([part]) as connection, pytest.raises(duckdb.Error):
+    with opened([part]) as connection, pytest.raises(duckdb.Error):
         connection.execute(sql).fetchall()
 
     assert sorted(os.listdir(part.parent)) == ["0.parquet", "other.parquet"]
@@ -169,7 +191,7 @@ def test_a_permission_for_the_folder_lets_copy_replace_the_part(part: Path) -> N
 
 def test_a_permission_for_the_part_alone_does_not_keep_copy_from_replacing_it(part: Path) -> None:
     """The second hazard: why users' SQL is one SELECT, and runs inside another."""
-    with open_tokens([part]) as connection:
+    with opened([part]) as connection:
         connection.execute(f"WITH x AS (COPY (SELECT 1) TO '{part}' {WRITES}) SELECT * FROM x")
     assert not pq.read_table(part).equals(ROWS)
 
@@ -189,7 +211,7 @@ def test_a_permission_for_the_part_alone_does_not_keep_copy_from_replacing_it(pa
 )
 def test_no_question_writes_a_part(part: Path, sql: str) -> None:
     with pytest.raises(InputError) as caught:
-        ask(sql.format(part=part), [part])
+        asked(sql.format(part=part), [part])
 
     assert "\n" not in str(caught.value)
     assert os.listdir(part.parent) == ["0.parquet"]
@@ -200,7 +222,7 @@ def test_a_name_in_sql_is_never_a_variable_of_python(part: Path) -> None:
     secret = ROWS  # the engine would find it by its name
 
     with pytest.raises(InputError, match="Table with name secret does not exist"):
-        ask("FROM secret", [part])
+        asked("FROM secret", [part])
     assert secret is ROWS
 
 
@@ -238,7 +260,7 @@ def test_what_is_not_one_expression_is_refused(sql: str) -> None:
 
 def test_an_unknown_column_is_answered_with_those_there_are(part: Path) -> None:
     with pytest.raises(InputError) as caught:
-        ask("SELECT reverse_lk FROM tokens", [part])
+        asked("SELECT reverse_lk FROM tokens", [part])
 
     assert str(caught.value) == (
         "SQL: there is no column `reverse_lk`; `tokens` has rollout, reverse_kl"
@@ -255,7 +277,7 @@ def test_too_little_memory_is_told_with_the_setting(part: Path) -> None:
 
 
 def test_variables_are_bound_and_never_become_sql(part: Path) -> None:
-    with open_tokens([part]) as connection:
+    with opened([part]) as connection:
         set_variables(connection, {"text": "'; DROP VIEW tokens; --", "number": 0.5})
         rows = connection.execute("SELECT getvariable('text'), getvariable('number')").fetchall()
         assert rows == [("'; DROP VIEW tokens; --", 0.5)]
