@@ -1,21 +1,25 @@
-"""Whether training ruins what it does not look at: the tokens that no selection holds in place.
+"""Whether training ruins the student: on tokens that no selection holds in place, or held out.
 
 A small budget leaves most tokens without a loss. At a high learning rate the student forgets there
 what it could do, and rollouts, signals and answers follow. Two numbers tell: the reverse KL to the
 teacher on the unselected tokens (of the `select` stage), and the student's drift on them (of the
 `train` stage). The drift alone raises no alarm, since a student that learns fast moves as much.
+What problems are answered with is watched as well, where a config has them.
 """
 
 from math import inf
 
 from .config.run import RunConfig
-from .metrics import ByRound
+from .metrics import ByRound, EvaluateMetrics
 
 # Of the mean over all tokens in the run's first round, and of the best round so far. On the
 # built-in pair every run that collapsed went beyond it, and none that ended as well as all tokens
 # (docs/RESULTS.md): one round's mean fluctuates by up to a half of the first.
 GROWTH = 1.5
 FLOOR = 0.01  # nats a token: models that near to each other have nothing worth an alarm to lose
+
+# Of the least held-out reverse KL so far: answers to a few dozen problems fluctuate by less.
+WORSE = 1.1
 
 
 def lost_ground(rounds: ByRound, number: int) -> tuple[int, float, float] | None:
@@ -68,3 +72,43 @@ def warning(rounds: ByRound, number: int, config: RunConfig) -> str | None:
 def rounds_that_lost_ground(rounds: ByRound) -> list[int]:
     """Return the rounds for which a warning is due."""
     return list(_all_lost(rounds))
+
+
+def held_out_warning(rounds: ByRound, number: int, config: RunConfig) -> str | None:
+    """Return what to tell a person whose student after `number` rounds answers worse than before.
+
+    Worse: a held-out reverse KL of more than `WORSE` times the least so far and `FLOOR` nats above
+    it, or an accuracy whose 95 % interval lies below that of the best so far. None where neither
+    is, or nothing was asked before. rounds: as `metrics.by_round` gives them.
+    """
+    asked = {n: of.evaluate for n, of in rounds.items() if of.evaluate is not None}
+    now = asked.get(number)
+    before = {n: e for n, e in asked.items() if n < number and now and e.asked == now.asked}
+    if now is None or not before:
+        return None
+    found = _further(before, now) or _less_right(before, now)
+    if found is None:
+        return None
+    best, told = found
+    return (
+        f"the student after {number} rounds is worse on held-out problems than after {best}: "
+        f"{told}. `tip export {config.name}@{best} FOLDER` is the better one; to go on from it, "
+        f"`--name NEW --from {config.name}@{best}` with a lower train.lr than {config.train.lr:g}"
+    )
+
+
+def _further(before: dict[int, EvaluateMetrics], now: EvaluateMetrics) -> tuple[int, str] | None:
+    known = {n: e.reverse_kl for n, e in before.items() if e.reverse_kl is not None}
+    if now.reverse_kl is None or not known:
+        return None
+    best = min(known, key=lambda n: known[n])
+    if now.reverse_kl <= max(WORSE * known[best], known[best] + FLOOR):
+        return None
+    return best, f"reverse KL {now.reverse_kl:.4f} against {known[best]:.4f} nats"
+
+
+def _less_right(before: dict[int, EvaluateMetrics], now: EvaluateMetrics) -> tuple[int, str] | None:
+    best = max(before, key=lambda n: before[n].accuracy)
+    if now.high >= before[best].low:
+        return None
+    return best, f"accuracy {now.accuracy:.1%} against {before[best].accuracy:.1%}"

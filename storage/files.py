@@ -57,6 +57,23 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def link(path: Path, folder: Path) -> None:
+    """Make `path` a link to a folder, in place of one that is there; they may be moved together.
+
+    Where links cannot be made it is a file with the folder's path.
+    """
+    target = os.path.relpath(folder.absolute(), path.parent.absolute())
+    beside = path.with_name(f"{path.name}.{os.getpid()}{_BESIDE}")
+    try:
+        try:
+            beside.symlink_to(target, target_is_directory=True)
+        except (OSError, NotImplementedError):
+            beside.write_text(f"{target}\n", encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a folder beside to write files to; afterwards it is `path`, whole and durably.

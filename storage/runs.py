@@ -7,6 +7,7 @@ Layout, which only this module knows:
                   metrics.jsonl          a line a stage
                   states/<key>/          training states (private, the last rounds)
                   work/<key>/            snapshots inside a round
+                  final                  link to the last student, or a file with its address
                   lock                   held by the process that plays the run
 
 Deleting the folder loses no teacher score: those are in the store.
@@ -23,7 +24,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import ConfigError, StoreError
-from .files import is_finished, remove_unfinished, replacing, share, user_path
+from .files import is_finished, link, remove_unfinished, replacing, share, user_path
 from .keys import key_of
 from .lines import JsonLines
 from .locks import HeldError, held
@@ -262,6 +263,29 @@ class RunFolder:
         """
         return self._metrics.read()
 
+    @property
+    def final(self) -> Path:
+        """Return where the last student is found."""
+        return self.path / "final"
+
+    def point_final(self, address: str) -> bool:
+        """Let `final` be a link to a folder, or a file with an address that is not on this machine.
+
+        Return whether it is: a folder that stands there (copies that follow links make one) stays.
+        """
+        if self.final.is_dir() and not self.final.is_symlink():
+            return False
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if "://" in address:
+                with replacing(self.final) as beside:
+                    beside.write_text(f"{address}\n", encoding="utf-8")
+            else:
+                link(self.final, user_path(address))
+        except OSError as error:
+            raise _unwritable(self.final, error) from error
+        return True
+
     def drop_snapshot(self, key: str) -> None:
         """Delete what a training left to go on from: it has been committed."""
         shutil.rmtree(self.snapshot_path(key), ignore_errors=True)
@@ -326,6 +350,10 @@ class RunView(RunFolder):
 
     def share_state(self, source: Path) -> None:
         """Do nothing."""
+
+    def point_final(self, address: str) -> bool:
+        """Do nothing."""
+        return True
 
     def drop_snapshot(self, key: str) -> None:
         """Do nothing."""

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 from rich.console import Console
 
-from ..show.cells import cell, count, number, percent, table
+from ..show.cells import cell, count, number, percent, screen, table
 from .measures import Measure
 from .table import Judged
 
@@ -54,7 +54,7 @@ def write(
 
 def console() -> Console:
     """Return a console that is wide enough for the tables where it is not a terminal."""
-    out = Console()
+    out = screen()
     return out if out.is_terminal else Console(width=_WIDTH)
 
 

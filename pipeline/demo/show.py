@@ -119,7 +119,7 @@ def show(folder: Path, rounds: int) -> None:
         f"\n{watch.seconds:.0f} s in all. Next: another rule, for which round 0 is there already, "
         "and a question in SQL:\n"
         f"  {tip} run {path} --name q3 --set select.rule=q3 --set select.keep=0.1\n"
-        f'  {tip} sql "SELECT token, count(*) n, avg(reverse_kl) kl FROM tokens GROUP BY token '
+        f'  {tip} sql "SELECT text, count(*) n, avg(reverse_kl) kl FROM tokens GROUP BY text '
         f'ORDER BY kl DESC LIMIT 5" --run all --runs {folder}/runs --round 0',
         soft_wrap=True,
     )

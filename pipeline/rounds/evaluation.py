@@ -9,9 +9,10 @@ from ...storage.facts import EvaluationFacts
 from ...storage.keys import key_of
 from ...storage.store.artifacts import artifact_key
 from ...storage.tables import read_table
-from ..metrics import EvaluateMetrics
+from ..metrics import EvaluateMetrics, by_round
 from ..progress import Stopwatch
 from ..session import Session
+from ..stability import held_out_warning
 from ..works.evaluation import EvaluateWork
 from ..works.work import Made
 from .generators import generator_of
@@ -65,6 +66,9 @@ def ensure_evaluation(session: Session, number: int, model: Weights) -> Evaluate
         + ("" if any(each.fresh for each in made) else ", found"),
         metrics,
     )
+    worse = held_out_warning(by_round(session.run.metrics()), number, session.config)
+    if model.role == "student" and worse is not None:
+        session.reporter.say(f"round {number:<3} warning   {worse}")
     return metrics
 
 

@@ -64,6 +64,11 @@ def ensure_training(
         TrainMetrics.model_validate(numbers),
     )
     session.run.point(number, checkpoint=made.artifact.key)
+    if not session.run.point_final(session.store.address(made.artifact)):
+        session.reporter.say(
+            f"note: {session.run.final} is a folder, not a link: remove it, and the next start "
+            "makes it a link to the last student"
+        )
     session.run.drop_snapshot(work.key)  # not before: a kill after the last step costs no step
     if made.fresh:  # a run that only looks at its first rounds still needs the states of its last
         _drop_old_states(session, number)

@@ -3,16 +3,27 @@
 Every format of a number writes nothing for None: what was not measured is an empty cell.
 """
 
+import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from ...storage.visible import visible
+
+_OFF_A_TERMINAL = 200  # columns
+
+
+def screen() -> Console:
+    """Return where pages are printed: a terminal of any width, or lines that nothing wraps."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _OFF_A_TERMINAL
+    return console
 
 
 def count(value: float | None) -> str:
@@ -63,7 +74,7 @@ def table(
     made = _Table(title=shown, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings:
         side = "left" if heading in left else "right"
-        made.add_column(plain(heading), justify=side, no_wrap=not wrap)
+        made.add_column(plain(heading), justify=side, no_wrap=not wrap, overflow="fold")
     return made
 
 

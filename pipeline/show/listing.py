@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
 from ...stages.select.rulebook import GROUPS, builtin_rules
 from ...storage.errors import ConfigError, StoreError
 from ...storage.store.places import check_kind
 from ...storage.store.store import Artifact
 from ...storage.visible import visible
-from .cells import count, number, table
+from .cells import count, number, screen, table
 from .stores import existing_store
 
 _WIDE_TEXT = 60  # characters of a cell before it is cut
@@ -31,7 +29,7 @@ def print_rules() -> None:
         needs, source = rule.needs + ("*" if rule.reads_sampled else ""), rule.source.split(" (")[0]
         loss = f" Loss: {', '.join(rule.losses)}." if rule.losses else ""
         shown.add_row(rule.name, budget + drawn, needs, rule.title + loss, source)
-    Console().print(shown)
+    screen().print(shown)
     print(
         "budget: `select.keep` or `select.count`, or the rule's own; drawn: by chance, without\n"
         "replacement. "
@@ -52,7 +50,7 @@ def print_artifacts(root: str, kind: str | None) -> None:
     for artifact in store.list(kind, damaged):
         size, rows = count(artifact.bytes), count(artifact.rows)
         shown.add_row(artifact.kind, artifact.key, size, rows, _about(artifact))
-    Console().print(shown)
+    screen().print(shown)
     refuse_damage(root, damaged)
 
 
@@ -66,7 +64,7 @@ def print_sizes(root: str) -> None:
         shown.add_row(kind, count(size.artifacts), count(size.bytes), count(size.rows), each)
     artifacts, total = (sum(getattr(s, n) for s in sizes.values()) for n in ("artifacts", "bytes"))
     shown.add_row("all", count(artifacts), count(total), "", "")
-    Console().print(shown)
+    screen().print(shown)
     refuse_damage(root, damaged)
 
 

@@ -16,6 +16,7 @@ from ...storage.errors import ConfigError, InputError, is_panic
 from ...storage.queries import ask
 from ...storage.runs import RunFolder
 from ...storage.visible import visible
+from .cells import screen
 from .tables import RunTables, named_in
 
 _FIRST_DAY, _LAST_DAY = ((d - date(1970, 1, 1)).days for d in (date.min, date.max))
@@ -58,7 +59,7 @@ def print_query(
         elif lines:
             sys.stdout.write(frame.write_ndjson())
         else:
-            print(visible(_shown(frame, Console())))
+            print(visible(_shown(frame, screen())))
 
 
 def _shown(frame: pl.DataFrame, console: Console) -> str:

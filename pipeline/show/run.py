@@ -9,6 +9,7 @@ from ..rounds.branching import branch
 from ..rounds.play import play
 from ..session import open_session
 from ..works.together import follow
+from .ending import print_ending
 from .status import print_run
 
 
@@ -37,6 +38,7 @@ def _run_and_show(config: RunConfig, reporter: Reporter, origin: str | None) -> 
         branch(session, origin)
     play(session)
     print_run(session.run)
+    print_ending(session)
 
 
 def _together(config: RunConfig, hosts: Launched) -> RunConfig:

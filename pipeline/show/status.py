@@ -7,16 +7,17 @@ from ...storage.runs import RunFolder
 from ...storage.visible import visible
 from ..metrics import by_round
 from ..stability import rounds_that_lost_ground
-from .cells import count, number, percent, seconds, table
+from .cells import count, number, percent, screen, seconds, table
 from .views import RoundLine, RunLine, round_lines, run_lines
 
-_ROUND = ("round", "right", "KL", "loss", "trained", "made", "scored", "reused", "stale", "s")
-_RUN = ("run", "rule", "keep", "rounds", "accuracy", "reverse KL")
+_ROUND = ("round", "right", "held-out KL", "rollout KL", "loss", "trained", "made", "scored")
+_ROUND += ("reused", "stale", "s")
+_RUN = ("run", "rule", "keep", "rounds", "accuracy", "held-out KL", "rollout KL")
 
 
 def print_run(run: RunFolder, console: Console | None = None) -> None:
     """Print a run's rounds: what was made, what was reused, what came of it."""
-    console = console or Console()
+    console = console or screen()
     rounds = by_round(run.metrics())
     if not rounds:
         raise ConfigError(f"no run {run.name} with finished stages under {run.path.parent}")
@@ -25,7 +26,8 @@ def print_run(run: RunFolder, console: Console | None = None) -> None:
         shown.add_row(*_round(line))
     console.print(shown)
     console.print(
-        "right: answers after so many rounds; KL: to the teacher, on the round's rollouts;\n"
+        "right, held-out KL: of the student after so many rounds, on the problems of [evaluate];\n"
+        "rollout KL: to the teacher on the round's own rollouts, before its training;\n"
         "trained, made (by the student), scored, reused: tokens; stale: KL of before to after.",
         soft_wrap=True,
     )
@@ -46,7 +48,7 @@ def print_runs(runs: str, console: Console | None = None) -> None:
     for line in lines:
         if line.damage is None:
             shown.add_row(*_run(line))
-    console = console or Console()
+    console = console or screen()
     console.print(shown)
     damaged = [line for line in lines if line.damage is not None]
     for line in damaged:
@@ -60,7 +62,8 @@ def _round(line: RoundLine) -> list[str]:
     return [
         count(line.round),
         percent(line.accuracy),
-        number(line.reverse_kl),
+        number(line.held_out_kl),
+        number(line.rollout_kl),
         number(line.loss),
         count(line.trained_tokens),
         count(line.generated_tokens),
@@ -78,5 +81,6 @@ def _run(line: RunLine) -> list[str]:
         percent(line.keep, 0) if line.count is None else count(line.count),
         f"{line.trained}/{count(line.rounds)}",
         percent(line.accuracy),
-        number(line.reverse_kl),
+        number(line.held_out_kl),
+        number(line.rollout_kl),
     ]

@@ -3,6 +3,7 @@
 `polars.DataFrame(lines)` makes a frame of any of them. None: not measured, or not yet.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
@@ -16,13 +17,15 @@ from ..metrics import ByRound, RoundMetrics, by_round
 class RoundLine:
     """A round of a run; tokens are counts, KL, loss and staleness in nats a token.
 
-    accuracy: of the student that the round starts with, 0..1. reverse_kl: to the teacher, on the
-    round's rollouts. generated: by the student. staleness: KL of before to after the training.
+    accuracy, held_out_kl: of the student that the round starts with, on held-out problems, 0..1 and
+    reverse KL to the teacher. rollout_kl: the same on the round's own rollouts,
+    before its training. generated: by the student. staleness: KL of before to after the training.
     """
 
     round: int
     accuracy: float | None
-    reverse_kl: float | None
+    held_out_kl: float | None
+    rollout_kl: float | None
     loss: float | None
     trained_tokens: int | None
     generated_tokens: int | None
@@ -47,7 +50,8 @@ class RunLine:
     trained: int
     rounds: int | None
     accuracy: float | None
-    reverse_kl: float | None
+    held_out_kl: float | None
+    rollout_kl: float | None
     damage: str | None = None
     count: int | None = None
 
@@ -80,7 +84,7 @@ def _line_or_damage(run: RunFolder) -> RunLine:
         return _run_line(run)
     except (TipError, ValidationError) as error:
         reason = " ".join(str(error).split())
-        return RunLine(run.name, None, None, 0, None, None, None, damage=reason)
+        return RunLine(run.name, None, None, 0, None, None, None, None, damage=reason)
 
 
 def _round_line(number: int, of_round: RoundMetrics) -> RoundLine:
@@ -88,7 +92,8 @@ def _round_line(number: int, of_round: RoundMetrics) -> RoundLine:
     return RoundLine(
         round=number,
         accuracy=None if of_round.evaluate is None else of_round.evaluate.accuracy,
-        reverse_kl=None if score is None else score.reverse_kl,
+        held_out_kl=None if of_round.evaluate is None else of_round.evaluate.reverse_kl,
+        rollout_kl=None if score is None else score.reverse_kl,
         loss=None if train is None else train.loss,
         trained_tokens=None if train is None else train.trained_tokens,
         generated_tokens=None if rollout is None else rollout.generated_tokens,
@@ -105,8 +110,6 @@ def _run_line(run: RunFolder) -> RunLine:
     select, rounds = config.select, config.rounds
     trained = sum(pointers.checkpoint is not None for _, pointers in run.rounds())
     lines = round_lines(by_round(run.metrics()))
-    accuracies = [line.accuracy for line in lines if line.accuracy is not None]
-    divergences = [line.reverse_kl for line in lines if line.reverse_kl is not None]
     return RunLine(
         run=run.name,
         rule=select.rule,
@@ -114,6 +117,12 @@ def _run_line(run: RunFolder) -> RunLine:
         count=select.count,
         trained=trained if rounds is None else min(trained, rounds),
         rounds=rounds,
-        accuracy=accuracies[-1] if accuracies else None,
-        reverse_kl=divergences[-1] if divergences else None,
+        accuracy=_last(line.accuracy for line in lines),
+        held_out_kl=_last(line.held_out_kl for line in lines),
+        rollout_kl=_last(line.rollout_kl for line in lines),
     )
+
+
+def _last(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return known[-1] if known else None

@@ -201,6 +201,10 @@ class Store:
         path, part = paths[0]
         return path.parents[part.file.count("/") - 1]
 
+    def address(self, artifact: Artifact) -> str:
+        """Return where an artifact's parts lie, a path or an address; nothing is read."""
+        return f"{self.place}/{folder_name(artifact.kind, artifact.key)}/{artifact.draft}"
+
     def verify(self, artifact: Artifact) -> Words:
         """Read every part where it lies, and say in words which are missing or damaged."""
         wrong = []

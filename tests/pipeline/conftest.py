@@ -132,7 +132,7 @@ def played(config: RunConfig) -> Session:
 def copied(session: Session, config: RunConfig) -> Session:
     """Return a played run once more, in the empty store and runs of a config, to be changed."""
     shutil.copytree(session.config.store, config.store)
-    shutil.copytree(session.config.runs, config.runs)
+    shutil.copytree(session.config.runs, config.runs, symlinks=True)
     return open_session(config)
 
 

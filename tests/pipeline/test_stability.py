@@ -10,7 +10,7 @@ from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import open_session
 from tip.pipeline.show.status import print_run
-from tip.pipeline.stability import lost_ground, rounds_that_lost_ground, warning
+from tip.pipeline.stability import held_out_warning, lost_ground, rounds_that_lost_ground, warning
 
 from .conftest import MakeConfig
 
@@ -100,3 +100,47 @@ def test_a_run_that_keeps_what_it_has_raises_no_alarm(config: MakeConfig) -> Non
     session = open_session(config(rounds=3))
     play(session)
     assert rounds_that_lost_ground(by_round(session.run.metrics())) == []
+
+
+def asked(*values: tuple[float, float | None], other: int | None = None) -> dict[int, RoundMetrics]:
+    """Return evaluations of (accuracy, held-out reverse KL); other: one with other settings."""
+    return by_round(
+        {
+            "round": n,
+            "stage": "evaluate",
+            "asked": "another" if n == other else "same",
+            "accuracy": accuracy,
+            "low": accuracy - 0.05,
+            "high": accuracy + 0.05,
+            "reverse_kl": kl,
+        }
+        for n, (accuracy, kl) in enumerate(values)
+    )
+
+
+def test_a_student_that_is_worse_on_held_out_problems_is_told_with_the_better_one(
+    config: MakeConfig,
+) -> None:
+    text = held_out_warning(asked((0.0, 7.4), (0.0, 2.52), (0.0, 3.15)), 2, config("ruined"))
+    assert text is not None
+    for part in ("after 2 rounds", "than after 1", "3.1500 against 2.5200", "ruined@1"):
+        assert part in text
+    fewer = held_out_warning(asked((0.5, None), (0.3, None)), 1, config("ruined"))
+    assert fewer is not None
+    assert "accuracy 30.0% against 50.0%" in fewer
+
+
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        asked((0.0, 3.15)),
+        asked((0.0, 2.52), (0.0, 2.7)),
+        asked((0.0, 0.001), (0.0, 0.005)),
+        asked((0.5, None), (0.41, None)),
+        asked((0.5, 1.0), (0.1, 9.0), other=0),
+    ],
+)
+def test_chance_and_other_questions_raise_no_alarm(
+    rounds: dict[int, RoundMetrics], config: MakeConfig
+) -> None:
+    assert held_out_warning(rounds, max(rounds), config()) is None

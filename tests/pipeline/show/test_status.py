@@ -36,7 +36,15 @@ def test_a_round_shows_what_it_made_found_and_came_to(run: RunFolder) -> None:
 def test_a_run_shows_how_far_it_is_and_what_it_came_to_last(run: RunFolder) -> None:
     out = io.StringIO()
     print_runs(str(run.path.parent), Console(file=out, width=100))
-    assert "mine q3 20% 1/5 80.0% 0.2500" in lines_of(out)
+    assert "mine q3 20% 1/5 80.0% 1.5000 0.2500" in lines_of(out)
+
+
+def test_no_number_is_cut_where_the_screen_is_narrow(run: RunFolder) -> None:
+    run.append({"stage": "score", "round": 1, "teacher_tokens_scored": 1234567, "reverse_kl": 42.6})
+    out = io.StringIO()
+    print_run(run, Console(file=out, width=60))
+    assert "…" not in out.getvalue()
+    assert "..." not in out.getvalue()
 
 
 def test_a_run_of_so_many_tokens_shows_their_number(tmp_path: Path) -> None:
@@ -65,7 +73,7 @@ def test_a_damaged_run_is_named_beside_the_others(
     out = io.StringIO()
     with pytest.raises(StoreError, match="damaged: other; see above"):
         print_runs(str(run.path.parent), Console(file=out, width=100))
-    assert "mine q3 20% 1/5 80.0% 0.2500" in lines_of(out)
+    assert "mine q3 20% 1/5 80.0% 1.5000 0.2500" in lines_of(out)
     (line,) = [line for line in lines_of(out) if line.startswith("run other:")]
     assert words in line
 

@@ -33,14 +33,14 @@ METRICS: list[dict[str, Any]] = [
         "trained_tokens": 10,
         "staleness": 0.01,
     },
-    {"round": 1, "stage": "evaluate", "seconds": 1.0, "accuracy": 0.8},
+    {"round": 1, "stage": "evaluate", "seconds": 1.0, "accuracy": 0.8, "reverse_kl": 1.5},
 ]
 
 
 def test_a_round_is_a_line_of_what_its_stages_measured() -> None:
     first, second = round_lines(by_round(METRICS))
-    assert first == RoundLine(0, 0.4, 0.25, 0.5, 10, 50, 70, 30, 0.01, 10.0)
-    assert second == RoundLine(1, 0.8, None, None, None, None, None, None, None, 1.0)
+    assert first == RoundLine(0, 0.4, None, 0.25, 0.5, 10, 50, 70, 30, 0.01, 10.0)
+    assert second == RoundLine(1, 0.8, 1.5, None, None, None, None, None, None, None, 1.0)
 
 
 def test_lines_make_a_frame_with_types_even_where_nothing_was_measured() -> None:
@@ -57,7 +57,7 @@ def test_a_run_is_a_line_of_its_last_results(tmp_path: Path) -> None:
         run.append(line)
     run.point(0, checkpoint="key")
     run.point(1, rollouts=[])
-    assert run_lines(str(tmp_path)) == [RunLine("mine", "q3", 0.2, 1, 5, 0.8, 0.25)]
+    assert run_lines(str(tmp_path)) == [RunLine("mine", "q3", 0.2, 1, 5, 0.8, 1.5, 0.25)]
 
 
 def test_without_a_run_there_is_no_line(tmp_path: Path) -> None:
