@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from . import __version__
 from .pipeline.compare.rules import app as rules_app
 from .pipeline.show.cache import Runs
 from .pipeline.show.cache import app as cache_app
@@ -80,6 +81,22 @@ def main() -> None:
     except TipError as error:
         typer.secho(f"error: {visible(' '.join(str(error).split()))}", fg="red", err=True)
         sys.exit(2)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"tip {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def tip(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print it and end."),
+    ] = False,
+) -> None:
+    """Do what every command shares."""
 
 
 @app.command()
@@ -351,6 +368,30 @@ def sql(
     from .pipeline.show.query import print_query
 
     print_query(query, name, numbers, runs, output, timeout, lines=lines)
+
+
+@app.command()
+def config(
+    word: Annotated[
+        str | None,
+        typer.Argument(help="A section, a setting or a TOML file; none: all settings."),
+    ] = None,
+    changes: Changes = [],  # noqa: B006
+    diff: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--diff", help="Where two config files differ.", metavar="A B"),
+    ] = None,
+) -> None:
+    """Look up settings: default, values, meaning; or what a config file sets.
+
+    tip config train; tip config train.lr; tip config my.toml; tip config --diff a.toml b.toml
+    """
+    from .pipeline.show.config import print_difference, print_settings
+
+    if diff is not None:
+        print_difference(*diff)
+    else:
+        print_settings(word, changes)
 
 
 def _split(words: str) -> list[str]:

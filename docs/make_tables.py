@@ -1,7 +1,8 @@
-"""Write docs/TABLES.md from the declared columns: `python docs/make_tables.py`."""
+"""Write docs/TABLES.md and docs/SETTINGS.md from what is declared: `python docs/make_tables.py`."""
 
 from pathlib import Path
 
+from tip.pipeline.config.reference import markdown
 from tip.storage import columns
 
 TABLES = (
@@ -31,3 +32,4 @@ def render() -> str:
 
 if __name__ == "__main__":
     Path(__file__).with_name("TABLES.md").write_text(render(), encoding="utf-8")
+    Path(__file__).with_name("SETTINGS.md").write_text(markdown(), encoding="utf-8")

@@ -21,13 +21,14 @@ def commands() -> list[str]:
     return sorted(group.commands)  # type: ignore[attr-defined]
 
 
-def test_the_table_page_is_what_the_columns_say() -> None:
+def test_the_pages_of_tables_and_settings_are_what_is_declared() -> None:
     spec = importlib.util.spec_from_file_location("make_tables", ROOT / "docs" / "make_tables.py")
     assert spec is not None
     assert spec.loader is not None
     page = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(page)
     assert (ROOT / "docs" / "TABLES.md").read_text(encoding="utf-8") == page.render()
+    assert (ROOT / "docs" / "SETTINGS.md").read_text(encoding="utf-8") == page.markdown()
 
 
 @pytest.mark.parametrize("command", commands())
