@@ -16,6 +16,7 @@ from . import __version__
 from .pipeline.compare.rules import app as rules_app
 from .pipeline.show.cache import Runs
 from .pipeline.show.cache import app as cache_app
+from .pipeline.show.runs import app as runs_app
 from .stages.stopping import Terminated, obey_sigterm
 from .storage.errors import ConfigError, TipError
 from .storage.visible import visible
@@ -55,6 +56,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(cache_app, name="cache")
+app.add_typer(runs_app, name="runs")
 app.add_typer(rules_app, name="rules", invoke_without_command=True)
 
 Config = Annotated[Path, typer.Argument(help="TOML file; examples/ has some.", metavar="CONFIG")]

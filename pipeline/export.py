@@ -274,8 +274,10 @@ def _state(trained: _Trained, way_out: str) -> Path:
     if state is not None and (state_about(state) or {"key": key}).get("key") == key:
         return state  # of a damaged one its reader tells
     kept = [f"{trained.run.name}@{number}" for number in _kept(trained.run)]
-    there = f"those of {', '.join(kept)} are" if kept else "none is"
-    keep = trained.config.train.keep_states
+    there = {0: "none is", 1: f"that of {''.join(kept)} is"}.get(
+        len(kept), f"those of {', '.join(kept)} are"
+    )
+    keep = trained.config.train.states(ended=True)
     raise StoreError(
         f"{trained.name}: its training state, which holds the float32 masters, is gone; {there} "
         f"here (train.keep_states = {keep}): {way_out}"

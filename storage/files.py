@@ -57,6 +57,17 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def bytes_under(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder; what is gone counts nothing."""
+    if not path.is_dir():
+        return path.lstat().st_size
+    total = 0
+    for below in path.rglob("*"):
+        with suppress(OSError):
+            total += below.lstat().st_size if below.is_file() and not below.is_symlink() else 0
+    return total
+
+
 def link(path: Path, folder: Path) -> None:
     """Make `path` a link to a folder, in place of one that is there; they may be moved together.
 

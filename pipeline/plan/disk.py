@@ -34,7 +34,7 @@ def weights_on_disk(session: Session, sizes: Sizes, rounds: int) -> WeightsOnDis
     if parameters is None:
         return None
     width = getattr(torch, settings.export_dtype).itemsize
-    states = min(settings.keep_states + 2, rounds + 1) if rounds else 0
+    states = min(settings.states() + 2, rounds + 1) if rounds else 0
     trained = parameters
     if settings.lora is not None:
         _, trained = sizes.adapted(settings.lora)

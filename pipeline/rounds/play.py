@@ -13,7 +13,7 @@ from .scores import ensure_scores
 from .selection import ensure_selection
 from .served import meet_server
 from .teacher import meet_teacher
-from .training import ensure_training
+from .training import drop_old_states, ensure_training
 
 
 def play(session: Session) -> None:
@@ -38,6 +38,8 @@ def _play(session: Session) -> None:
         play_round(session, number)
         if config.evaluate and _is_due(number + 1, config):
             ensure_evaluation(session, number + 1, session.student(number + 1))
+    if first < config.rounds:
+        drop_old_states(session, config.rounds - 1, ended=True)
 
 
 def play_round(session: Session, number: int) -> None:

@@ -71,7 +71,7 @@ def ensure_training(
         )
     session.run.drop_snapshot(work.key)  # not before: a kill after the last step costs no step
     if made.fresh:  # a run that only looks at its first rounds still needs the states of its last
-        _drop_old_states(session, number)
+        drop_old_states(session, number)
     return made.artifact
 
 
@@ -206,7 +206,8 @@ def _refuse_nothing(session: Session, selection: Artifact) -> None:
     )
 
 
-def _drop_old_states(session: Session, number: int) -> None:
-    keep = session.config.train.keep_states
+def drop_old_states(session: Session, number: int, *, ended: bool = False) -> None:
+    """Delete training states but those of the last rounds up to `number`. ended: the run has."""
+    keep = session.config.train.states(ended=ended)
     rounds = [session.run.round(n) for n in range(max(0, number + 1 - keep), number + 1)]
     session.run.keep_states([r.checkpoint for r in rounds if r is not None and r.checkpoint])

@@ -22,11 +22,11 @@ def ls(
 
 
 @app.command("du")
-def du(store: StoreRoot = "store") -> None:
-    """Show how much each kind of artifact takes, in all and a token."""
+def du(store: StoreRoot = "store", runs: Runs = "runs") -> None:
+    """Show how much each kind of artifact takes, in all and a token, and the runs' states."""
     from .listing import print_sizes
 
-    print_sizes(store)
+    print_sizes(store, runs)
 
 
 @app.command("verify")

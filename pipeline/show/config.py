@@ -1,4 +1,4 @@
-"""`tip config`: every setting with its default and meaning, or the values of configs side by side."""
+"""`tip config`: every setting with its default and meaning, or what config files set."""
 
 import difflib
 from collections.abc import Sequence

@@ -3,13 +3,14 @@
 import textwrap
 from collections.abc import Iterable
 
+from ...storage.files import bytes_under
 from ...storage.runs import RoundPointers
 from ...storage.store.artifacts import Artifact
 from ...storage.tables import read_table
 from ...storage.visible import visible
 from ..metrics import ByRound, EvaluateMetrics, by_round
 from ..session import Session
-from .cells import number, percent, plain, screen, table
+from .cells import number, percent, plain, screen, size, table
 
 _ANSWERS = 3
 _CHARACTERS = 300  # of an answer
@@ -80,11 +81,22 @@ def _short(answer: str) -> str:
     return text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 3] + "..."
 
 
+def _state(session: Session) -> str:
+    """Return a line on the training states that lie here, or nothing."""
+    states = session.run.kept_states()
+    if not states:
+        return ""
+    return (
+        f"state:   {size(sum(map(bytes_under, states)))} in {session.run.path / 'states'}, for "
+        f"more rounds and branches; tip runs prune {session.run.name} frees it\n"
+    )
+
+
 def _next(session: Session) -> str:
     run, runs = session.run, session.config.runs
     where = "" if runs == "runs" else f" --runs {runs}"
     return (
-        f"\nstudent: {run.final}\n"
+        f"\nstudent: {run.final}\n{_state(session)}"
         f"next:    tip export {run.name} FOLDER{where}      a copy for transformers and vLLM\n"
         f'         tip sql "SELECT text, avg(reverse_kl) kl, count(*) n FROM tokens GROUP BY 1 '
         f'ORDER BY 2 DESC LIMIT 9" --run {run.name}{where}\n'

@@ -5,6 +5,8 @@ from typing import Any
 
 from ...stages.select.rulebook import GROUPS, builtin_rules
 from ...storage.errors import ConfigError, StoreError
+from ...storage.files import bytes_under
+from ...storage.runs import RunFolder, run_names
 from ...storage.store.places import check_kind
 from ...storage.store.store import Artifact
 from ...storage.visible import visible
@@ -54,8 +56,11 @@ def print_artifacts(root: str, kind: str | None) -> None:
     refuse_damage(root, damaged)
 
 
-def print_sizes(root: str) -> None:
-    """Print what each kind takes, and the bytes a row; raise `StoreError` for damaged manifests."""
+def print_sizes(root: str, runs: str | None = None) -> None:
+    """Print what each kind takes, and the bytes a row; raise `StoreError` for damaged manifests.
+
+    runs: a folder of run folders, whose training states are counted beside the store.
+    """
     store, damaged = existing_store(root), []
     sizes = store.sizes(damaged)
     shown = table(("kind", "artifacts", "bytes", "rows", "bytes a row"), left=("kind",))
@@ -64,6 +69,11 @@ def print_sizes(root: str) -> None:
         shown.add_row(kind, count(size.artifacts), count(size.bytes), count(size.rows), each)
     artifacts, total = (sum(getattr(s, n) for s in sizes.values()) for n in ("artifacts", "bytes"))
     shown.add_row("all", count(artifacts), count(total), "", "")
+    names = [] if runs is None else run_names(runs)
+    states = [state for name in names for state in RunFolder(str(runs), name).kept_states()]
+    if states:
+        shown.add_section()
+        shown.add_row("states of runs", count(len(states)), count(sum(map(bytes_under, states))))
     screen().print(shown)
     refuse_damage(root, damaged)
 

@@ -117,8 +117,13 @@ class TrainSettings(Settings):
     gradients and moments are spread over them (FSDP2). Changes only rounding."""
     snapshot_seconds: Annotated[NotNegative, NOT_IN_KEY] = 60.0
     """Time between snapshots inside a round: what a kill can cost."""
-    keep_states: Annotated[Count, NOT_IN_KEY] = 2
-    """Rounds whose training state (masters, moments) is kept."""
+    keep_states: Annotated[Count | None, NOT_IN_KEY] = None
+    """Rounds whose training state (masters, moments) is kept: of the last so many. None: of the
+    last two while the run goes on, of the last one when it has ended."""
+
+    def states(self, *, ended: bool = False) -> int:
+        """Return of how many rounds the training state is kept. ended: the run has."""
+        return self.keep_states or (1 if ended else 2)
 
     def chunk(self, *, fused: bool) -> int:
         """Return `chunk_elements`, or what None stands for."""

@@ -34,13 +34,15 @@ LORA = {"lr": 3e-3, "lora": {"rank": 4, "alpha": 8}}
 @pytest.fixture(scope="module")
 def whole(shared: MakeConfig) -> Session:
     """Return a run of three rounds, exported in bfloat16, that keeps the states of two."""
-    return played(shared(rounds=3, **SMALL))
+    return played(shared(rounds=3, train={"keep_states": 2}, **SMALL))
 
 
 @pytest.fixture(scope="module")
 def adapters(shared: MakeConfig) -> Session:
     """Return a run of adapters whose checkpoints are float32."""
-    return played(shared("lora", train=LORA | {"export_dtype": "float32"}, **SMALL))
+    return played(
+        shared("lora", train=LORA | {"export_dtype": "float32", "keep_states": 2}, **SMALL)
+    )
 
 
 def export(

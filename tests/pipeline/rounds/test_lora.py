@@ -22,7 +22,7 @@ SMALL = {"rollout": {"prompts": 32}}
 @pytest.fixture(scope="module")
 def adapters(shared: MakeConfig) -> Session:
     """Return a run of two rounds."""
-    return played(shared(train=LORA, **SMALL))
+    return played(shared(train=LORA | {"keep_states": 2}, **SMALL))
 
 
 def test_two_rounds_of_adapters_lower_the_loss_and_leave_small_states(adapters: Session) -> None:

@@ -1,0 +1,106 @@
+"""What run folders take on disk, and what of it may go: first said, then done."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...storage.errors import ConfigError, StoreError
+from ...storage.files import bytes_under
+from ...storage.runs import RunFolder, record_of, run_names
+from ...storage.visible import visible
+from .cells import count, plain, screen, size, table
+from .views import run_lines
+
+_RUN = ("run", "rounds", "branch of", "states", "bytes of states", "all bytes")
+
+
+def print_folders(runs: str) -> None:
+    """Print a line a run: rounds trained, origin, training states, bytes."""
+    lines = run_lines(runs)
+    if not lines:
+        raise ConfigError(f"{runs}: no runs here; start one with `tip run CONFIG` or see --runs")
+    shown = table(_RUN, left=("run", "branch of"))
+    total = 0
+    for line in lines:
+        run = RunFolder(runs, line.run)
+        states = run.kept_states()
+        all_bytes = bytes_under(run.path)
+        total += all_bytes
+        shown.add_row(
+            line.run,
+            f"{line.trained}/{count(line.rounds)}" if line.damage is None else "damaged",
+            _origin(run) or "",
+            count(len(states)),
+            size(sum(map(bytes_under, states))),
+            size(all_bytes),
+        )
+    out = screen()
+    out.print(shown)
+    out.print(
+        plain(
+            f"{size(total)} in all. A state (masters, moments) is for more rounds, branches and "
+            "exports in float32:\n`tip runs prune NAME` frees it. Rollouts, scores and students "
+            "lie in the store: `tip cache du`."
+        ),
+        soft_wrap=True,
+    )
+
+
+def remove_runs(runs: str, names: Sequence[str], *, do_it: bool) -> None:
+    """Remove whole run folders. Raises `ConfigError` for one that another run builds on."""
+    folders = _named(runs, names)
+    going = {run.name for run in folders}
+    for name in run_names(runs):
+        origin = _origin(RunFolder(runs, name))
+        if name not in going and origin in going:
+            raise ConfigError(
+                f"run {origin}: run {name} shares its first rounds: remove that one as well, or "
+                "`tip runs prune` the first"
+            )
+    for run in folders:
+        what = f"run {run.name}: {size(bytes_under(run.path))} in {run.path}"
+        if do_it:
+            with run.held():
+                _remove(run.path)
+        print(visible(f"{what}{' removed' if do_it else ''}"))
+    _say(do_it, "its artifacts stay in the store")
+
+
+def prune_runs(runs: str, names: Sequence[str], *, do_it: bool) -> None:
+    """Remove the training states and snapshots of runs."""
+    for run in _named(runs, names):
+        states = run.kept_states()
+        what = f"run {run.name}: {len(states)} states, {size(sum(map(bytes_under, states)))}"
+        if do_it:
+            with run.held():
+                run.keep_states([])
+        print(visible(f"{what}{' removed' if do_it else ''}"))
+    _say(do_it, "what needs one later trains it again from stored signals")
+
+
+def _named(runs: str, names: Sequence[str]) -> list[RunFolder]:
+    folders = [RunFolder(runs, name) for name in dict.fromkeys(names)]
+    for run in folders:
+        if run.name not in run_names(runs):
+            record_of(run)  # says what is there
+    return folders
+
+
+def _origin(run: RunFolder) -> str | None:
+    """Return the run that this one branched off; of a damaged one nobody knows."""
+    try:
+        began = run.branch()
+    except StoreError:
+        return None
+    return None if began is None else began[0]
+
+
+def _remove(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be removed whole ({error.strerror})") from error
+
+
+def _say(done: bool, stays: str) -> None:
+    print(stays if done else f"nothing was removed: say --yes to do it; {stays}")
