@@ -118,8 +118,9 @@ class Inputs:
         settings = self.evaluation
         rows = self.problem_rows
         del self.problem_rows
-        room = Room(self.problem_room, f"lower evaluate.max_tokens = {settings.max_tokens}")
-        return self._render(rows, settings, settings.answer, (room, room), "refuse")
+        way = f"lower evaluate.max_tokens = {settings.max_tokens}"
+        longest, teacher_longest = (Room(tokens, way) for tokens in self.problem_rooms)
+        return self._render(rows, settings, settings.answer, (longest, teacher_longest), "refuse")
 
     @property
     def rooms(self) -> tuple[int, int]:
@@ -136,12 +137,18 @@ class Inputs:
         return _room("rollout", tokens, student=student), _room("rollout", tokens, teacher=teacher)
 
     @property
-    def problem_room(self) -> int:
-        """Return the longest problem in tokens that leaves room for an answer."""
-        settings, readers = self.evaluation, {"student": self.student_card}
-        if settings.reverse_kl:
-            readers["teacher"] = self.teacher_card
-        return _room("evaluate", settings.max_tokens, **readers)
+    def problem_rooms(self) -> tuple[int, int]:
+        """Return the longest problems in tokens that leave room for an answer, as `rooms` does."""
+        settings, tokens = self.evaluation, self.evaluation.max_tokens
+        if not settings.reverse_kl:  # no teacher reads it
+            alone = _room("evaluate", tokens, student=self.student_card)
+            return alone, alone
+        student, teacher = self.student_card, self.teacher_card
+        if self.config.teacher.format is None:
+            both = _room("evaluate", tokens, student=student, teacher=teacher)
+            return both, both
+        own = _room("evaluate", tokens, student=student)
+        return own, _room("evaluate", tokens, teacher=teacher)
 
     @property
     def evaluation(self) -> EvaluateSettings:
@@ -198,16 +205,25 @@ class Inputs:
 
     @cached_property
     def _shown_by_hash(self) -> dict[str, tuple[int, ...]]:
-        return {p.hash: p.teacher_ids for p in self.prompts}
+        """Return what the teacher is shown of each prompt, and of each problem that it scores."""
+        scored = self.config.evaluate is not None and self.config.evaluate.reverse_kl
+        problems = {p.hash: p.teacher_ids for p in self.problems} if scored else {}
+        return problems | {p.hash: p.teacher_ids for p in self.prompts}
+
+    def _teacher_format(self, settings: TextSettings) -> str | None:
+        """Return what the teacher is shown of such rows in place of the student's prompt."""
+        read = not isinstance(settings, EvaluateSettings) or settings.reverse_kl
+        return self.config.teacher.format if read else None
 
     def _rows(self, settings: TextSettings, answer: str | None) -> list[Row]:
-        own = self.config.teacher.format if answer is None else None
+        own = self._teacher_format(settings)
         return read_rows(
             settings.source,
             subset=settings.subset,
             split=settings.split,
             limit=settings.limit,
             needed=needed_columns(settings, teacher_format=own, answer_column=answer),
+            lists=() if settings.messages is None else (settings.messages,),
             section="prompts" if answer is None else "evaluate",
         )
 
@@ -219,7 +235,7 @@ class Inputs:
         rooms: tuple[Room, Room],
         too_long: Any,
     ) -> list[Prompt]:
-        teacher_format = self.config.teacher.format if answer is None else None
+        teacher_format = self._teacher_format(settings)
         prompts, facts = render_prompts(
             rows,
             settings,
@@ -246,7 +262,7 @@ class Inputs:
         if isinstance(settings, EvaluateSettings) and not settings.reverse_kl:
             return student, student  # no teacher reads it, and none needs to be there
         teacher = self.teacher_card.head_rows
-        own = not isinstance(settings, EvaluateSettings) and self.config.teacher.format is not None
+        own = self._teacher_format(settings) is not None
         return student if own else min(student, teacher), teacher
 
     def _say_what_is_odd(self, settings: TextSettings, prompts: list[Prompt], *, own: bool) -> None:

@@ -67,15 +67,6 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
-    def _problems_are_shown_as_they_are(self) -> "RunConfig":
-        if self.teacher.format is not None and self.evaluate and self.evaluate.reverse_kl:
-            raise ValueError(
-                "evaluate.reverse_kl asks the teacher about problems, but teacher.format shows it "
-                "more of a training prompt than the student sees: leave one of the two out"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _one_gpu_is_not_shared_out(self) -> "RunConfig":
         for name, section in (("student", self.student), ("teacher", self.teacher)):
             count = section.vllm.tensor_parallel

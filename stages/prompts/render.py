@@ -13,6 +13,7 @@ from ...storage.errors import ConfigError, InputError
 from ...storage.keys import ids_hash
 from ...storage.sources.rows import Row
 from ..boundary import one_line, within
+from .chats import chat_of
 from .dates import date_arguments
 from .settings import TextSettings
 
@@ -65,12 +66,14 @@ def needed_columns(
 
     Raises `ConfigError` for a format that names none: all rows would be the same prompt.
     """
-    names = _PLACEHOLDER.findall(settings.format)
-    if not names:
+    chats = [name for name in (settings.messages, settings.system_column) if name is not None]
+    names = [] if settings.messages is not None else _PLACEHOLDER.findall(settings.format)
+    if not names and settings.messages is None:
         raise ConfigError(
             f"format = {settings.format!r} names no column: write one in braces, e.g. "
             f"{TextSettings.model_fields['format'].default!r}"
         )
+    names += chats
     names += _PLACEHOLDER.findall(teacher_format or "")
     names += [answer_column] if answer_column is not None else []
     return list(dict.fromkeys(names))
@@ -104,15 +107,16 @@ def render_prompts(
     excess = ""
     for row in rows:
         seen += 1
-        ids = _render(row, settings.format, settings, tokenizer)
+        own = None if settings.messages is not None else settings.format
+        ids = _render(row, own, settings, tokenizer)
         teacher_ids = ids
         if teacher_format is not None:
             teacher_ids = _render(row, teacher_format, settings, teacher_tokenizer or tokenizer)
         if rows_of_heads is not None:
             _refuse_unknown(row, "prompt", ids, rows_of_heads[0], tokenizer)
             if teacher_format is not None:
-                own = teacher_tokenizer or tokenizer
-                _refuse_unknown(row, "teacher's prompt", teacher_ids, rows_of_heads[1], own)
+                theirs = teacher_tokenizer or tokenizer
+                _refuse_unknown(row, "teacher's prompt", teacher_ids, rows_of_heads[1], theirs)
         excess = _excess("prompt", ids, longest)
         if teacher_format is not None:
             excess = excess or _excess("teacher's prompt", teacher_ids, teacher_longest)
@@ -134,14 +138,22 @@ def render_prompts(
 
 
 def _render(
-    row: Row, text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase"
+    row: Row, text: str | None, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[int, ...]:
-    """Return the token ids of one prompt, special tokens of the template included."""
-    filled = fill(text, row.fields)
-    if not filled.strip():
-        raise InputError(f"{row.place}: the prompt is blank; expected text in {text!r}")
+    """Return the token ids of one prompt, special tokens of the template included.
+
+    text: its format; None where the row has a chat.
+    """
+    if text is None:
+        messages = chat_of(row, str(settings.messages))
+        filled = str(messages[-1]["content"])
+    else:
+        filled = fill(text, row.fields)
+        if not filled.strip():
+            raise InputError(f"{row.place}: the prompt is blank; expected text in {text!r}")
+        messages = [{"role": "user", "content": filled}]
     raw = settings.template == "raw"
-    shown = filled if raw else _chat(row, filled, settings, tokenizer)
+    shown = filled if raw else _chat(row, messages, settings, tokenizer)
     if len(shown) > _LONGEST_TEXT:
         raise InputError(f"{row.place}: the prompt has {len(shown)} characters; shorten it")
     with one_line(lambda reason: _unreadable(row, reason)):
@@ -175,8 +187,13 @@ def _unreadable(row: Row, reason: str) -> InputError:
     )
 
 
-def _chat(row: Row, text: str, settings: TextSettings, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Return what the chat template makes of a text."""
+def _chat(
+    row: Row,
+    messages: list[dict[str, str]],
+    settings: TextSettings,
+    tokenizer: "PreTrainedTokenizerBase",
+) -> str:
+    """Return what the chat template makes of messages, after the settings' system message."""
     if not tokenizer.chat_template:
         raise ConfigError(
             f"template = 'chat', but the tokenizer of {tokenizer.name_or_path!r} has no chat "
@@ -185,9 +202,16 @@ def _chat(row: Row, text: str, settings: TextSettings, tokenizer: "PreTrainedTok
     fixed = [name for name in _FIXED_KWARGS if name in settings.chat_kwargs]
     if fixed:
         raise ConfigError(f"chat_kwargs may not set {', '.join(fixed)}: always set by tip itself")
-    messages = [{"role": "user", "content": text}]
-    if settings.system is not None:
-        messages.insert(0, {"role": "system", "content": settings.system})
+    system = settings.system
+    if settings.system_column is not None:
+        system = str(row.fields[settings.system_column])
+    if system is not None:
+        if messages[0]["role"] == "system":
+            raise InputError(
+                f"{row.place}: its messages begin with a system message; drop system or "
+                "system_column"
+            )
+        messages = [{"role": "system", "content": system}, *messages]
 
     def refused(reason: str) -> ConfigError:
         # such as a template that knows no system message, is no template, or never ends

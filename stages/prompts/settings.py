@@ -13,17 +13,23 @@ class TextSettings(Settings):
     """How rows of a file become prompts: shared by training prompts and evaluation problems."""
 
     source: Annotated[str, BY_CONTENT]
-    """A .jsonl, .parquet or .csv file, or the name of a Hugging Face data set."""
+    """A .jsonl, .json, .parquet, .csv or .txt file (a line a prompt, in the column `prompt`), or
+    the name of a Hugging Face data set."""
     subset: Annotated[str | None, BY_CONTENT] = None
     """Configuration of a Hugging Face data set, such as `main`."""
     split: Annotated[str, BY_CONTENT] = "train"
     """Split of a Hugging Face data set."""
     format: Annotated[str, BY_CONTENT] = "{prompt}"
     """Text of the prompt; `{column}` is replaced by that column of the row."""
+    messages: Annotated[str | None, BY_CONTENT] = None
+    """Column with a chat in place of `format`: a list of messages with `role` and `content`. What
+    an assistant says at its end is left off: the student answers there."""
     template: Annotated[Literal["chat", "raw"], BY_CONTENT] = "chat"
     """`chat`: the tokenizer's chat template around the text. `raw`: the text alone."""
     system: Annotated[str | None, BY_CONTENT] = None
     """System message for the chat template."""
+    system_column: Annotated[str | None, BY_CONTENT] = None
+    """Column with each row's own system message."""
     chat_kwargs: Annotated[dict[str, Any], BY_CONTENT] = Field(default_factory=dict)
     """Further arguments of the chat template, such as `enable_thinking = false`."""
     add_special_tokens: Annotated[bool, BY_CONTENT] = True
@@ -46,11 +52,22 @@ class TextSettings(Settings):
 
     @model_validator(mode="after")
     def _raw_text_has_no_messages(self) -> "TextSettings":
-        if self.template == "raw" and (self.system is not None or self.chat_kwargs):
+        chats = {
+            "system": self.system,
+            "system_column": self.system_column,
+            "messages": self.messages,
+            "chat_kwargs": self.chat_kwargs or None,
+        }
+        said = [name for name, value in chats.items() if value is not None]
+        if self.template == "raw" and said:
             raise ValueError(
-                "system and chat_kwargs belong to template = 'chat', but template = 'raw': drop "
+                f"{' and '.join(said)} belong to template = 'chat', but template = 'raw': drop "
                 "them, or set template = 'chat'"
             )
+        if self.system is not None and self.system_column is not None:
+            raise ValueError("system and system_column both give a system message: drop one")
+        if self.messages is not None and "format" in self.model_fields_set:
+            raise ValueError("messages and format both give the prompt: drop one")
         if self.template == "chat" and not self.add_special_tokens:
             raise ValueError(
                 "add_special_tokens belongs to template = 'raw', but template = 'chat': drop it, "

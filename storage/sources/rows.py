@@ -22,16 +22,19 @@ from ..files import user_path
 from .hub import parquet_files
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_SUFFIXES = (".jsonl", ".parquet", ".csv")
+_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_KINDS = "a .jsonl, .parquet or .csv file, or a Hugging Face data set name such as owner/name"
+_KINDS = (
+    "a .jsonl, .json, .parquet, .csv or .txt file, or a Hugging Face data set name such as "
+    "owner/name"
+)
 
 
 @dataclass(frozen=True)
 class Row:
     """One row: its number (from 1), its columns, and the file or data set it stands in.
 
-    The number counts lines in a .jsonl file, blank ones included, and rows anywhere else.
+    The number counts lines in a .jsonl or .txt file, blank ones included, and rows anywhere else.
     """
 
     number: int
@@ -41,7 +44,7 @@ class Row:
     @property
     def place(self) -> str:
         """Where the row stands, for an error message."""
-        word = "line" if _suffix(self.source) == ".jsonl" else "row"
+        word = "line" if _suffix(self.source) in (".jsonl", ".txt") else "row"
         return f"{self.source}, {word} {self.number}"
 
 
@@ -52,17 +55,20 @@ def read_rows(
     split: str = "train",
     limit: int | None = None,
     needed: Collection[str],
+    lists: Collection[str] = (),
     section: str = "prompts",
 ) -> list[Row]:
     """Return the rows of a source in its order, at most `limit`.
 
     Values of a .csv file are text as written: `07` stays `07`. A .parquet file yields only the
-    `needed` columns. `section` names the config section of the source in errors.
+    `needed` columns. A .txt file has one column, `prompt`, a line a row. lists: of the needed
+    columns those that hold lists. `section` names the config section of the source in errors.
     Raises `InputError` if the source is missing, malformed or empty, lacks a needed column, or if
     a needed value is null or neither text nor a number.
     """
     try:
-        rows = list(islice(_rows(source, subset, split, limit, needed, section), limit))
+        found = _rows(source, subset, split, limit, needed, section)
+        rows = list(islice(_checked(found, needed, lists), limit))
     except InputError:
         raise
     except OSError as error:
@@ -97,15 +103,15 @@ def _rows(
     if suffix in _SUFFIXES:
         if not path.is_file():
             raise InputError(f"{source} does not exist or is no file: mend {section}.source")
-        if suffix == ".jsonl":
-            return _checked(_jsonl(path, source, needed), needed)
-        if suffix == ".csv":
-            return _checked(_csv(path, source, limit, needed), needed)
-        return _checked(_parquet([path], source, limit, needed), needed)
+        if suffix in (".csv", ".parquet"):
+            read = _csv if suffix == ".csv" else _parquet
+            return read(path, source, limit, needed)
+        whole = {".jsonl": _jsonl, ".json": _json, ".txt": _txt}[suffix]
+        return whole(path, source, needed)
     if path.exists() or not _HUB_NAME.fullmatch(source):
         raise InputError(f"{section}.source = {source!r} is of no known kind: expected {_KINDS}")
     files = parquet_files(source, subset, split, section=section)
-    return _checked(_parquet(files, source, limit, needed), needed)
+    return _parquet(files, source, limit, needed)
 
 
 def _jsonl(path: Path, source: str, needed: Collection[str]) -> Iterator[Row]:
@@ -116,23 +122,53 @@ def _jsonl(path: Path, source: str, needed: Collection[str]) -> Iterator[Row]:
             if not line.strip():
                 continue
             place = f"{source}, line {number}"
+            fields = _parsed(line.rstrip(), place, "one object a line")
+            yield Row(number, _fields(fields, needed, place, "one object a line"), source)
+
+
+def _json(path: Path, source: str, needed: Collection[str]) -> Iterator[Row]:
+    every = _parsed(path.read_bytes(), source, "a list of objects")
+    if not isinstance(every, list):
+        raise InputError(f"{source}: a {_kind(every)}; expected a list of objects")
+    for number, each in enumerate(every, start=1):
+        place = f"{source}, row {number}"
+        yield Row(number, _fields(each, needed, place, "an object"), source)
+
+
+def _txt(path: Path, source: str, needed: Collection[str]) -> Iterator[Row]:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
             try:
-                text = line.removeprefix(codecs.BOM_UTF8).rstrip()
-                fields = json.loads(text, object_pairs_hook=_object)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{place}: not valid JSON: {error.msg} at character {error.colno}; expected "
-                    "one object a line"
-                ) from None
+                text = line.removeprefix(codecs.BOM_UTF8).decode().strip()
             except UnicodeDecodeError as error:
+                place = f"{source}, line {number}"
                 raise InputError(f"{place}: not UTF-8 at byte {error.start + 1}") from None
-            except (ValueError, RecursionError) as error:  # thousands of digits or brackets
-                raise InputError(f"{place}: not usable JSON: {_first_line(error)}") from None
-            if not isinstance(fields, dict):
-                raise InputError(f"{place}: a {_kind(fields)}; expected one object a line")
-            if isinstance(fields, _Doubled):
-                _refuse_doubled(fields.names, needed, place)
-            yield Row(number, fields, source)
+            if text:
+                yield Row(number, {"prompt": text}, source)
+
+
+def _parsed(data: bytes, place: str, expected: str) -> Any:
+    """Return what JSON says. Raises `InputError` with its place."""
+    try:
+        return json.loads(data.removeprefix(codecs.BOM_UTF8), object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise InputError(
+            f"{place}: not valid JSON: {error.msg} at {where}character {error.colno}; expected "
+            f"{expected}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place}: not UTF-8 at byte {error.start + 1}") from None
+    except (ValueError, RecursionError) as error:  # thousands of digits or brackets
+        raise InputError(f"{place}: not usable JSON: {_first_line(error)}") from None
+
+
+def _fields(fields: Any, needed: Collection[str], place: str, expected: str) -> Mapping[str, Any]:
+    if not isinstance(fields, dict):
+        raise InputError(f"{place}: a {_kind(fields)}; expected {expected}")
+    if isinstance(fields, _Doubled):
+        _refuse_doubled(fields.names, needed, place)
+    return fields
 
 
 def _csv(path: Path, source: str, limit: int | None, needed: Collection[str]) -> Iterator[Row]:
@@ -150,7 +186,7 @@ def _csv(path: Path, source: str, limit: int | None, needed: Collection[str]) ->
 
 
 def _parquet(
-    paths: list[Path], source: str, limit: int | None, needed: Collection[str]
+    paths: Path | list[Path], source: str, limit: int | None, needed: Collection[str]
 ) -> Iterator[Row]:
     try:
         scan = pl.scan_parquet(paths, n_rows=limit, glob=False)
@@ -175,12 +211,18 @@ def _numbered(frame: pl.DataFrame, source: str) -> Iterator[Row]:
         yield Row(number, fields, source)
 
 
-def _checked(rows: Iterator[Row], needed: Collection[str]) -> Iterator[Row]:
-    """Pass rows on whose needed columns hold text or a number."""
+def _checked(rows: Iterator[Row], needed: Collection[str], lists: Collection[str]) -> Iterator[Row]:
+    """Pass rows on whose needed columns hold text or a number, or a list where one is needed."""
     for row in rows:
         _require(row.fields, needed, row.place)
         for name in needed:
             value = row.fields[name]
+            if name in lists:
+                if not isinstance(value, list):
+                    raise InputError(
+                        f"{row.place}: column {name!r} is a {_kind(value)}; expected a list"
+                    )
+                continue
             if not isinstance(value, (str, int, float, Decimal)) or isinstance(value, bool):
                 raise InputError(
                     f"{row.place}: column {name!r} is a {_kind(value)}; expected text or a number"

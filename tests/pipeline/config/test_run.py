@@ -1,6 +1,5 @@
 """Settings that do not go together are refused, with both named."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,11 +70,3 @@ def test_shares_of_draws_are_refused_where_they_cannot_be_trained_on(
     with pytest.raises(ConfigError, match=rf"score.support = 'sampled'.*but {named}") as it:
         config(score={"support": "sampled"}, **changes)
     assert "\n" not in str(it.value)
-
-
-def test_prompts_of_the_teachers_own_are_refused_beside_a_held_out_divergence(
-    config: MakeConfig, problems: Path
-) -> None:
-    asked = {"source": str(problems / "held_out.jsonl"), "reverse_kl": True}
-    with pytest.raises(ConfigError, match=r"teacher.format"):
-        config(evaluate=asked, teacher={"format": "{prompt}"})

@@ -302,3 +302,69 @@ def test_a_file_is_rendered_as_it_is_read(tmp_path: Path) -> None:
     read = read_rows(chosen.source, needed=needed_columns(chosen, answer_column="a"))
     prompts, _ = render_prompts(read, chosen, TOKENIZER, answer_column="a")
     assert [prompt.answer for prompt in prompts] == ["2", "4"]
+
+
+def chats(**changes: Any) -> TextSettings:
+    return TextSettings(**{"source": "some.jsonl", "messages": "messages", **changes})
+
+
+def said(*messages: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content, "name": "x"} for role, content in messages]
+
+
+def test_a_chat_is_shown_up_to_where_the_assistant_answers() -> None:
+    chat = said(("user", "1+1?"), ("assistant", "2"), ("user", "+1?"), ("assistant", "3"))
+    ((prompt,), _) = render_prompts(rows({"messages": chat}), chats(), TOKENIZER)
+    assert text(prompt.ids) == "<user>1+1?<end><assistant>2<end><user>+1?<end><assistant>"
+    assert needed_columns(chats()) == ["messages"]
+
+
+def test_a_system_message_comes_from_the_settings_a_column_or_the_chat() -> None:
+    asked = said(("user", "1+1?"))
+    expected = "<system>Be brief.<end><user>1+1?<end><assistant>"
+    own = chats(system_column="how")
+    assert needed_columns(own) == ["messages", "how"]
+    for fields, chosen in (
+        ({"messages": asked}, chats(system="Be brief.")),
+        ({"messages": asked, "how": "Be brief."}, own),
+        ({"messages": [*said(("system", "Be brief.")), *asked]}, chats()),
+        ({"q": "1+1?", "how": "Be brief."}, settings(system_column="how")),
+    ):
+        ((prompt,), _) = render_prompts(rows(fields), chosen, TOKENIZER)
+        assert text(prompt.ids) == expected
+    both = rows({"messages": [*said(("system", "a")), *asked]})
+    refused = refusal(InputError, both, chats(system="b"), TOKENIZER)
+    assert "line 3: its messages begin with a system message; drop system" in refused
+
+
+@pytest.mark.parametrize(
+    ("chat", "why"),
+    [
+        ([], "is no chat; expected a list of messages"),
+        ([3], "message 1: is no object"),
+        ([{"role": "user"}], "message 1: content is None; expected text"),
+        ([{"role": "user", "content": ["a"]}], "content is ['a']; expected text"),
+        (said(("user", "half \ud800")), "half of a character"),
+        (said(("assistant", "hello")), "nobody asks anything"),
+        (said(("system", "hello")), "nobody asks anything"),
+        (said(("user", " ")), "the last message is blank"),
+    ],
+)
+def test_what_is_no_chat_is_refused_with_its_place(chat: Any, why: str) -> None:
+    refused = refusal(InputError, rows({"messages": chat}), chats(), TOKENIZER)
+    assert refused.startswith("some.jsonl, line 3: column 'messages'")
+    assert why in refused
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"messages": "m", "format": "{q}"},
+        {"messages": "m", "template": "raw"},
+        {"system_column": "s", "template": "raw"},
+        {"system_column": "s", "system": "t"},
+    ],
+)
+def test_settings_that_contradict_a_chat_are_refused(changes: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="drop"):
+        TextSettings(**{"source": "some.jsonl", **changes})

@@ -22,6 +22,8 @@ ROWS = [
 def write(path: Path, rows: list[dict]) -> str:
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1))
     elif path.suffix == ".csv":
         pl.DataFrame(rows).write_csv(path)
     else:
@@ -37,7 +39,7 @@ def refusal(path: Path | str, needed: tuple[str, ...] = ("prompt",), **settings:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
 def test_the_same_rows_are_read_from_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
     source = write(tmp_path / f"rows{suffix}", ROWS)
     rows = read_rows(source, needed=("prompt", "answer"))
@@ -183,9 +185,9 @@ def test_a_missing_file_is_refused_with_the_setting_to_mend(tmp_path: Path) -> N
     assert complaint == f"{path} does not exist or is no file: mend evaluate.source"
 
 
-@pytest.mark.parametrize("name", ["rows.json", "rows", "a/b/c", "owner/name/", ""])
+@pytest.mark.parametrize("name", ["rows.xml", "rows", "a/b/c", "owner/name/", ""])
 def test_a_source_of_no_known_kind_is_refused(name: str) -> None:
-    assert "expected a .jsonl, .parquet or .csv file, or a Hugging Face" in refusal(name)
+    assert "expected a .jsonl, .json, .parquet, .csv or .txt file, or a" in refusal(name)
 
 
 def test_an_existing_file_of_another_kind_is_not_taken_for_a_data_set(
@@ -193,8 +195,8 @@ def test_an_existing_file_of_another_kind_is_not_taken_for_a_data_set(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
-    Path("data/rows.txt").write_text("a\n")
-    assert "is of no known kind" in refusal("data/rows.txt")
+    Path("data/rows.xml").write_text("a\n")
+    assert "is of no known kind" in refusal("data/rows.xml")
 
 
 def test_neither_text_nor_number_is_refused(tmp_path: Path) -> None:
@@ -214,3 +216,45 @@ def test_a_disk_that_fails_and_a_name_too_long_are_named(tmp_path: Path) -> None
         assert "cannot be read" in refusal(path)
     with pytest.raises(ConfigError, match="no usable path"):
         read_rows(f"{'x' * 300}.jsonl", needed=("prompt",))
+
+
+def test_a_text_file_is_a_prompt_a_line_and_blank_lines_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffone\r\n\n  zwei, {drei}\n四".encode())
+    rows = read_rows(str(path), needed=("prompt",))
+    assert [(row.number, row.fields["prompt"]) for row in rows] == [
+        (1, "one"),
+        (3, "zwei, {drei}"),
+        (4, "四"),
+    ]
+    assert rows[1].place == f"{path}, line 3"
+    assert "no column 'answer'" in refusal(path, ("prompt", "answer"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"prompt": "a"}', "a object; expected a list of objects"),
+        ('[{"prompt": "a"}, 3]', "row 2: a number; expected an object"),
+        ('[{"prompt": "a"},\n {"prompt": }]', "not valid JSON: Expecting value at line 2, char"),
+        ('[{"prompt": "a", "prompt": "b"}]', "row 1: there are two columns 'prompt'"),
+        ("[]", "holds no row"),
+    ],
+)
+def test_a_json_file_that_is_no_list_of_objects_is_refused_with_its_place(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    assert said in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_a_chat_is_a_list_of_messages_in_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
+    chat = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}]
+    source = write(tmp_path / f"rows{suffix}", [{"messages": chat}])
+    (row,) = read_rows(source, needed=("messages",), lists=("messages",))
+    assert row.fields["messages"] == chat
+    assert "expected text or a number" in refusal(source, ("messages",))
+    flat = write(tmp_path / f"flat{suffix}", [{"messages": "hello"}])
+    assert "is a string; expected a list" in refusal(flat, ("messages",), lists=("messages",))
