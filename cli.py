@@ -264,6 +264,7 @@ def compare(
         Path | None,
         typer.Option("--output", help="Folder of the tables (default: beside the runs)."),
     ] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only say what would be played.")] = False,
     changes: Changes = [],  # noqa: B006
     name: Name = None,
 ) -> None:
@@ -290,6 +291,7 @@ def compare(
         workers=workers,
         oracle_rollouts=oracle,
         output=output,
+        dry=dry,
     )
 
 

@@ -15,8 +15,8 @@ from ..session import look_at
 from .checks import Job, jobs_of
 from .choices import tables_of
 from .measures import Measure, measures_of
-from .page import console, show, show_plain, write
-from .play import Outcome, ask_teacher, compare, try_rates
+from .page import console, show, show_answers, show_plain, write
+from .play import Outcome, ask_teacher, compare, has_ended, run_seconds, try_rates
 from .rates import TUNING_SEED, Rates, best_rates, rates_of, rates_table
 from .rows import Row, numbers_of_tokens, rows_of, shares
 from .table import Judged, costs_of, judged
@@ -35,8 +35,12 @@ def compare_and_show(
     workers: int,
     oracle_rollouts: int,
     output: Path | None,
+    dry: bool = False,
 ) -> None:
-    """Play a comparison; print its tables and write them beside the runs."""
+    """Play a comparison; print its tables and write them beside the runs.
+
+    dry: only say which runs it would play.
+    """
     reporter, watch = Reporter(), Stopwatch()
     folder = output or user_path(config.runs) / f"{config.name}-compare"
     _check_folder(folder)
@@ -49,6 +53,9 @@ def compare_and_show(
     jobs = jobs_of(config, list(at_rates), played, reporter)
     measures = measures_of(metrics, [job.config for job in jobs])
     rows = [row for row in rows if any(job.row == row for job in jobs)]
+    if dry:
+        _say_plan(jobs, rows, rates, seeds)
+        return
     teacher = ask_teacher(jobs[0].config, reporter)
     best, others = dict.fromkeys(rows, 1.0), dict[str, pl.DataFrame]()
     if rates.tuned:
@@ -68,8 +75,29 @@ def compare_and_show(
     show(results, costs, out)
     for name, frame in others.items():
         show_plain(name, frame, out)
+    show_answers(results, out)
     page = write(folder, results, costs, others, _about(size, config.rounds, measures, rates))
     reporter.say(f"{watch.seconds:.0f} s; written to {page} and beside it as Parquet")
+
+
+def _say_plan(jobs: Sequence[Job], rows: Sequence[Row], rates: Rates, seeds: int) -> None:
+    """Print which runs would be played, and what is known of how long they take."""
+    tuning = [job for job in jobs if job.seed == TUNING_SEED]
+    at_config = [job for job in jobs if job.seed != TUNING_SEED and job.row in rows]
+    for row in rows:
+        print(f"  {row.name}")
+    runs = [*tuning, *at_config]
+    ended = [job for job in runs if has_ended(job.config)]
+    told = f"{len(rows)} rows x {seeds} seeds = {len(at_config)} runs"
+    if tuning:
+        told += (
+            f", {len(rows)} rows x {len(rates.factors)} rates = {len(tuning)} runs to choose "
+            f"learning rates, and up to {len(at_config)} at those chosen"
+        )
+    print(f"{told}; {len(ended)} of them have ended before")
+    if ended:
+        seconds = [run_seconds(job.config) for job in ended]
+        print(f"those took {sum(seconds) / len(seconds):,.0f} s each")
 
 
 def _tuned(

@@ -8,18 +8,22 @@ from typing import Any
 import polars as pl
 from rich.console import Console
 
-from ..show.cells import cell, count, number, percent, screen, table
+from ..show.cells import cell, count, number, percent, plain, screen, table
+from .answer import answer
 from .measures import Measure
 from .table import Judged
 
 RESULTS = ("row", "lr", "to all tokens", "to random", "gain kept", "to 90 %")
-COSTS = ("row", "lr", "trained", "scored", "reused", "s", "MB", "lost ground")
+COSTS = ("row", "lr", "trained", "needed", "found", "s", "MB", "lost ground")
 _TEXT = ("row", "to all tokens", "to random", "to 90 %")
 _SHARES = (
     "Gain kept, steps to 90 %: of what all tokens gained over the student before; empty where that "
     "is not settled, its whole interval beyond what is equal."
 )
-_COSTS = "costs: means over seeds; teacher tokens summed; seeds that lost what was not trained on"
+_COSTS = (
+    "costs: means over seeds; teacher tokens summed, all that the runs need and those that were\n"
+    "found in the store; seeds that lost what was not trained on"
+)
 _WIDTH = 110  # columns of text where no terminal says how many it has
 
 
@@ -32,7 +36,8 @@ def write(
 ) -> Path:
     """Write every table as Parquet, and one page of Markdown with all; return the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [f"# Comparison\n\n{about}\n"]
+    answers = "\n".join(f"* {text}" for text in map(answer, results) if text)
+    parts = [f"# Comparison\n\n{about}\n", *([f"{answers}\n"] if answers else [])]
 
     def add(name: str, frame: pl.DataFrame, headings: Sequence[str], rows: list[list[str]]) -> None:
         file = re.sub(r"[^\w.%]+", "_", name)
@@ -74,6 +79,12 @@ def show(results: Sequence[Judged], costs: pl.DataFrame, console: Console) -> No
     console.print(shown)
 
 
+def show_answers(results: Sequence[Judged], console: Console) -> None:
+    """Print what the tables come to."""
+    for text in filter(None, map(answer, results)):
+        console.print(plain(text), soft_wrap=True)
+
+
 def show_plain(title: str, frame: pl.DataFrame, console: Console) -> None:
     """Print a table of numbers as it is; one of rules against rules with numbers for headings."""
     names = frame.columns[1:]
@@ -110,7 +121,7 @@ def _costs(line: dict[str, Any]) -> list[str]:
         line["row"],
         _rate(line["lr"]),
         count(line["trained_tokens"]),
-        count(line["teacher_scored"]),
+        count(line["teacher_scored"] + line["teacher_reused"]),
         count(line["teacher_reused"]),
         count(line["seconds"]),
         _memory(line),

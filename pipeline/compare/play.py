@@ -113,13 +113,13 @@ def _each(
     work: Callable[[Session], Any], configs: Sequence[RunConfig], workers: int, tick: Tick
 ) -> list[Any]:
     """Return what `work` gives for each run, doing only what is not in the store."""
-    results = [_found(work, config) if _has_ended(config) else None for config in configs]
-    if any(r is None and _has_ended(c) for r, c in zip(results, configs, strict=True)):
+    results = [_found(work, config) if has_ended(config) else None for config in configs]
+    if any(r is None and has_ended(c) for r, c in zip(results, configs, strict=True)):
         # perhaps only since its weights were never hashed here: whoever plays has to
         for config in configs:
             inputs = Inputs(config, Reporter(quiet=True))
             _ = inputs.student_card, inputs.teacher_card
-        results = [_found(work, c) if _has_ended(c) else None for c in configs]
+        results = [_found(work, c) if has_ended(c) else None for c in configs]
     missing = [place for place, result in enumerate(results) if result is None]
     tick(len(configs) - len(missing))
     with ThreadPoolExecutor(workers) as pool:
@@ -160,10 +160,15 @@ def _found(work: Callable[[Session], Any], config: RunConfig) -> Any:
         return None
 
 
-def _has_ended(config: RunConfig) -> bool:
+def has_ended(config: RunConfig) -> bool:
     """Tell whether a run of this name once got to its end: then it is worth a look in the store."""
     metrics = RunFolder(config.runs, config.name).metrics()
     return any(m["stage"] == "evaluate" and m["round"] == config.rounds for m in metrics)
+
+
+def run_seconds(config: RunConfig) -> float:
+    """Return what a run took in all its starts."""
+    return costs(by_round(RunFolder(config.runs, config.name).metrics())).seconds
 
 
 def _outcome(job: Job, played: list[dict[str, Any]]) -> Outcome:

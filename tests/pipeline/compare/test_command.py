@@ -68,6 +68,24 @@ def test_all_tables_are_shown_and_written_beside_the_runs(
     assert f"= {len(played)} runs of 2 rounds, 1 at a time" in told.err
 
 
+def test_what_would_be_played_is_told_and_nothing_is(
+    config: MakeConfig,
+    asked: dict[str, object],
+    played: list[Job],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = config(evaluate=asked)
+    compare_and_show(settings, **ASKED | {"factors": ["1", "3"], "dry": True})
+    assert played == []
+    assert not Path(settings.runs).exists()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "q3 20%" in told
+    assert (
+        "5 rows x 2 seeds = 10 runs, 5 rows x 2 rates = 10 runs to choose learning rates, and up "
+        "to 10 at those chosen; 0 of them have ended before" in told
+    )
+
+
 def test_each_row_is_judged_at_the_rate_that_was_best_on_a_seed_of_its_own(
     config: MakeConfig,
     asked: dict[str, object],

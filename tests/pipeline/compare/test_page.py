@@ -37,7 +37,7 @@ def test_the_page_holds_every_table_and_each_lies_beside_it(tmp_path: Path) -> N
         "| random 20% | 50.0 ± 0.0 | 0.0003 | -10.0 [-12.5,-7.5] worse |  | 50% | in 0 of 3 |"
         in text
     )
-    assert "| random 20% | 0.0003 | 100 | 30 | 15 | 2 | 500 |  |" in text
+    assert "| random 20% | 0.0003 | 100 | 45 | 15 | 2 | 500 |  |" in text
     assert (
         "## common tokens\n\n| rule | q3 | soft_or |\n|---|---|---|\n| q3 | 1.000 | 0.250 |" in text
     )
@@ -58,7 +58,7 @@ def test_the_terminal_shows_results_and_costs() -> None:
     show(*results(59.0, 60.0, 61.0), Console(file=out, width=110))
     lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
     assert "random 20% 50.0 ± 0.0 0.0003 -10.0 [-12.5,-7.5] worse 50% in 0 of 3" in lines
-    assert "random 20% 0.0003 100 30 15 2 500" in lines
+    assert "random 20% 0.0003 100 45 15 2 500" in lines
 
 
 def test_divergences_have_the_digits_that_they_need() -> None:
