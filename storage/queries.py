@@ -12,7 +12,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -56,7 +56,8 @@ def locked_connection(
         connection = duckdb.connect(":memory:", config={**config, "temp_directory": str(spill)})
         try:
             # a bar on stdout would be part of what `tip sql` prints
-            connection.execute("SET enable_progress_bar = false")
+            with suppress(duckdb.InvalidInputException):  # a notebook without widgets has no bar
+                connection.execute("SET enable_progress_bar = false")
             connection.execute("SET allowed_paths = " + _list([str(path) for path in paths]))
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
