@@ -343,6 +343,55 @@ def status(
 
 
 @app.command()
+def inspect(
+    name: Annotated[str, typer.Argument(help="A run.", metavar="RUN")],
+    round_number: Annotated[
+        int | None, typer.Option("--round", min=0, help="Which round (default: the last scored).")
+    ] = None,
+    rollout: Annotated[
+        int | None, typer.Option("--rollout", min=0, help="Which rollout of the round, from 0.")
+    ] = None,
+    find: Annotated[
+        str | None, typer.Option("--find", help="Rollouts whose prompt or response hold a text.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="So many most important tokens, in context.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help="Tokens that fulfil a condition, in context.")
+    ] = None,
+    rules: Annotated[
+        str, typer.Option("--rules", help="Comma-separated: which of them would choose each token.")
+    ] = "",
+    by: Annotated[str, typer.Option("--by", help="Column that colours a rollout.")] = "reverse_kl",
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", help="Write what is shown: .parquet, .csv, .json or .jsonl."),
+    ] = None,
+    runs: Runs = "runs",
+) -> None:
+    """Look at tokens: a rollout in colours, or those that matter most and what the teacher wanted.
+
+    tip inspect RUN; tip inspect RUN --find apples; tip inspect RUN --top 20 --rules q3,ier;
+    tip inspect RUN --where "type = 'Q3' AND reverse_kl > 2"
+    """
+    from .pipeline.inspect.command import inspect
+
+    inspect(
+        name,
+        runs,
+        round_number=round_number,
+        rollout=rollout,
+        find=find,
+        top=top,
+        where=where,
+        rules=_split(rules),
+        by=by,
+        export=export,
+    )
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT over a run's tables.")],
     name: Annotated[str, typer.Option("--run", help="Whose tables.")],

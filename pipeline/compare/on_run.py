@@ -28,7 +28,7 @@ def print_choices(
     numbers: of rounds, all that are scored where None. Raises `ConfigError` where there is no such
     run, round or rule.
     """
-    session = _session(name, runs)
+    session = looked_at(name, runs)
     names = list(dict.fromkeys([session.config.select.rule, RANDOM, *rules]))
     for rule in names:
         load_rule(rule)
@@ -50,7 +50,8 @@ def _print_at(
     show_plain(f"common tokens at {shown(budget)}, round {rounds[-1]}", jaccard(chosen), out)
 
 
-def _session(name: str, runs: str) -> Session:
+def looked_at(name: str, runs: str) -> Session:
+    """Return a session that looks at a run. Raises `ConfigError` where there is none."""
     run = RunFolder(runs, name)
     config = record_of(run).config | {"runs": runs}
     return look_at(make_config(config, str(run.config_path)))

@@ -46,7 +46,7 @@ def print_query(
     lines: print JSON, a line a row. After `seconds` (default: what a round's selection may take) it
     is broken off.
     """
-    writer = None if output is None else _writer(output)
+    writer = None if output is None else writer_of(output)
     tables = RunTables(RunFolder(runs, name), None if numbers is None else tuple(numbers))
     limit = seconds or SelectSettings().timeout_seconds
     with tables.opened(named_in(query), limit) as connection:
@@ -55,7 +55,7 @@ def print_query(
         _refuse_dates(answer)
         frame = pl.DataFrame(answer)
         if writer is not None and output is not None:
-            _write(frame, writer, output)
+            write_frame(frame, writer, output)
         elif lines:
             sys.stdout.write(frame.write_ndjson())
         else:
@@ -90,21 +90,22 @@ def _records(frame: pl.DataFrame) -> str:
     return "\n\n".join(rows)
 
 
-def _writer(output: Path) -> str:
-    """Return the name of the frame's method that writes such a file."""
+def writer_of(output: Path, option: str = "--output") -> str:
+    """Return the name of the frame's method that writes such a file. option: what named it."""
     if output.suffix not in _WRITERS:
         *most, last = _WRITERS
         raise ConfigError(
-            f"--output {output}: expected a name ending in {', '.join(most)} or {last}"
+            f"{option} {output}: expected a name ending in {', '.join(most)} or {last}"
         )
     return _WRITERS[output.suffix]
 
 
-def _write(frame: pl.DataFrame, writer: str, output: Path) -> None:
+def write_frame(frame: pl.DataFrame, writer: str, output: Path, option: str = "--output") -> None:
+    """Write a frame into a file. Raises `ConfigError` where that cannot be."""
     try:
         getattr(frame, writer)(output)
     except OSError as error:
-        raise ConfigError(f"--output {output}: cannot be written ({error})") from error
+        raise ConfigError(f"{option} {output}: cannot be written ({error})") from error
 
 
 @contextmanager

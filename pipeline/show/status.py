@@ -26,7 +26,7 @@ def print_run(run: RunFolder, console: Console | None = None) -> None:
         shown.add_row(*_round(line))
     console.print(shown)
     console.print(
-        "right, held-out KL: of the student after so many rounds, on the problems of [evaluate];\n"
+        "right, held-out KL: of the student after so many rounds, on the problems of `evaluate`;\n"
         "rollout KL: to the teacher on the round's own rollouts, before its training;\n"
         "trained, made (by the student), scored, reused: tokens; stale: KL of before to after.",
         soft_wrap=True,

@@ -1,0 +1,1 @@
+"""`tip inspect`: a run's tokens in the terminal."""
