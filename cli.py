@@ -317,6 +317,28 @@ def export(
 
 
 @app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="The config to write.")] = Path("tip.toml"),
+    student: Annotated[str | None, typer.Option("--student", help="Folder or hub name.")] = None,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="Folder or hub name.")] = None,
+    prompts: Annotated[str | None, typer.Option("--prompts", help="File of prompts.")] = None,
+    held_out: Annotated[
+        str | None, typer.Option("--held-out", help="File of problems with answers.")
+    ] = None,
+    card: Annotated[str | None, typer.Option("--card", help="GB of the GPU (24, 80).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file.")] = False,
+) -> None:
+    """Write a first config from a few answers, with a word on each line of it.
+
+    Asks for what no option gives: student, teacher, prompts, held-out problems, card.
+    """
+    from .pipeline.starting import start
+
+    given = {"student": student, "teacher": teacher, "prompts": prompts}
+    start(file, {**given, "held_out": held_out, "card": card}, force=force)
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where its files go.")] = Path("demo"),
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each run.")] = 10,
