@@ -4,6 +4,7 @@ Nothing heavy is imported before a command needs it, so `tip --help` answers at 
 """
 
 import io
+import os
 import signal
 import sys
 from pathlib import Path
@@ -39,8 +40,12 @@ class _Commands(TyperGroup):
             _end("stopped", 128 + signal.SIGINT)
 
 
+def _say(text: str, colour: str) -> None:
+    typer.secho(text, fg=None if "NO_COLOR" in os.environ else colour, err=True)
+
+
 def _end(why: str, code: int) -> NoReturn:
-    typer.secho(f"{why}; the same command continues", fg="yellow", err=True)
+    _say(f"{why}; the same command continues", "yellow")
     sys.exit(code)
 
 
@@ -81,7 +86,7 @@ def main() -> None:
     try:
         app()
     except TipError as error:
-        typer.secho(f"error: {visible(' '.join(str(error).split()))}", fg="red", err=True)
+        _say(f"error: {visible(' '.join(str(error).split()))}", "red")
         sys.exit(2)
 
 
@@ -320,7 +325,7 @@ def export(
 def init(
     file: Annotated[Path, typer.Argument(help="The config to write.")] = Path("tip.toml"),
     student: Annotated[str | None, typer.Option("--student", help="Folder or hub name.")] = None,
-    teacher: Annotated[str | None, typer.Option("--teacher", help="Folder or hub name.")] = None,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="The same, of its tokens.")] = None,
     prompts: Annotated[str | None, typer.Option("--prompts", help="File of prompts.")] = None,
     held_out: Annotated[
         str | None, typer.Option("--held-out", help="File of problems with answers.")

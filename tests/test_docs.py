@@ -21,14 +21,15 @@ def commands() -> list[str]:
     return sorted(group.commands)  # type: ignore[attr-defined]
 
 
-def test_the_pages_of_tables_and_settings_are_what_is_declared() -> None:
-    spec = importlib.util.spec_from_file_location("make_tables", ROOT / "docs" / "make_tables.py")
+def test_every_rendered_page_is_what_the_code_declares() -> None:
+    """`python docs/make_pages.py` writes them."""
+    spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
     assert spec is not None
     assert spec.loader is not None
-    page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(page)
-    assert (ROOT / "docs" / "TABLES.md").read_text(encoding="utf-8") == page.render()
-    assert (ROOT / "docs" / "SETTINGS.md").read_text(encoding="utf-8") == page.markdown()
+    pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    for name, render in pages.PAGES.items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == render(), name
 
 
 @pytest.mark.parametrize("command", commands())

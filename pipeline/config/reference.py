@@ -99,7 +99,7 @@ def markdown() -> str:
         "# Settings",
         "",
         "Every setting of a config, rendered from the settings' classes by "
-        "`docs/make_tables.py`; `tip config` prints the same. In TOML a dotted name is a section "
+        "`docs/make_pages.py`; `tip config` prints the same. In TOML a dotted name is a section "
         "and a key: `train.lr` is `lr` under `[train]`; on the command line "
         "`--set train.lr=1e-5`. *Changes*: what another value changes; whatever is in a key is "
         "made anew and stored beside the old.",
