@@ -15,8 +15,8 @@ from typer.core import TyperGroup
 
 from . import __version__
 from .pipeline.compare.rules import app as rules_app
-from .pipeline.show.cache import Runs
 from .pipeline.show.cache import app as cache_app
+from .pipeline.show.options import AsJson, Runs
 from .pipeline.show.runs import app as runs_app
 from .stages.stopping import Terminated, obey_sigterm
 from .storage.errors import ConfigError, TipError
@@ -128,6 +128,7 @@ def run(
             metavar="GB",
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Play all rounds: rollout, score, select, train, and evaluate where the config says so.
 
@@ -140,10 +141,12 @@ def run(
     if dry:
         from .pipeline.show.plan import plan_and_print
 
-        plan_and_print(settings, reporter, origin, card)
+        plan_and_print(settings, reporter, origin, card, as_json=as_json)
         return
     if card is not None:
         raise ConfigError("--card plans for a GPU that need not be here: add --dry-run")
+    if as_json:
+        raise ConfigError("--json prints a plan: add --dry-run; of a run, `tip status RUN --json`")
     from .pipeline.show.run import run_and_show
 
     run_and_show(settings, reporter, origin)
@@ -158,6 +161,7 @@ def doctor(
         bool,
         typer.Option("--load/--no-load", help="Read the weights that are here, and start vLLM."),
     ] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Look at everything that can be known before a run: a line a check, exit code 2 if one fails.
 
@@ -167,7 +171,7 @@ def doctor(
     """
     from .pipeline.doctor.show import examine_and_show
 
-    if not examine_and_show(_load(config, changes, name), load=load):
+    if not examine_and_show(_load(config, changes, name), load=load, as_json=as_json):
         raise typer.Exit(2)
 
 
@@ -325,7 +329,9 @@ def export(
 def init(
     file: Annotated[Path, typer.Argument(help="The config to write.")] = Path("tip.toml"),
     student: Annotated[str | None, typer.Option("--student", help="Folder or hub name.")] = None,
-    teacher: Annotated[str | None, typer.Option("--teacher", help="The same, of its tokens.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="The same, of its tokens.")
+    ] = None,
     prompts: Annotated[str | None, typer.Option("--prompts", help="File of prompts.")] = None,
     held_out: Annotated[
         str | None, typer.Option("--held-out", help="File of problems with answers.")
@@ -358,15 +364,16 @@ def demo(
 def status(
     name: Annotated[str | None, typer.Argument(help="A run; none: all runs.")] = None,
     runs: Runs = "runs",
+    as_json: AsJson = False,
 ) -> None:
     """Show what runs have done: accuracy, loss, tokens and costs by round."""
     from .pipeline.show.status import print_run, print_runs
     from .storage.runs import RunFolder
 
     if name is None:
-        print_runs(runs)
+        print_runs(runs, as_json=as_json)
     else:
-        print_run(RunFolder(runs, name))
+        print_run(RunFolder(runs, name), as_json=as_json)
 
 
 @app.command()
@@ -430,7 +437,7 @@ def sql(
         Path | None,
         typer.Option("--output", "-o", help="Write .parquet, .csv, .json or .jsonl."),
     ] = None,
-    lines: Annotated[bool, typer.Option("--json", help="Print JSON, a line a row.")] = False,
+    as_json: AsJson = False,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -447,7 +454,7 @@ def sql(
     """
     from .pipeline.show.query import print_query
 
-    print_query(query, name, numbers, runs, output, timeout, lines=lines)
+    print_query(query, name, numbers, runs, output, timeout, lines=as_json)
 
 
 @app.command()
@@ -461,6 +468,7 @@ def config(
         tuple[Path, Path] | None,
         typer.Option("--diff", help="Where two config files differ.", metavar="A B"),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Look up settings: default, values, meaning; or what a config file sets.
 
@@ -471,7 +479,7 @@ def config(
     if diff is not None:
         print_difference(*diff)
     else:
-        print_settings(word, changes)
+        print_settings(word, changes, as_json=as_json)
 
 
 def _split(words: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Write the pages that are rendered from the code: `python docs/make_pages.py`.
 
-Tables from the columns, settings from their classes, commands from the command line, rules from their
-files. A test holds what lies in docs/ against what this gives.
+Tables from the columns, settings from their classes, commands from the command line, rules from
+their files. A test holds what lies in docs/ against what this gives.
 """
 
 from collections.abc import Iterator
@@ -30,15 +30,15 @@ TABLES = (
     (
         "tokens",
         columns.TOKENS,
-        "A row a response token: what selection and `tip sql` read, which adds `type` (once a round "
-        "is selected) and `text`.",
+        "A row a response token: what selection and `tip sql` read, which adds `type` (once a "
+        "round is selected) and `text`.",
     ),
     ("selection", columns.SELECTION, "A row a chosen token."),
     (
         "evaluation",
         columns.EVALUATION,
-        "A row an answer; in `tip sql` the column `round` is the rounds that the student was trained "
-        "for.",
+        "A row an answer; in `tip sql` the column `round` is the rounds that the student was "
+        "trained for.",
     ),
 )
 
@@ -57,8 +57,8 @@ def tables() -> str:
 def commands() -> str:
     """Return COMMANDS.md."""
     parts = [
-        "# Commands\n\nRendered from the command line by `docs/make_pages.py`; `--help` of each says "
-        "the same. Exit codes: 0 done, 1 a fault of tip itself (a traceback tells), 2 something to "
+        "# Commands\n\nRendered from the command line by `docs/make_pages.py`; `--help` of each "
+        "says the same. Exit codes: 0 done, 1 a fault of tip itself (a traceback tells), 2 something to "
         "mend (one line says what, where and how), 130 and 143 stopped by Ctrl-C or SIGTERM: the "
         "same command continues. `NO_COLOR` is obeyed; off a terminal nothing is coloured or cut. "
         "`tip --install-completion` completes commands and options.\n"

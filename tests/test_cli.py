@@ -208,7 +208,7 @@ def test_what_a_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
 def test_a_command_that_is_stopped_says_how_to_go_on(
     tip: Tip, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException], code: int, said: str
 ) -> None:
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise stop
 
     monkeypatch.setattr(listing, "print_sizes", stopped)

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ..show.options import AsJson
+
 
 class _Rules(TyperGroup):
     """Lets an option begin a command of its own: `tip rules --run RUN [RULE ...]`."""
@@ -22,7 +24,7 @@ app = typer.Typer(cls=_Rules)
 
 
 @app.callback()
-def rules(context: typer.Context) -> None:
+def rules(context: typer.Context, as_json: AsJson = False) -> None:
     """List the selection rules: what each ranks tokens by, and where it comes from.
 
     What rules would choose on a run that is there, without training (tokens, their share of the
@@ -33,7 +35,7 @@ def rules(context: typer.Context) -> None:
     from ..show.listing import print_rules
 
     if context.invoked_subcommand is None:
-        print_rules()
+        print_rules(as_json=as_json)
 
 
 @app.command("show")

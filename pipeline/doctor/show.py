@@ -9,15 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config.run import RunConfig
-from ..show.cells import plain
+from ..show.cells import plain, print_lines
 from .doctor import NAMES, Finding, examine
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "-": "dim"}
 _ONE_LINE = 100_000  # columns of what goes to a file or a pipe
 
 
-def examine_and_show(config: RunConfig, *, load: bool, console: Console | None = None) -> bool:
+def examine_and_show(
+    config: RunConfig, *, load: bool, console: Console | None = None, as_json: bool = False
+) -> bool:
     """Print what each check comes to; return whether none has failed."""
+    if as_json:
+        findings = list(examine(config, load=load))
+        print_lines(findings)
+        return all(finding.verdict != "fail" for finding in findings)
     width = None if sys.stdout.isatty() else _ONE_LINE
     console = console or Console(highlight=False, width=width)
     counts: Counter[str] = Counter()

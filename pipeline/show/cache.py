@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-Runs = Annotated[str, typer.Option("--runs", help="Folder of run folders.")]
-StoreRoot = Annotated[str, typer.Option("--store", help="Folder or URL of the store.")]
+from .options import AsJson, Runs, StoreRoot
 
 app = typer.Typer(no_args_is_help=True, help="Look after the store of shared artifacts.")
 
@@ -14,19 +13,20 @@ app = typer.Typer(no_args_is_help=True, help="Look after the store of shared art
 def ls(
     kind: Annotated[str | None, typer.Argument(help="rollouts, teacher, tokens, ...")] = None,
     store: StoreRoot = "store",
+    as_json: AsJson = False,
 ) -> None:
     """List artifacts: key, size, rows and what made them."""
     from .listing import print_artifacts
 
-    print_artifacts(store, kind)
+    print_artifacts(store, kind, as_json=as_json)
 
 
 @app.command("du")
-def du(store: StoreRoot = "store", runs: Runs = "runs") -> None:
+def du(store: StoreRoot = "store", runs: Runs = "runs", as_json: AsJson = False) -> None:
     """Show how much each kind of artifact takes, in all and a token, and the runs' states."""
     from .listing import print_sizes
 
-    print_sizes(store, runs)
+    print_sizes(store, runs, as_json=as_json)
 
 
 @app.command("verify")

@@ -3,8 +3,10 @@
 Every format of a number writes nothing for None: what was not measured is an empty cell.
 """
 
+import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -51,6 +53,13 @@ def seconds(value: float | None) -> str:
 def size(value: float | None) -> str:
     """Return an amount of bytes, roughly: `1.2 GB`, of 10^9."""
     return "" if value is None else decimal(round(value))
+
+
+def print_lines(things: Iterable[Any]) -> None:
+    """Print things as JSON, a line each: typed lines, or dicts of plain values."""
+    for thing in things:
+        values = asdict(thing) if is_dataclass(thing) and not isinstance(thing, type) else thing
+        print(json.dumps(values, default=str, ensure_ascii=False))
 
 
 def cell(value: object) -> str:

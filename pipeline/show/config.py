@@ -7,21 +7,28 @@ from pathlib import Path
 from ...storage.errors import ConfigError
 from ..config.reference import Setting, settings, values_of
 from ..config.toml import load_config
-from .cells import plain, screen, table
+from .cells import plain, print_lines, screen, table
 
 
-def print_settings(word: str | None, changes: Sequence[str]) -> None:
+def print_settings(word: str | None, changes: Sequence[str], *, as_json: bool = False) -> None:
     """Print all settings, those whose names begin with a word, or the values of a config file.
 
     changes: `key=value`, of a file. Raises `ConfigError` for a word that fits nothing.
     """
     if word is not None and (word.endswith(".toml") or Path(word).is_file()):
-        _print_values(Path(word), changes)
+        if as_json:
+            values = values_of(load_config(Path(word), changes))
+            print_lines({"name": name, "value": value} for name, value in values.items())
+        else:
+            _print_values(Path(word), changes)
         return
     every = list(settings())
     chosen = [s for s in every if word is None or s.name == word or s.name.startswith(f"{word}.")]
     if not chosen:
         raise ConfigError(_unknown(str(word), every))
+    if as_json:
+        print_lines(chosen)
+        return
     out = screen()
     for each in chosen:
         out.print(plain(f"{each.name} = {each.default}"), style="bold", soft_wrap=True)

@@ -2,38 +2,53 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...storage.errors import ConfigError, StoreError
 from ...storage.files import bytes_under
 from ...storage.runs import RunFolder, record_of, run_names
 from ...storage.visible import visible
-from .cells import count, plain, screen, size, table
-from .views import run_lines
+from .cells import count, plain, print_lines, screen, size, table
+from .views import RunLine, run_lines
 
 _RUN = ("run", "rounds", "branch of", "states", "bytes of states", "all bytes")
 
 
-def print_folders(runs: str) -> None:
+@dataclass(frozen=True)
+class FolderLine:
+    """What a run folder takes, in bytes; rounds: that it asks for, None where that is not known."""
+
+    run: str
+    trained: int
+    rounds: int | None
+    branch_of: str | None
+    states: int
+    state_bytes: int
+    bytes: int
+    damage: str | None
+
+
+def print_folders(runs: str, *, as_json: bool = False) -> None:
     """Print a line a run: rounds trained, origin, training states, bytes."""
     lines = run_lines(runs)
     if not lines:
         raise ConfigError(f"{runs}: no runs here; start one with `tip run CONFIG` or see --runs")
+    folders = [_folder_line(runs, line) for line in lines]
+    if as_json:
+        print_lines(folders)
+        return
     shown = table(_RUN, left=("run", "branch of"))
-    total = 0
-    for line in lines:
-        run = RunFolder(runs, line.run)
-        states = run.kept_states()
-        all_bytes = bytes_under(run.path)
-        total += all_bytes
+    for line in folders:
         shown.add_row(
             line.run,
             f"{line.trained}/{count(line.rounds)}" if line.damage is None else "damaged",
-            _origin(run) or "",
-            count(len(states)),
-            size(sum(map(bytes_under, states))),
-            size(all_bytes),
+            line.branch_of or "",
+            count(line.states),
+            size(line.state_bytes),
+            size(line.bytes),
         )
+    total = sum(line.bytes for line in folders)
     out = screen()
     out.print(shown)
     out.print(
@@ -43,6 +58,21 @@ def print_folders(runs: str) -> None:
             "lie in the store: `tip cache du`."
         ),
         soft_wrap=True,
+    )
+
+
+def _folder_line(runs: str, line: RunLine) -> FolderLine:
+    run = RunFolder(runs, line.run)
+    states = run.kept_states()
+    return FolderLine(
+        line.run,
+        line.trained,
+        line.rounds,
+        _origin(run),
+        len(states),
+        sum(map(bytes_under, states)),
+        bytes_under(run.path),
+        line.damage,
     )
 
 

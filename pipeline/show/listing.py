@@ -1,23 +1,28 @@
 """What the store and the rules hold, printed for people."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from ...stages.select.rulebook import GROUPS, builtin_rules
+from ...stages.select.rulebook import GROUPS, Rule, builtin_rules
 from ...storage.errors import ConfigError, StoreError
 from ...storage.files import bytes_under
 from ...storage.runs import RunFolder, run_names
 from ...storage.store.places import check_kind
 from ...storage.store.store import Artifact
 from ...storage.visible import visible
-from .cells import count, number, screen, table
+from .cells import count, number, print_lines, screen, table
 from .stores import existing_store
 
 _WIDE_TEXT = 60  # characters of a cell before it is cut
 
 
-def print_rules() -> None:
+def print_rules(*, as_json: bool = False) -> None:
     """Print the built-in rules by group: name, budget, what each needs, reads and ranks by."""
+    if as_json:
+        print_lines(_rule_facts(rule) for rule in builtin_rules().values())
+        return
     headings = ("rule", "budget", "needs", "ranks tokens by", "source")
     shown = table(headings, left=headings)
     shown.columns[0].no_wrap = True
@@ -41,7 +46,7 @@ def print_rules() -> None:
     )
 
 
-def print_artifacts(root: str, kind: str | None) -> None:
+def print_artifacts(root: str, kind: str | None, *, as_json: bool = False) -> None:
     """Print a line an artifact; raise `StoreError` when a manifest is damaged."""
     store, damaged = existing_store(root), []
     try:
@@ -49,6 +54,10 @@ def print_artifacts(root: str, kind: str | None) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     shown = table(("kind", "key", "bytes", "rows", "made from"), left=("kind", "key", "made from"))
+    if as_json:
+        print_lines(_facts(artifact) for artifact in store.list(kind, damaged))
+        refuse_damage(root, damaged)
+        return
     for artifact in store.list(kind, damaged):
         size, rows = count(artifact.bytes), count(artifact.rows)
         shown.add_row(artifact.kind, artifact.key, size, rows, _about(artifact))
@@ -56,26 +65,56 @@ def print_artifacts(root: str, kind: str | None) -> None:
     refuse_damage(root, damaged)
 
 
-def print_sizes(root: str, runs: str | None = None) -> None:
+def print_sizes(root: str, runs: str | None = None, *, as_json: bool = False) -> None:
     """Print what each kind takes, and the bytes a row; raise `StoreError` for damaged manifests.
 
     runs: a folder of run folders, whose training states are counted beside the store.
     """
     store, damaged = existing_store(root), []
     sizes = store.sizes(damaged)
+    states = _states(runs)
+    if as_json:
+        print_lines({"kind": kind, **asdict(size)} for kind, size in sorted(sizes.items()))
+        print_lines([{"kind": "states of runs", "bytes": sum(map(bytes_under, states))}])
+        refuse_damage(root, damaged)
+        return
     shown = table(("kind", "artifacts", "bytes", "rows", "bytes a row"), left=("kind",))
     for kind, size in sorted(sizes.items()):
         each = number(size.bytes / size.rows, 1) if size.rows else ""
         shown.add_row(kind, count(size.artifacts), count(size.bytes), count(size.rows), each)
     artifacts, total = (sum(getattr(s, n) for s in sizes.values()) for n in ("artifacts", "bytes"))
     shown.add_row("all", count(artifacts), count(total), "", "")
-    names = [] if runs is None else run_names(runs)
-    states = [state for name in names for state in RunFolder(str(runs), name).kept_states()]
     if states:
         shown.add_section()
         shown.add_row("states of runs", count(len(states)), count(sum(map(bytes_under, states))))
     screen().print(shown)
     refuse_damage(root, damaged)
+
+
+def _states(runs: str | None) -> list[Path]:
+    names = [] if runs is None else run_names(runs)
+    return [state for name in names for state in RunFolder(str(runs), name).kept_states()]
+
+
+def _rule_facts(rule: Rule) -> dict[str, Any]:
+    return {
+        "rule": rule.name,
+        "group": rule.group,
+        "title": rule.title,
+        "needs": rule.needs,
+        "reads_sampled": rule.reads_sampled,
+        "draw": rule.draw,
+        "keep": rule.keep,
+        "params": {name: param.default for name, param in rule.params.items()},
+        "losses": list(rule.losses),
+        "source": rule.source,
+        "sql": rule.sql,
+    }
+
+
+def _facts(artifact: Artifact) -> dict[str, Any]:
+    names = ("kind", "key", "bytes", "rows", "inputs", "facts")
+    return {name: getattr(artifact, name) for name in names}
 
 
 def refuse_damage(root: str, damaged: Sequence[str], later: Sequence[Artifact] = ()) -> None:

@@ -14,7 +14,7 @@ from ..plan.target import Target, card, on_card
 from ..plan.ways import Way
 from ..progress import Reporter
 from ..session import look_at
-from .cells import count, size, table
+from .cells import count, print_lines, size, table
 
 _WIDTH = 120  # columns of what goes to a file or a pipe
 _ENDS = 24  # tokens shown of either end of a prompt
@@ -33,7 +33,12 @@ _ROUND = ("round", "shards", "rollouts", "tokens", "teacher tokens", "disk", "in
 
 
 def plan_and_print(
-    config: RunConfig, reporter: Reporter, origin: str | None, gigabytes: float | None
+    config: RunConfig,
+    reporter: Reporter,
+    origin: str | None,
+    gigabytes: float | None,
+    *,
+    as_json: bool = False,
 ) -> None:
     """Print what a run would do. origin: `RUN@N` where it would branch off.
 
@@ -41,7 +46,11 @@ def plan_and_print(
     """
     target = None if gigabytes is None else card(gigabytes)
     meant = config if target is None else on_card(config)
-    print_plan(config, plan_of(look_at(meant, reporter), origin, target))
+    plan = plan_of(look_at(meant, reporter), origin, target)
+    if as_json:
+        print_lines([plan])
+    else:
+        print_plan(config, plan)
 
 
 def print_plan(config: RunConfig, plan: Plan, console: Console | None = None) -> None:

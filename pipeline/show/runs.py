@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .cache import Runs
+from .options import AsJson, Runs
 
 Names = Annotated[list[str], typer.Argument(help="Names of runs.", metavar="NAME...")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, say what would go.")]
@@ -13,11 +13,11 @@ app = typer.Typer(no_args_is_help=True, help="Look after run folders: sizes, wha
 
 
 @app.command("ls")
-def ls(runs: Runs = "runs") -> None:
+def ls(runs: Runs = "runs", as_json: AsJson = False) -> None:
     """List runs: how far they are, what their folders take."""
     from .housekeeping import print_folders
 
-    print_folders(runs)
+    print_folders(runs, as_json=as_json)
 
 
 @app.command("rm")

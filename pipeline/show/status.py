@@ -7,7 +7,7 @@ from ...storage.runs import RunFolder
 from ...storage.visible import visible
 from ..metrics import by_round
 from ..stability import rounds_that_lost_ground
-from .cells import count, number, percent, screen, seconds, table
+from .cells import count, number, percent, print_lines, screen, seconds, table
 from .views import RoundLine, RunLine, round_lines, run_lines
 
 _ROUND = ("round", "right", "held-out KL", "rollout KL", "loss", "trained", "made", "scored")
@@ -15,12 +15,15 @@ _ROUND += ("reused", "stale", "s")
 _RUN = ("run", "rule", "keep", "rounds", "accuracy", "held-out KL", "rollout KL")
 
 
-def print_run(run: RunFolder, console: Console | None = None) -> None:
+def print_run(run: RunFolder, console: Console | None = None, *, as_json: bool = False) -> None:
     """Print a run's rounds: what was made, what was reused, what came of it."""
     console = console or screen()
     rounds = by_round(run.metrics())
     if not rounds:
         raise ConfigError(f"no run {run.name} with finished stages under {run.path.parent}")
+    if as_json:
+        print_lines(round_lines(rounds))
+        return
     shown = table(_ROUND, f"run {run.name}")
     for line in round_lines(rounds):
         shown.add_row(*_round(line))
@@ -39,11 +42,14 @@ def print_run(run: RunFolder, console: Console | None = None) -> None:
         )
 
 
-def print_runs(runs: str, console: Console | None = None) -> None:
+def print_runs(runs: str, console: Console | None = None, *, as_json: bool = False) -> None:
     """Print a line a run."""
     lines = run_lines(runs)
     if not lines:
         raise ConfigError(f"{runs}: no runs here; start one with `tip run CONFIG` or see --runs")
+    if as_json:
+        print_lines(lines)
+        return
     shown = table(_RUN, left=("run", "rule"))
     for line in lines:
         if line.damage is None:
