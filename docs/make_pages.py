@@ -60,8 +60,8 @@ def commands() -> str:
         "# Commands\n\nRendered from the command line by `docs/make_pages.py`; `--help` of each "
         "says the same. Exit codes: 0 done, 1 a fault of tip itself (a traceback tells), 2 "
         "something to mend (one line says what, where and how), 130 and 143 stopped by Ctrl-C or "
-        "SIGTERM: the same command continues. `NO_COLOR` is obeyed; off a terminal nothing is coloured or cut. "
-        "`tip --install-completion` completes commands and options.\n"
+        "SIGTERM: the same command continues. `NO_COLOR` is obeyed; off a terminal nothing is "
+        "coloured or cut. `tip --install-completion` completes commands and options.\n"
     ]
     for path, command in _every(typer.main.get_command(cli.app)):
         if command.hidden:
