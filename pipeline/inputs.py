@@ -268,7 +268,7 @@ class Inputs:
     def _say_what_is_odd(self, settings: TextSettings, prompts: list[Prompt], *, own: bool) -> None:
         card, source = self.student_card, settings.source
         shown = [p.ids for p in prompts] + [p.teacher_ids for p in prompts if own]
-        notes = notes_on(shown, card.special_ids, card.stop_ids, settings.template)
+        notes = notes_on(shown, card.special_ids, card.stop_ids, settings.template, card.first_id)
         notes += unused(source, settings.subset, settings.split)
         if settings.template == "chat":
             template = card.tokenizer.chat_template

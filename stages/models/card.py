@@ -29,7 +29,8 @@ class ModelCard:
     tokens. vocabulary_folder: where its tokenizer lies. code: whether its own Python code is run.
     flagged_ids: the special ids that have no role, such as that of BOS, only the tokenizer's flag.
     adapter: what is merged over a base before the model is there; folder then has its config.
-    attention: the implementation that a user asks transformers for.
+    attention: the implementation that a user asks transformers for. first_id: what its family
+    begins every text with, None where it does not depend on it.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class ModelCard:
     flagged_ids: tuple[int, ...] = ()
     adapter: Adapter | None = None
     attention: str = "auto"
+    first_id: int | None = None
 
     @property
     def weights_folder(self) -> Path:
@@ -136,7 +138,14 @@ def card_of(
         tuple(sorted(flagged)),
         adapter,
         settings.attn_implementation,
+        _first_id(known),
     )
+
+
+def _first_id(config: Any) -> int | None:
+    """Return the BOS that a family's models break down without (Gemma's documentation says so)."""
+    found = getattr(config, "bos_token_id", None)
+    return found if config.model_type.startswith("gemma") and isinstance(found, int) else None
 
 
 @functools.lru_cache(maxsize=8)

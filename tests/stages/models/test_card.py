@@ -132,3 +132,10 @@ def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
     for path in folder.glob("tokenizer*"):
         path.unlink()
     assert "no usable tokenizer" in refusal(folder)
+
+
+def test_a_family_that_begins_every_text_with_its_bos_says_so(settings: ModelSettings) -> None:
+    folder = Path(settings.model)
+    assert read_card(settings).first_id is None
+    change_config(folder, model_type="gemma3_text", bos_token_id=2, head_dim=16)
+    assert look_at_card(settings).first_id == 2

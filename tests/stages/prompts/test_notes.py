@@ -18,3 +18,10 @@ def test_a_doubled_special_token_and_a_stop_token_at_the_end_are_noted() -> None
 
 def test_usual_prompts_get_no_note() -> None:
     assert notes_on([(1, 5, 5), (5, 5, 3)], {1, 2}, {2}, "raw") == []
+
+
+def test_prompts_without_the_token_that_a_family_begins_with_are_noted() -> None:
+    (note,) = notes_on([(2, 5), (5, 5), (5, 2)], {2}, set(), "raw", 2)
+    assert note.startswith("2 of 3 prompts do not begin with token 2, with which models of this")
+    assert "add_bos_token" in note
+    assert notes_on([(2, 5), (2, 6)], {2}, set(), "raw", 2) == []
