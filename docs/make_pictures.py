@@ -1,12 +1,13 @@
 """Take the pictures of docs/REPORT.md: of a report in a browser, light, dark and narrow.
 
-    python docs/make_pictures.py report-soft-or.html docs/pictures
+    python docs/make_pictures.py report-soft-or.html docs/pictures [NAME ...]
 
 Needs playwright and a browser (`make test` brings both).
 """
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,18 +66,19 @@ def take(page: Page, report: Path, picture: Picture, folder: Path) -> Path:
     return path
 
 
-def main(report: Path, folder: Path) -> list[Path]:
-    """Take all pictures of a report."""
+def main(report: Path, folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Take pictures of a report: those of some names, or all."""
     folder.mkdir(parents=True, exist_ok=True)
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as api:
         browser = api.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         page = browser.new_context(offline=True).new_page()
-        paths = [take(page, report, picture, folder) for picture in PICTURES]
+        wanted = [picture for picture in PICTURES if not names or picture.name in names]
+        paths = [take(page, report, picture, folder) for picture in wanted]
         browser.close()
     return paths
 
 
 if __name__ == "__main__":
-    for written in main(Path(sys.argv[1]), Path(sys.argv[2])):
+    for written in main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]):
         print(written)

@@ -22,8 +22,8 @@ ROLLOUTS = 64
 """Rollouts of a page where nobody says how many."""
 BUNDLED = 1000
 """Rollouts of a bundle."""
-# At 150 bytes a token, with the plane and the curves, a page of so many stays below 5 MB.
-_PAGE_TOKENS = 24_000
+# At 220 bytes a token of a real pair, with the plane and the curves, such a page stays below 5 MB.
+_PAGE_TOKENS = 18_000
 _SMALL_STUDENT = 64 << 20  # bytes of weights: a pass over a page's tokens takes seconds
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from ...storage.facts import TokensFacts
 from ...storage.store.store import Artifact
@@ -45,17 +44,15 @@ def _settings(section: str, values: BaseModel) -> Iterator[dict[str, Any]]:
         if isinstance(value, BaseModel):
             yield from _settings(f"{section}{name}.", value)
             continue
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
         yield {
             "key": f"{section}{name}",
             "value": _plain(value),
-            "default": _plain(default := _default(field)),
+            "default": _plain(default),
+            "required": field.is_required(),
             "changed": field.is_required() or value != default,
             "meaning": " ".join((field.description or "").split()),
         }
-
-
-def _default(field: FieldInfo) -> Any:
-    return None if field.is_required() else field.get_default(call_default_factory=True)
 
 
 def _plain(value: Any) -> Any:

@@ -2,10 +2,10 @@
 
 const EDGES = { left: 52, right: 12, top: 10, bottom: 26 };
 
-/** Return round numbers between two ends, at most about five. */
+/** Return round numbers between two ends, about five. */
 function niceTicks(low, high) {
   const span = high - low || Math.abs(high) || 1;
-  const rough = span / 4;
+  const rough = span / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough);
   const ticks = [];

@@ -12,8 +12,10 @@ function svg(tag, attributes = {}, ...children) {
 
 function filled(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    if (value === null || value === undefined) continue;
+    if (name.startsWith("aria-")) node.setAttribute(name, String(value));
+    else if (value === false) continue;
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (name === "style") Object.assign(node.style, value);
     else node.setAttribute(name, value === true ? "" : value);
   }
@@ -32,7 +34,7 @@ function number(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
   if (size >= 10000) return digits.format(value);
-  if (size < 0.0001) return value.toExponential(1).replace(/^-/, "−");
+  if (size < 0.0001) return value.toExponential(3).replace(/^-/, "−");
   return String(Number(value.toPrecision(4))).replace("-", "−");
 }
 

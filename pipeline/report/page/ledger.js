@@ -41,14 +41,26 @@ function renderAnswers() {
   section.hidden = !run.answers;
   if (!run.answers) return;
   const { rounds, problems, of } = run.answers;
+  const [start, end] = alike(problems.map(({ text }) => text));
   const mark = (answer) => (answer ? (answer.verdict === "right" ? "●" : answer.verdict === "wrong" ? "○" : "–") : "");
   document.getElementById("answer-list").replaceChildren(
     el("p", { class: "quiet" }, `${problems.length} of ${count(of)} problems, those first whose verdict changed most often. ● right, ○ wrong, – no answer; a column is the student after so many rounds.`),
     ...problems.map((problem) => el("details", { class: "problem" },
       el("summary", {}, el("span", { class: "verdicts", "aria-label": rounds.map((r) => `after ${r}: ${problem.answers[r]?.verdict ?? "not asked"}`).join(", ") },
         rounds.map((r) => el("span", { class: problem.answers[r]?.verdict === "right" ? "yes" : "no" }, mark(problem.answers[r])))),
-      el("span", { class: "first-line" }, shown(problem.text).replace(/⏎\n/g, " "))),
+      el("span", { class: "first-line" }, shown(problem.text.slice(start, problem.text.length - end)).replace(/⏎\n/g, " "))),
       answerTexts(problem, rounds))));
+}
+
+/** Return how many characters all texts begin and end with alike, as a chat's template makes them. */
+function alike(texts) {
+  if (texts.length < 2) return [0, 0];
+  const shortest = Math.min(...texts.map((text) => text.length));
+  const same = (at) => texts.every((text) => text.at(at) === texts[0].at(at));
+  let [start, end] = [0, 0];
+  while (start < shortest && same(start)) start += 1;
+  while (end < shortest - start && same(-1 - end)) end += 1;
+  return [start, end];
 }
 
 function answerTexts(problem, rounds) {
@@ -68,8 +80,8 @@ const written = (value) => (value === null ? "none" : typeof value === "string" 
 function renderSettings() {
   const run = theRun();
   const changed = run.settings.filter((each) => each.changed);
-  const rows = (lines) => lines.map(({ key, value, default: usual, meaning, changed: other }) =>
-    [el("code", {}, key), el(other ? "strong" : "span", {}, written(value)), other ? written(usual) : "", el("span", { class: "quiet" }, meaning)]);
+  const rows = (lines) => lines.map(({ key, value, default: usual, meaning, changed: other, required }) =>
+    [el("code", {}, key), el(other ? "strong" : "span", {}, written(value)), other && !required ? written(usual) : "", el("span", { class: "quiet" }, meaning)]);
   const columns = [["setting", "left"], ["value", "left"], ["default", "left"], ["meaning", "left"]];
   const keys = run.artifacts.flatMap(({ round, kind, keys: all, content, rows: n, bytes, versions, gone, mode }) =>
     [[`round ${round}`, kind + (mode === "support" ? " (over support and tail)" : ""), all.length === 1 ? all[0] : `${all.length} shards, ${all[0]} …`, content[0]?.slice(0, 16) ?? "", count(n), size(bytes), versions.join(", "), gone ? `${gone} gone` : ""]]);

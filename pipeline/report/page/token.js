@@ -28,7 +28,7 @@ function tokenHead(found, token) {
 const bar = (part, kind) => el("span", { class: `bar ${kind}` },
   el("i", { style: { width: part === null ? "0" : `${(100 * part).toFixed(2)}%` } }));
 
-const share = (part) => (part === null ? "?" : part > 0 && part < 0.0005 ? "< 0.05 %" : percent(part));
+const share = (part) => (part === null ? "?" : part > 0 && part < 0.0005 ? "<0.1 %" : percent(part));
 
 function candidateTable(found, token) {
   const { rows, leftOut } = candidatesAt(found, token);

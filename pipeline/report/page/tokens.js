@@ -6,7 +6,7 @@ function pane(found, marks, title, beside = false) {
   const token = Math.min(Number(state.token || 0), found.count - 1);
   const start = Math.floor(token / size_) * size_;
   const end = Math.min(found.count, start + size_);
-  const text = el("div", { class: "text", role: "group", tabindex: beside ? null : "0", "aria-label": `rollout of round ${found.about.round}, tokens ${start} to ${end - 1}; arrow keys go from token to token` });
+  const text = el("div", { class: "text", role: "group", "data-place": found.place, tabindex: beside ? null : "0", "aria-label": `rollout of round ${found.about.round}, tokens ${start} to ${end - 1}; arrow keys go from token to token` });
   text.append(promptOf(found, start), ...spans(found, marks, start, end));
   pointing(text, found, beside);
   const stop = end === found.count ? el("span", { class: "quiet" },

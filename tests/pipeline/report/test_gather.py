@@ -12,6 +12,7 @@ import pytest
 from tip.pipeline.progress import Reporter
 from tip.pipeline.report.command import Request, report
 from tip.pipeline.report.gather import Wanted, gathered
+from tip.pipeline.report.pack import as_json
 from tip.pipeline.report.picked import picked
 from tip.pipeline.report.plane import counted, spread
 from tip.pipeline.report.source import Source, open_source
@@ -210,3 +211,34 @@ def test_a_store_that_is_gone_is_named(run: Session, tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(record))
     with pytest.raises(StoreError, match="no such store"):
         open_source("lost", str(tmp_path), Reporter(quiet=True))
+
+
+def test_a_long_run_stays_a_page_of_less_than_5_mb(
+    run: Session, request_of: Callable[..., Request], tmp_path: Path
+) -> None:
+    origin, folder = Path(run.config.runs) / run.config.name, tmp_path / "runs" / "long"
+    (folder / "rounds").mkdir(parents=True)
+    record = json.loads((origin / "config.json").read_text())
+    record.pop("seal")
+    record["config"] |= {"name": "long", "rounds": 150}
+    (folder / "config.json").write_text(json.dumps(record))
+    lines = [json.loads(line) for line in (origin / "metrics.jsonl").read_text().splitlines()]
+    first = [line for line in lines if line["round"] == 1]
+    pointers = json.loads((origin / "rounds" / "0001.json").read_text())
+    pointers.pop("seal")
+    for number in range(150):
+        (folder / "rounds" / f"{number:04d}.json").write_text(json.dumps(pointers))
+    with (folder / "metrics.jsonl").open("w") as file:
+        for number in range(150):
+            file.writelines(json.dumps(line | {"round": number}) + "\n" for line in first)
+    path = tmp_path / "long.html"
+    request = Request(("long",), str(tmp_path / "runs"), rules="random", student=False)
+    report(request, path, None, open_it=False)
+    assert path.stat().st_size < 2_500_000  # beside 18,000 tokens of 150 bytes or 220
+
+
+def test_a_token_takes_no_more_of_the_page_than_is_reckoned_with(source: Source) -> None:
+    found = gathered(source, Wanted(1000, None, [], student=False))
+    sheets = list(found.sheets())
+    written = sum(len(as_json(sheet.tokens)) for sheet in sheets)
+    assert written < 220 * sum(sheet.about["tokens"] for sheet in sheets)

@@ -31,5 +31,5 @@ def test_arrays_are_little_endian_bytes() -> None:
 
 
 def test_log_probs_keep_three_digits_and_what_is_not_known() -> None:
-    values = np.array([0.0, -0.0004, -1.2345, -100.0, np.nan], dtype=np.float32)
-    assert thousandths(values).tolist() == [0, 0, 1234, NOT_KNOWN - 1, NOT_KNOWN]
+    values = np.array([0.0, -0.0004, -1.2346, -100.0, np.nan], dtype=np.float32)
+    assert thousandths(values).tolist() == [0, 0, 1235, NOT_KNOWN - 1, NOT_KNOWN]
