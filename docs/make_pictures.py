@@ -36,9 +36,9 @@ class Picture:
 PICTURES = (
     Picture("overview", "region=0.3,,0.1,", None, height=1000),
     Picture("rollout", "", "rollouts", token="kl", height=860),
-    Picture("rollout-dark", "by=reverse_kl", "rollouts", token="kl", height=860, scheme="dark"),
+    Picture("beside-dark", "by=reverse_kl&round=2&beside=round:0", "rollouts", scheme="dark"),
     Picture("rounds", "", "rounds", height=860),
-    Picture("narrow", "", "rollouts", token="kl", width=400, height=860),
+    Picture("narrow", "", "panes", token="kl", width=400, height=860),
     Picture("narrow-dark", "", None, width=400, height=860, scheme="dark"),
 )
 

@@ -75,6 +75,7 @@ def artifacts(source: Source) -> list[dict[str, Any]]:
 
 def _line(number: int, kind: str, keys: list[str], there: list[Artifact]) -> dict[str, Any]:
     modes = {TokensFacts.of(a).mode for a in there} if kind == "tokens" else set()
+    approximate = "support" in modes
     return {
         "round": number,
         "kind": kind,
@@ -84,5 +85,5 @@ def _line(number: int, kind: str, keys: list[str], there: list[Artifact]) -> dic
         "bytes": sum(artifact.bytes for artifact in there),
         "rows": sum(artifact.rows for artifact in there),
         "versions": sorted({str(a.inputs.get("version", "")) for a in there}),
-        "mode": ", ".join(sorted(modes)),
+        "mode": "support" if approximate else "exact" if modes else "",
     }

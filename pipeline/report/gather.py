@@ -67,7 +67,9 @@ class Gathered:
                 tables = tables_of(source, number, rollouts)
                 choices = rules_chosen(_chosen(source, number, self.facts["rules"]), rollouts)
                 student = _student_logprobs(source, students, number, tables)
-                for sheet in sheets_of(tables, number, texts, student, choices, ends):
+                for sheet in sheets_of(
+                    tables, number, texts, student, choices, ends, self.wanted.tokens
+                ):
                     index.append(sheet.about)
                     tick(1)
                     yield sheet
@@ -79,8 +81,9 @@ def gathered(source: Source, wanted: Wanted) -> Gathered:
     result = Gathered(source, wanted, picked(source, wanted.rollouts, wanted.tokens))
     own = source.config.select.rule  # what it chose is known, and need not be asked
     rules = [rule for rule in wanted.rules or RULES if rule != own]
+    made = artifacts(source)
     result.facts |= {
-        "about": about(source),
+        "about": about(source) | {"over_support": any(a["mode"] == "support" for a in made)},
         "alarms": [asdict(alarm) for alarm in alarms_of(source)],
         "metrics": {
             number: {stage: line.model_dump(mode="json") for stage, line in of.every().items()}
@@ -88,7 +91,7 @@ def gathered(source: Source, wanted: Wanted) -> Gathered:
         },
         "plane": counted(source),
         "answers": answers_of(source),
-        "artifacts": artifacts(source),
+        "artifacts": made,
         "settings": settings(source),
         "content": source.record.content or {},
         "rules": rules[:MOST_RULES] if source.tokenizer is not None else [],

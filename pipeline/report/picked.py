@@ -1,7 +1,7 @@
 """Which rollouts the page shows: whole prompts, the same in every run and at every look."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...storage.columns import ROLLOUTS, narrow
@@ -9,7 +9,7 @@ from ...storage.queries import add_view, locked_connection
 from .plane import spread
 from .source import Source
 
-MOST_ROUNDS = 12
+_MOST_ROUNDS = 12
 """Rounds that rollouts are shown of, unless the page may hold many."""
 
 
@@ -20,7 +20,12 @@ class Group:
     round: int
     prompt: str
     rollouts: tuple[int, ...]
-    tokens: int
+    lengths: tuple[int, ...]
+
+    def alone(self) -> Iterator["Group"]:
+        """Yield its rollouts one by one."""
+        for rollout, length in zip(self.rollouts, self.lengths, strict=True):
+            yield Group(self.round, self.prompt, (rollout,), (length,))
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,26 @@ def picked(source: Source, most: int, tokens: int | None) -> Picked:
     anything else, so runs that share prompts show the same ones.
     """
     groups = _groups(source)
+    in_turn = list(_in_turn(groups, most))
+    taken = _that_fit(in_turn, most, tokens)
+    if not taken and in_turn:  # a prompt with more samples, or longer ones, than there is room for
+        taken = _that_fit(in_turn[0].alone(), most, tokens) or [next(in_turn[0].alone())]
     found: dict[int, list[int]] = defaultdict(list)
-    left, room = most, tokens
-    for group in _in_turn(groups, most):
-        size = len(group.rollouts)
-        if size > left or (room is not None and group.tokens > room and found):
-            continue
+    for group in taken:
         found[group.round] += group.rollouts
-        left -= size
-        room = None if room is None else room - group.tokens
     return Picked(dict(sorted(found.items())), sum(len(g.rollouts) for g in groups))
+
+
+def _that_fit(groups: Iterable[Group], most: int, tokens: int | None) -> list[Group]:
+    """Return groups up to the first that does not fit: to go on would favour what is short."""
+    taken: list[Group] = []
+    for group in groups:
+        most -= len(group.rollouts)
+        tokens = None if tokens is None else tokens - sum(group.lengths)
+        if most < 0 or (tokens is not None and tokens < 0):
+            break
+        taken.append(group)
+    return taken
 
 
 def _groups(source: Source) -> list[Group]:
@@ -65,10 +80,10 @@ def _groups(source: Source) -> list[Group]:
     with locked_connection(files, threads=source.config.threads) as connection:
         add_view(connection, "rollouts", paths, narrow(ROLLOUTS))
         rows = connection.execute(
-            "SELECT round, prompt_hash, list(rollout ORDER BY sample), sum(length)::BIGINT "
-            "FROM rollouts WHERE length > 0 GROUP BY ALL ORDER BY ALL"
+            "SELECT round, prompt_hash, list(rollout ORDER BY sample), "
+            "list(length ORDER BY sample) FROM rollouts WHERE length > 0 GROUP BY ALL ORDER BY ALL"
         ).fetchall()
-    return [Group(number, prompt, tuple(ids), tokens) for number, prompt, ids, tokens in rows]
+    return [Group(number, prompt, tuple(ids), tuple(long)) for number, prompt, ids, long in rows]
 
 
 def _in_turn(groups: Sequence[Group], most: int) -> Iterator[Group]:
@@ -76,7 +91,7 @@ def _in_turn(groups: Sequence[Group], most: int) -> Iterator[Group]:
     by_prompt: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
         by_prompt[group.prompt].append(group)
-    rounds = spread(sorted({group.round for group in groups}), max(MOST_ROUNDS, most // 8))
+    rounds = spread(sorted({group.round for group in groups}), max(_MOST_ROUNDS, most // 8))
     again = [of for of in by_prompt.values() if len(of) > 1]
     given = set()
     for of_prompt in again[: max(1, most // 16)]:

@@ -73,11 +73,12 @@ def sheets_of(
     student: np.ndarray | None,
     choices: Choices,
     ends: Ends,
+    longest: int | None = None,
 ) -> Iterator[Sheet]:
     """Yield the sheets of a round.
 
     student: its log-probs of all support ids, flat; None where nobody asked it. ends: told of every
-    column's numbers.
+    column's numbers. longest: tokens of a rollout, after which the rest is left out.
     """
     table = tables.rollouts
     responses, prompts = from_lists(table["response_ids"]), from_lists(table["prompt_ids"])
@@ -89,17 +90,16 @@ def sheets_of(
     selves = table.select(["rollout", "prompt_hash", "sample", "stop_reason"]).to_pylist()
     for row, about in enumerate(selves):
         rollout = about["rollout"]
-        places = responses.places(np.array([row]))
-        first, count = int(places[0]), len(places)
+        first, length = int(responses.offsets[row]), int(responses.counts[row])
+        count = length if longest is None else min(length, longest)
+        ids = responses.row(row)[:count]
         rows = slice(first, first + count)
         one = {name: values[rows] for name, values in columns.items()}
         for name, values in one.items():
             ends.add(name, values)
         ends.add("advantage", one["teacher_logprob"] - one["student_logprob"])
-        found = _candidates(
-            responses.row(row), support, teacher, student, top, one["student_logprob"], first
-        )
-        selected = chosen.get(rollout)
+        found = _candidates(ids, support, teacher, student, top, one["student_logprob"], first)
+        selected = _first(chosen.get(rollout), count)
         if selected is not None:
             ends.add("weight", selected["weight"].to_numpy())
         yield Sheet(
@@ -110,14 +110,15 @@ def sheets_of(
                 "sample": about["sample"],
                 "stop": about["stop_reason"],
                 "tokens": count,
+                "length": length,
                 "selected": 0 if selected is None else selected.num_rows,
                 "kl": float(np.maximum(one["reverse_kl"], 0).mean()),
-                "begins": "".join(texts.in_order(responses.row(row)[:_BEGINS].tolist())),
+                "begins": "".join(texts.in_order(ids[:_BEGINS].tolist())),
             },
             tokens={
                 "prompt": texts.in_order(prompts.row(row).tolist()),
-                "texts": texts.in_order(responses.row(row).tolist()),
-                "ids": packed(responses.row(row), "i4"),
+                "texts": texts.in_order(ids.tolist()),
+                "ids": packed(ids, "i4"),
                 "rank": packed(tables.tokens["teacher_rank"].to_numpy()[rows], "i4"),
                 "flags": packed(_flags(tables.tokens, rows, selected), "u1"),
                 "tail": packed(_tails(tables.teacher["tail"], rows), "u2"),
@@ -142,6 +143,13 @@ def _selected(selection: pa.Table | None) -> dict[int, pa.Table]:
     }
 
 
+def _first(selected: pa.Table | None, count: int) -> pa.Table | None:
+    """Return the rows of the first tokens of a rollout, None where none was chosen."""
+    if selected is None:
+        return None
+    return selected.slice(0, int(np.searchsorted(selected["position"].to_numpy(), count)))
+
+
 def _flags(tokens: pa.Table, rows: slice, selected: pa.Table | None) -> np.ndarray:
     flags = [tokens[name].to_numpy()[rows].astype(np.uint8) for name in FLAGS[:2]]
     kept = np.zeros(len(flags[0]), dtype=np.uint8)
@@ -161,7 +169,8 @@ def _bits(choices: Choices, rollout: int, count: int) -> np.ndarray:
     bits = np.zeros(count, dtype=np.uint32)
     for place, by_rollout in enumerate(choices.values()):
         if rollout in by_rollout:
-            bits[by_rollout[rollout]] |= np.uint32(1 << place)
+            positions = by_rollout[rollout]
+            bits[positions[positions < count]] |= np.uint32(1 << place)
     return bits
 
 

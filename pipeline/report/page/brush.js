@@ -48,6 +48,10 @@ function brushing(root, plane) {
   root.addEventListener("pointermove", (event) => {
     if (start) drawBox(box, ...start, ...place(event));
   });
+  root.addEventListener("pointercancel", () => { // a finger that scrolls
+    start = null;
+    showBrush(plane);
+  });
   root.addEventListener("pointerup", (event) => {
     if (!start) return;
     const [x0, y0, x1, y1] = [...start, ...place(event)];
@@ -114,6 +118,7 @@ async function renderRegion() {
       "Drag a rectangle over the plane, press a type, or give borders: its tokens are listed here, with the condition that selects them."));
   }
   const where = whereOf(region);
+  if (run.rollouts.length > 200) box.replaceChildren(el("p", { class: "quiet" }, `Reading ${count(run.rollouts.length)} rollouts …`));
   const found = await tokensIn(run, region);
   if (mine !== asked) return undefined;
   const share = cellShare(run, region);
@@ -135,7 +140,7 @@ const quoted = (text) => `"${text.replace(/[\\"$`]/g, "\\$&")}"`;
 
 /** Return the shown rollouts' tokens of a region: how many, of how many, and the first of them. */
 async function tokensIn(run, region) {
-  const out = { count: 0, of: 0, shown: [], all: [] };
+  const out = { count: 0, of: 0, shown: [] };
   const turns = [];
   for (let place = 0; place < run.rollouts.length; place += 1) {
     if (state.plane !== "all" && String(run.rollouts[place].round) !== state.plane) continue;
@@ -167,10 +172,10 @@ function context(run, found, token) {
     jump(event, "rollouts");
   };
   return el("li", { "data-rollout": rollout, "data-round": round, "data-position": token },
-    el("button", { type: "button", class: "context", onclick: show, "aria-label": `${shown(found.texts[token])} in round ${round}: show it` },
-      el("span", { class: "before" }, shown(before)),
-      el("mark", { class: `q${typeOf(found, token)}` }, shown(found.texts[token]) || "·"),
-      el("span", { class: "after" }, shown(after))),
+    el("button", { type: "button", class: "context", onclick: show, "aria-label": `${inline(found.texts[token])} in round ${round}: show it` },
+      el("span", { class: "before" }, inline(before)),
+      el("mark", { class: `q${typeOf(found, token)}` }, inline(found.texts[token]) || "·"),
+      el("span", { class: "after" }, inline(after))),
     el("span", { class: "quiet numbers" }, `H ${number(found.numbers.student_entropy[token])}  KL ${number(found.numbers.reverse_kl[token])}`));
 }
 

@@ -70,6 +70,9 @@ function shown(text) {
   });
 }
 
+/** Return the same on one line. */
+const inline = (text) => shown(text).replace(/⏎\n/g, "⏎").replace(/⇥\t/g, "⇥");
+
 /** Return a table. columns: [heading, "left" or nothing]. */
 function table(columns, rows, attributes = {}) {
   const head = columns.map(([name, side]) => el("th", { scope: "col", class: side ?? "" }, name));

@@ -48,7 +48,7 @@ function renderAnswers() {
     ...problems.map((problem) => el("details", { class: "problem" },
       el("summary", {}, el("span", { class: "verdicts", "aria-label": rounds.map((r) => `after ${r}: ${problem.answers[r]?.verdict ?? "not asked"}`).join(", ") },
         rounds.map((r) => el("span", { class: problem.answers[r]?.verdict === "right" ? "yes" : "no" }, mark(problem.answers[r])))),
-      el("span", { class: "first-line" }, shown(problem.text.slice(start, problem.text.length - end)).replace(/⏎\n/g, " "))),
+      el("span", { class: "first-line" }, inline(problem.text.slice(start, problem.text.length - end)))),
       answerTexts(problem, rounds))));
 }
 

@@ -158,5 +158,6 @@ function renderShares() {
     shares ? table([["type", "left"], ["", "left"], ["tokens"], ["of KL"], ["of chosen"]], rows, { label: "shares of the types" })
       : el("p", { class: "quiet" }, "Nothing is selected yet."),
     el("p", { class: "quiet" }, `Round ${round}; cuts at entropy ${number(entropy)} and reverse KL ${number(divergence)} nats. `
-      + "The line joins the means of the rounds, from the ring to the dot."));
+      + "The line joins the means of the rounds, from the ring to the dot."
+      + (run.about.over_support ? " Divergences are those over support and tail, as score.mode = 'separate' makes them." : "")));
 }

@@ -4,10 +4,10 @@ const WINDOWS = [256, 1024, 4096];
 
 /** Return the place of the rollout that is read, the run's first where the address names none. */
 function placeShown(run) {
-  const at = run.rollouts.findIndex(({ rollout, round }) =>
-    rollout === state.rollout && String(round) === state.round);
-  return at >= 0 ? at : run.rollouts.findIndex(({ rollout }) => rollout === state.rollout) >= 0
-    ? run.rollouts.findIndex(({ rollout }) => rollout === state.rollout) : 0;
+  const first = (fits) => run.rollouts.findIndex(fits);
+  const [named, round] = [(each) => each.rollout === state.rollout, (each) => String(each.round) === state.round];
+  const found = [first((each) => named(each) && round(each)), first(named), first(round)];
+  return found.find((at) => at >= 0) ?? 0;
 }
 
 const openRollout = ({ rollout, round }, token = "") => go({ rollout, round, token });
@@ -139,7 +139,7 @@ function renderRolloutList() {
     button(name, () => { sorted = key; renderRolloutList(); }, { class: "plain" }));
   const lines = [...run.rollouts].sort(SORTS[sorted]).map((about) => el("tr", { class: about === here ? "here" : "" },
     el("th", { scope: "row", class: "left" }, button(`round ${about.round}`, () => openRollout(about), { class: "plain", "aria-current": about === here ? "true" : null })),
-    el("td", { class: "left first-line" }, shown(about.begins).replace(/⏎\n/g, " ")), el("td", {}, String(about.sample)), el("td", {}, number(about.kl)),
+    el("td", { class: "left first-line" }, inline(about.begins)), el("td", {}, String(about.sample)), el("td", {}, number(about.kl)),
     el("td", {}, count(about.tokens)), el("td", {}, count(about.selected)), el("td", { class: "left" }, about.stop === "length" ? "cut off" : "")));
   document.getElementById("rollout-list").replaceChildren(el("div", { class: "scrolls list", tabindex: "0", role: "region", "aria-label": "rollouts of this page" },
     el("table", {}, el("thead", {}, el("tr", {}, head("round", "order", "left"), el("th", { scope: "col", class: "left" }, "response begins"),

@@ -7,9 +7,20 @@ function showToken(found, token, loud = true, beside = false) {
   const span = text?.querySelector(`[data-token="${token}"]`);
   span?.classList.add("here");
   const box = document.getElementById("token");
-  box.setAttribute("aria-live", loud ? "polite" : "off");
   box.dataset.token = token;
   box.replaceChildren(tokenHead(found, token), candidateTable(found, token), numberList(found, token), ruleList(found, token));
+  if (loud) document.getElementById("said").textContent = tokenWords(found, token);
+}
+
+/** Return what a screen reader says of a token: in a breath what others see at once. */
+function tokenWords(found, token) {
+  const kind = typeOf(found, token);
+  const own = candidatesAt(found, token).rows.find((row) => row.sampled);
+  return [
+    inline(found.texts[token]) || "rest of a character", `token ${token}`, `${TYPES[kind]}, ${TYPE_WORDS[kind]}`,
+    isSelected(found, token) ? "chosen" : "not chosen", own ? `student ${share(own.student)}, teacher ${share(own.teacher)}` : "",
+    `reverse KL ${number(found.numbers.reverse_kl[token])} nats`,
+  ].filter(Boolean).join("; ");
 }
 
 function tokenHead(found, token) {
@@ -20,7 +31,7 @@ function tokenHead(found, token) {
     isSpecial(found, token) ? el("span", { class: "badge" }, "special") : null,
   ];
   return el("header", {},
-    el("h3", {}, el("span", { class: "literal" }, shown(found.texts[token]) || "(rest of a character)")),
+    el("h3", {}, el("span", { class: "literal" }, inline(found.texts[token]) || "(rest of a character)")),
     el("p", { class: "quiet" }, `token ${count(token)} of ${count(found.count)}, id ${found.ids[token]}, round ${found.about.round}`),
     el("p", {}, badges));
 }
@@ -37,7 +48,7 @@ function candidateTable(found, token) {
     el("td", {}, bar(student, "student"), el("span", { class: "part" }, share(student))),
     el("td", {}, bar(teacher, "teacher"), el("span", { class: "part" }, share(teacher))));
   const lines = rows.map(({ text, id, sampled, student, teacher }) =>
-    line(el("span", { class: "literal", title: `id ${id}` }, shown(text) || `#${id}`), student, teacher,
+    line(el("span", { class: "literal", title: `id ${id}` }, inline(text) || `#${id}`), student, teacher,
       { class: sampled ? "sampled" : "", "data-id": id }));
   const rest = restOf(found, token, rows, leftOut);
   if (leftOut) lines.push(line(el("span", { class: "quiet" }, `${leftOut} more`), ...rest.more, { class: "rest" }));

@@ -9,8 +9,10 @@ function pane(found, marks, title, beside = false) {
   const text = el("div", { class: "text", role: "group", "data-place": found.place, tabindex: beside ? null : "0", "aria-label": `rollout of round ${found.about.round}, tokens ${start} to ${end - 1}; arrow keys go from token to token` });
   text.append(promptOf(found, start), ...spans(found, marks, start, end));
   pointing(text, found, beside);
-  const stop = end === found.count ? el("span", { class: "quiet" },
-    found.about.stop === "length" ? " ▪ cut off by the length limit" : " ▪ ended by itself") : null;
+  const { length, stop: reason } = found.about;
+  const words = length > found.count ? `${count(length - found.count)} more tokens are left out: --bundle DIR has them`
+    : reason === "length" ? "cut off by the length limit" : "ended by itself";
+  const stop = end === found.count ? el("span", { class: "quiet" }, ` ▪ ${words}`) : null;
   if (stop) text.append(stop);
   return el("article", { class: "pane" }, title ? el("h3", {}, title) : null, text, pager(found, start, end, size_));
 }

@@ -89,7 +89,7 @@ def test_intervals_are_drawn_and_names_are_text(folder: Path, opened: Any, tmp_p
     path.write_text(page_of(Request((str(folder),), "nowhere"), Reporter(quiet=True)))
     look = opened()
     page = look.open(path.as_uri())
-    page.wait_for_selector("#comparisons .whisker.better")
+    page.wait_for_selector("#comparisons .mean.better")
     assert page.locator(".whisker").count() == 2
     assert page.locator(".whisker[stroke-dasharray]").count() == 1  # without an end
     assert "<b>mine</b>.sql 10%" in page.locator("#comparisons svg").first.text_content()

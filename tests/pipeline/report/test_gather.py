@@ -18,6 +18,7 @@ from tip.pipeline.report.plane import counted, spread
 from tip.pipeline.report.source import Source, open_source
 from tip.pipeline.session import Session
 from tip.storage.errors import ConfigError, StoreError, TipError
+from tip.storage.runs import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,19 @@ def test_a_page_holds_no_more_tokens_than_it_may(source: Source) -> None:
     sheets = list(few.sheets())
     assert 0 < sum(sheet.about["tokens"] for sheet in sheets) <= 200
     assert few.facts["rollouts_of"] == 32
+
+
+@pytest.mark.parametrize("tokens", [7, 60])
+def test_a_rollout_that_is_longer_than_a_page_is_shown_from_its_beginning(
+    source: Source, tokens: int
+) -> None:
+    found = gathered(source, Wanted(1, tokens, ["q3"], student=False))
+    (sheet,) = found.sheets()
+    assert sheet.about["tokens"] == min(tokens, sheet.about["length"])
+    assert len(sheet.tokens["texts"]) == sheet.about["tokens"]
+    assert len(unpacked(sheet.tokens["candidates"]["count"])) == sheet.about["tokens"]
+    selection = sheet.tokens["selection"]
+    assert selection is None or max(unpacked(selection["position"]), default=0) < tokens
 
 
 def test_numbers_of_a_sheet_are_those_of_the_table(source: Source) -> None:
@@ -216,21 +230,18 @@ def test_a_store_that_is_gone_is_named(run: Session, tmp_path: Path) -> None:
 def test_a_long_run_stays_a_page_of_less_than_5_mb(
     run: Session, request_of: Callable[..., Request], tmp_path: Path
 ) -> None:
-    origin, folder = Path(run.config.runs) / run.config.name, tmp_path / "runs" / "long"
-    (folder / "rounds").mkdir(parents=True)
-    record = json.loads((origin / "config.json").read_text())
-    record.pop("seal")
-    record["config"] |= {"name": "long", "rounds": 150}
-    (folder / "config.json").write_text(json.dumps(record))
-    lines = [json.loads(line) for line in (origin / "metrics.jsonl").read_text().splitlines()]
-    first = [line for line in lines if line["round"] == 1]
-    pointers = json.loads((origin / "rounds" / "0001.json").read_text())
-    pointers.pop("seal")
+    folder = RunFolder(tmp_path / "runs", "long")
+    record = run.run.about()
+    assert record is not None
+    config = record.config | {"name": "long", "rounds": 150}
+    folder.save(record.model_copy(update={"config": config}))
+    lines = [line for line in run.run.metrics() if line["round"] == 1]
+    pointers = run.run.round(1)
+    assert pointers is not None
     for number in range(150):
-        (folder / "rounds" / f"{number:04d}.json").write_text(json.dumps(pointers))
-    with (folder / "metrics.jsonl").open("w") as file:
-        for number in range(150):
-            file.writelines(json.dumps(line | {"round": number}) + "\n" for line in first)
+        folder.point(number, **pointers.dump())
+        for line in lines:
+            folder.append(line | {"round": number})
     path = tmp_path / "long.html"
     request = Request(("long",), str(tmp_path / "runs"), rules="random", student=False)
     report(request, path, None, open_it=False)

@@ -3,8 +3,13 @@
 Every page is opened from the disk with the network off, as a person opens one that was sent.
 """
 
+import http.client
+import importlib.util
 import json
 import math
+import shutil
+import struct
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -174,7 +179,9 @@ def test_a_keyboard_reaches_every_token(page_file: Path, opened: Open) -> None:
     page.wait_for_selector("#token[data-token='2']")
     page.keyboard.press("ArrowLeft")
     page.wait_for_selector("#token[data-token='1']")
-    assert page.locator("#token").get_attribute("aria-live") == "polite"
+    said = page.locator("#said[aria-live=polite]").inner_text()
+    assert said.startswith(page.locator("#panes [data-token='1']").inner_text().strip())
+    assert "reverse KL" in said
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -243,3 +250,66 @@ def test_a_served_page_follows_its_run(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_two_runs_stand_side_by_side_on_the_same_rollout(
+    run: Session, opened: Open, tmp_path: Path
+) -> None:
+    source = Path(run.config.runs) / run.config.name
+    for name in ("one", "other"):
+        shutil.copytree(source, tmp_path / name)
+        record = json.loads((source / "config.json").read_text())
+        record.pop("seal")
+        record["config"]["name"] = name
+        (tmp_path / name / "config.json").write_text(json.dumps(record))
+    request = Request(("one", "other"), str(tmp_path), 8, "q3", student=False)
+    report(request, tmp_path / "two.html", None, open_it=False)
+    page = opened().open((tmp_path / "two.html").as_uri())
+    page.select_option("#rollout-controls label:has-text('Beside it') select", "run:1")
+    page.wait_for_selector("#panes.two")
+    assert page.locator(".pane h3").all_inner_texts() == ["one, round 0", "other, round 0"]
+    texts = [pane.locator("[data-token]").all_inner_texts() for pane in page.locator(".pane").all()]
+    assert texts[0] == texts[1]
+    page.select_option("#runs select", "1")
+    page.wait_for_selector("h1:has-text('other')")
+
+
+def test_a_server_answers_this_machine_alone(request_of: Callable[..., Request]) -> None:
+    request = request_of(rules="q3", student=False, rollouts=2)
+    server = server_of(request, 0, Reporter(quiet=True))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_port
+    try:
+        assert server.server_address[0] == "127.0.0.1"
+        statuses = []
+        asked = [("localhost", "/"), ("localhost", "/etc/passwd"), ("elsewhere.example", "/stamp")]
+        for host, path in asked:
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            connection.request("GET", path, headers={"Host": f"{host}:{port}"})
+            statuses.append(connection.getresponse().status)
+            connection.close()
+        assert statuses == [200, 404, 403]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_pictures_of_the_documentation_can_be_taken(
+    page_file: Path, opened: Open, tmp_path: Path
+) -> None:
+    file = Path(__file__).parents[3] / "docs" / "make_pictures.py"
+    spec = importlib.util.spec_from_file_location("make_pictures", file)
+    assert spec is not None
+    assert spec.loader is not None
+    pictures = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = pictures  # its dataclass looks itself up
+    spec.loader.exec_module(pictures)
+    page = opened().page
+    for picture in pictures.PICTURES:
+        if picture.name in ("overview", "narrow"):
+            path = pictures.take(page, page_file, picture, tmp_path)
+            width, height = struct.unpack(">II", path.read_bytes()[16:24])
+            assert (width, height) == (picture.width, picture.height)
+    shown_here = {picture.name for picture in pictures.PICTURES}
+    there = {path.stem for path in (file.parent / "pictures").glob("*.png")}
+    assert shown_here <= there
