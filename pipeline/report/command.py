@@ -11,9 +11,9 @@ from ...stages.select.rulebook import builtin_rules, load_rule
 from ...storage.errors import ConfigError
 from ...storage.files import new_folder, unwritable, user_path
 from ..progress import Reporter, Stopwatch
-from ..show.cells import count, size
+from ..show.cells import size
 from .comparison import comparison_of, is_comparison
-from .gather import MOST_RULES, Gathered, Wanted, gathered
+from .gather import Gathered, Wanted, gathered
 from .pack import as_json
 from .page import Content, render, sheet_file, write
 from .source import Source, open_source
@@ -74,11 +74,7 @@ def _write_page(request: Request, path: Path, reporter: Reporter) -> Path:
 def page_of(request: Request, reporter: Reporter, live: str | None = None) -> str:
     """Return a report as one page. live: see `Content`."""
     content, taken = _content(request, reporter, ROLLOUTS, _PAGE_TOKENS)
-    sheets = [
-        (f"{place}-{number}", as_json(sheet.tokens))
-        for place, run in enumerate(taken)
-        for number, sheet in enumerate(run.sheets())
-    ]
+    sheets = list(_sheets(taken))  # read before the facts are written: they complete them
     return render(replace(content, sheets=sheets, live=live))
 
 
@@ -91,8 +87,9 @@ def _write_bundle(request: Request, folder: Path, reporter: Reporter) -> Path:
     try:
         with new_folder(folder) as beside:
             (beside / "sheets").mkdir()
-            for name, text in _files(taken):
-                (beside / "sheets" / f"{name}.js").write_text(text, encoding="utf-8")
+            for name, text in _sheets(taken):
+                file = beside / "sheets" / f"{name}.js"
+                file.write_text(sheet_file(name, text), encoding="utf-8")
             page = render(replace(content, bundle=True))
             (beside / "index.html").write_text(page, encoding="utf-8")
     except OSError as error:
@@ -100,11 +97,11 @@ def _write_bundle(request: Request, folder: Path, reporter: Reporter) -> Path:
     return folder / "index.html"
 
 
-def _files(taken: Sequence[Gathered]) -> Iterator[tuple[str, str]]:
+def _sheets(taken: Sequence[Gathered]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the JSON of every rollout that is shown."""
     for place, run in enumerate(taken):
         for number, sheet in enumerate(run.sheets()):
-            name = f"{place}-{number}"
-            yield name, sheet_file(name, as_json(sheet.tokens))
+            yield f"{place}-{number}", as_json(sheet.tokens)
 
 
 def _content(
@@ -159,13 +156,6 @@ def _rules(words: str) -> list[str] | None:
     names = list(builtin_rules()) if words == "all" else list(dict.fromkeys(words.split(",")))
     for name in names:
         load_rule(name)
-    if words == "all":
-        return names[:MOST_RULES]
-    if len(names) > MOST_RULES:
-        raise ConfigError(
-            f"--rules names {count(len(names))} rules, and a page holds {MOST_RULES}: leave some "
-            "out"
-        )
     return names
 
 

@@ -25,7 +25,6 @@ from .texts import Texts
 
 RULES = ("soft_or", "q3", "divergence", "entropy_top")
 """Rules that are asked beside the run's own where nobody names any."""
-MOST_RULES = 32  # bits of a number
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,9 @@ class Gathered:
 def gathered(source: Source, wanted: Wanted) -> Gathered:
     """Return a run's facts; its rollouts are read when they are asked for."""
     result = Gathered(source, wanted, picked(source, wanted.rollouts, wanted.tokens))
+    asked = RULES if wanted.rules is None else wanted.rules
     own = source.config.select.rule  # what it chose is known, and need not be asked
-    rules = [rule for rule in wanted.rules or RULES if rule != own]
+    rules = [rule for rule in asked if rule != own]
     made = artifacts(source)
     result.facts |= {
         "about": about(source) | {"over_support": any(a["mode"] == "support" for a in made)},
@@ -94,7 +94,7 @@ def gathered(source: Source, wanted: Wanted) -> Gathered:
         "artifacts": made,
         "settings": settings(source),
         "content": source.record.content or {},
-        "rules": rules[:MOST_RULES] if source.tokenizer is not None else [],
+        "rules": rules if source.tokenizer is not None else [],
         "student_read": wanted.student and source.tokenizer is not None,
     }
     return result

@@ -123,7 +123,7 @@ def sheets_of(
                 "flags": packed(_flags(tables.tokens, rows, selected), "u1"),
                 "tail": packed(_tails(tables.teacher["tail"], rows), "u2"),
                 "numbers": {name: packed(values, "f4") for name, values in one.items()},
-                "rules": packed(_bits(choices, rollout, count), "u4"),
+                "rules": [packed(bits, "u4") for bits in _bits(choices, rollout, count)],
                 "selection": _selection(selected),
                 "candidates": _packed_candidates(found, texts),
             },
@@ -165,12 +165,12 @@ def _tails(column: pa.ChunkedArray, rows: slice) -> np.ndarray:
 
 
 def _bits(choices: Choices, rollout: int, count: int) -> np.ndarray:
-    """Return which rules would choose each token, a bit a rule."""
-    bits = np.zeros(count, dtype=np.uint32)
+    """Return which rules would choose each token, a bit a rule: a row [N] for every 32 of them."""
+    bits = np.zeros((-(-len(choices) // 32), count), dtype=np.uint32)
     for place, by_rollout in enumerate(choices.values()):
         if rollout in by_rollout:
             positions = by_rollout[rollout]
-            bits[positions[positions < count]] |= np.uint32(1 << place)
+            bits[place // 32, positions[positions < count]] |= np.uint32(1 << place % 32)
     return bits
 
 

@@ -62,7 +62,7 @@ function renderPlaces() {
   const run = theRun();
   const box = document.getElementById("places");
   if (!run.plane) return box.replaceChildren();
-  const round = state.plane === "all" ? planeRounds(run).at(-1) : state.plane;
+  const round = roundShown(run);
   const { tokens, chosen } = run.plane.places[round];
   const sum = (rows, tenth) => rows.reduce((all, row) => all + row[tenth], 0);
   const total = Math.max(1, chosen.flat().reduce((a, b) => a + b, 0));

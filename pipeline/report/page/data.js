@@ -52,7 +52,7 @@ function sheet(run, place, raw) {
   const found = {
     run, place, about, numbers, count,
     prompt: raw.prompt, texts: raw.texts, ids: unpack(raw.ids), rank: unpack(raw.rank),
-    flags: unpack(raw.flags), tail: unpack(raw.tail), rules: unpack(raw.rules),
+    flags: unpack(raw.flags), tail: unpack(raw.tail), rules: raw.rules.map(unpack),
     weight: new Float32Array(count).fill(NaN), importance: new Float32Array(count).fill(NaN),
     loss: new Map(), candidates: candidatesOf(raw.candidates),
   };
@@ -102,7 +102,7 @@ const isSelected = (found, token) => (found.flags[token] & 4) !== 0;
 function isChosen(found, token, rule) {
   if (rule === "selection") return isSelected(found, token);
   const bit = found.run.rules.indexOf(rule);
-  return bit >= 0 && ((found.rules[token] >>> bit) & 1) === 1;
+  return bit >= 0 && ((found.rules[bit >> 5][token] >>> (bit & 31)) & 1) === 1;
 }
 
 /** Return a number as rules see it: rounding may leave a divergence a little below 0. */

@@ -32,7 +32,31 @@ function renderHead() {
   ]));
   renderAlarms();
   renderTiles(run);
+  renderRunTable();
 }
+
+/** Set several runs against each other: what each chose, what came of it, what it took. */
+function renderRunTable() {
+  if (RUNS.length < 2) return;
+  const last = (run, stage, name) => series(run, stage, name).at(-1)?.[1];
+  const accuracy = (run) => {
+    const line = run.metrics[series(run, "evaluate", "accuracy").at(-1)?.[0]]?.evaluate;
+    return line ? `${percent(line.accuracy)} (${percent(line.low, 0)} to ${percent(line.high, 0)})` : "";
+  };
+  const rows = RUNS.map((run, i) => [
+    el("span", {}, el("i", { class: `swatch hue${i % 6}` }), run.about.name), budget(run.about), `${run.about.trained} of ${run.about.rounds}`,
+    accuracy(run), number(last(run, "score", "reverse_kl")), number(last(run, "evaluate", "reverse_kl")),
+    count(total(run, "train", "trained_tokens")), count(total(run, "score", "teacher_tokens_scored")), duration(secondsOf(run)),
+  ]);
+  document.getElementById("run-table").replaceChildren(table([["run", "left"], ["selects", "left"], ["rounds"], ["held-out accuracy"],
+    ["KL on rollouts"], ["held-out KL"], ["trained on"], ["teacher tokens"], ["time"]], rows, { label: "runs" }));
+}
+
+/** Return the sum of a metric over all rounds. */
+const total = (run, stage, name) => series(run, stage, name).reduce((sum, [, value]) => sum + value, 0);
+
+const secondsOf = (run) => Object.values(run.metrics)
+  .flatMap((stages) => Object.values(stages)).reduce((sum, line) => sum + line.seconds, 0);
 
 const shortPath = (path) => path.split("/").filter(Boolean).slice(-2).join("/");
 
@@ -62,18 +86,15 @@ const calmly = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 function renderTiles(run) {
   const accuracy = series(run, "evaluate", "accuracy");
   const kl = series(run, "score", "reverse_kl");
-  const total = (stage, name) => series(run, stage, name).reduce((sum, [, value]) => sum + value, 0);
-  const seconds = Object.values(run.metrics)
-    .flatMap((stages) => Object.values(stages)).reduce((sum, line) => sum + line.seconds, 0);
   const change = (points, write) => points.length > 1
     ? `${write(points[0][1])} → ${write(points.at(-1)[1])}` : points.length ? write(points[0][1]) : "–";
   const tiles = [
     accuracy.length ? ["Held-out accuracy", change(accuracy, percent)] : null,
     ["Reverse KL on rollouts", change(kl, number), "nats a token"],
-    ["Tokens trained on", count(total("train", "trained_tokens"))],
-    ["Teacher tokens", count(total("score", "teacher_tokens_scored")),
-      `scored, ${count(total("score", "teacher_tokens_reused"))} reused`],
-    ["Time", duration(seconds), "all stages"],
+    ["Tokens trained on", count(total(run, "train", "trained_tokens"))],
+    ["Teacher tokens", count(total(run, "score", "teacher_tokens_scored")),
+      `scored, ${count(total(run, "score", "teacher_tokens_reused"))} reused`],
+    ["Time", duration(secondsOf(run)), "all stages"],
   ].filter(Boolean);
   document.getElementById("tiles").replaceChildren(...tiles.map(([name, value, unit]) =>
     el("div", { class: "tile" }, el("span", { class: "quiet" }, name), el("strong", {}, value),

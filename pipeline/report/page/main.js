@@ -13,6 +13,7 @@ function wire() {
     renderAnswers();
     renderSettings();
     renderRolloutCount();
+    renderRolloutFilters();
   });
   const planed = () => theRun().plane !== null;
   onState(["run", "plane", "of"], () => {

@@ -25,10 +25,10 @@ function cellsOf(run, which) {
 
 const planeRounds = (run) => Object.keys(run.plane.rounds);
 
-/** Return the cuts of the round that is shown; of all rounds: of the last one. */
-function cutsShown(run) {
-  return run.plane.cuts[state.plane] ?? run.plane.cuts[planeRounds(run).at(-1)];
-}
+/** Return the round whose shares and cuts are shown; where all rounds are, the last one. */
+const roundShown = (run) => (state.plane === "all" ? planeRounds(run).at(-1) : state.plane);
+
+const cutsShown = (run) => run.plane.cuts[roundShown(run)];
 
 function renderPlaneControls() {
   const run = theRun();
@@ -147,7 +147,7 @@ function sharesOf(run, round) {
 
 function renderShares() {
   const run = theRun();
-  const round = state.plane === "all" ? planeRounds(run).at(-1) : state.plane;
+  const round = roundShown(run);
   const shares = sharesOf(run, round);
   const [entropy, divergence] = run.plane.cuts[round];
   const rows = (shares ?? []).map((of, i) => [

@@ -131,19 +131,42 @@ let sorted = "order"; // by what the list of rollouts is sorted
 
 const SORTS = { order: () => 0, kl: (a, b) => b.kl - a.kl, tokens: (a, b) => b.tokens - a.tokens, selected: (a, b) => b.selected - a.selected };
 
-/** List all rollouts of the page, each a place to go to. */
+const wanted = { text: "", round: "", end: "" }; // what of them is listed
+const MOST_LISTED = 300;
+
+/** Tell whether a rollout is one that is asked for. */
+const isWanted = ({ begins, round, stop }) => (!wanted.round || String(round) === wanted.round)
+  && (!wanted.end || stop === wanted.end) && begins.toLowerCase().includes(wanted.text.toLowerCase());
+
+function renderRolloutFilters() {
+  const rounds = [...new Set(theRun().rollouts.map(({ round }) => round))];
+  Object.assign(wanted, { text: "", round: "", end: "" });
+  const ask = (changes) => {
+    Object.assign(wanted, changes);
+    renderRolloutList();
+  };
+  document.getElementById("rollout-filters").replaceChildren(
+    menu("Round", [["", "all"], ...rounds.map((round) => [round, `round ${round}`])], "", (round) => ask({ round })),
+    menu("Ended", [["", "in any way"], ["stop", "by itself"], ["length", "by the length limit"]], "", (end) => ask({ end })),
+    el("label", { class: "field" }, el("span", {}, "Begins with or near"),
+      el("input", { type: "search", oninput: (event) => ask({ text: event.target.value }) })));
+}
+
+/** List the rollouts of the page that are asked for, each a place to go to. */
 function renderRolloutList() {
   const run = theRun();
   const here = run.rollouts[placeShown(run)];
   const head = (name, key, side) => el("th", { scope: "col", class: side ?? "", "aria-sort": sorted === key ? (key === "order" ? "ascending" : "descending") : "none" },
     button(name, () => { sorted = key; renderRolloutList(); }, { class: "plain" }));
-  const lines = [...run.rollouts].sort(SORTS[sorted]).map((about) => el("tr", { class: about === here ? "here" : "" },
+  const all = run.rollouts.filter(isWanted).sort(SORTS[sorted]);
+  const lines = all.slice(0, MOST_LISTED).map((about) => el("tr", { class: about === here ? "here" : "" },
     el("th", { scope: "row", class: "left" }, button(`round ${about.round}`, () => openRollout(about), { class: "plain", "aria-current": about === here ? "true" : null })),
     el("td", { class: "left first-line" }, inline(about.begins)), el("td", {}, String(about.sample)), el("td", {}, number(about.kl)),
     el("td", {}, count(about.tokens)), el("td", {}, count(about.selected)), el("td", { class: "left" }, about.stop === "length" ? "cut off" : "")));
   document.getElementById("rollout-list").replaceChildren(el("div", { class: "scrolls list", tabindex: "0", role: "region", "aria-label": "rollouts of this page" },
     el("table", {}, el("thead", {}, el("tr", {}, head("round", "order", "left"), el("th", { scope: "col", class: "left" }, "response begins"),
-      el("th", { scope: "col" }, "sample"), head("KL", "kl"), head("tokens", "tokens"), head("chosen", "selected"), el("th", {}))), el("tbody", {}, lines))));
+      el("th", { scope: "col" }, "sample"), head("KL", "kl"), head("tokens", "tokens"), head("chosen", "selected"), el("th", {}))), el("tbody", {}, lines)),
+    all.length > lines.length || !all.length ? el("p", { class: "quiet" }, all.length ? `${count(all.length - lines.length)} more are not listed.` : "None of them.") : null));
 }
 
 function renderRolloutCount() {

@@ -37,7 +37,7 @@ function readAddress() {
   Object.assign(state, DEFAULTS);
   for (const word of location.hash.slice(1).split("&")) {
     const [name, value] = word.split("=");
-    if (name in DEFAULTS && value !== undefined) {
+    if (Object.hasOwn(DEFAULTS, name) && value !== undefined) {
       try {
         state[name] = decodeURIComponent(value);
       } catch {
@@ -47,8 +47,22 @@ function readAddress() {
   }
   const named = RUNS.findIndex((run) => run.about.name === state.run);
   if (named >= 0) state.run = String(named);
-  if (!RUNS[Number(state.run)]) state.run = "0";
+  mend();
   return Object.keys(state).filter((name) => state[name] !== before[name]);
+}
+
+/** Put what the page begins with where an address asks for what is not here. */
+function mend() {
+  const run = RUNS[Number(state.run)] ?? RUNS[0];
+  const known = {
+    run: RUNS.map((_, i) => String(i)), window: ["256", "1024", "4096"], of: ["tokens", "chosen", "share"],
+    theme: ["", "light", "dark"], plane: ["all", ...Object.keys(run?.plane?.rounds ?? {})],
+    by: run ? columnsOf(run).map(({ name }) => name) : ["type"], marks: ["selection", ...(run?.rules ?? [])],
+  };
+  for (const [name, values] of Object.entries(known)) {
+    if (!values.includes(state[name])) state[name] = DEFAULTS[name];
+  }
+  if (!/^\d*$/.test(state.token)) state.token = "";
 }
 
 /** Return the run that is looked at. */

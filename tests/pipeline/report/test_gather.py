@@ -15,6 +15,7 @@ from tip.pipeline.report.gather import Wanted, gathered
 from tip.pipeline.report.pack import as_json
 from tip.pipeline.report.picked import picked
 from tip.pipeline.report.plane import counted, spread
+from tip.pipeline.report.sheets import _bits
 from tip.pipeline.report.source import Source, open_source
 from tip.pipeline.session import Session
 from tip.storage.errors import ConfigError, StoreError, TipError
@@ -124,7 +125,7 @@ def test_numbers_of_a_sheet_are_those_of_the_table(source: Source) -> None:
             for (rollout,), rows in asked.group_by("rollout")
         }
         for key, positions in bits.items():
-            found_here = np.flatnonzero(unpacked(sheets[key].tokens["rules"]) & 1)
+            found_here = np.flatnonzero(unpacked(sheets[key].tokens["rules"][0]) & 1)
             assert set(found_here.tolist()) == positions
 
 
@@ -253,3 +254,13 @@ def test_a_token_takes_no_more_of_the_page_than_is_reckoned_with(source: Source)
     sheets = list(found.sheets())
     written = sum(len(as_json(sheet.tokens)) for sheet in sheets)
     assert written < 220 * sum(sheet.about["tokens"] for sheet in sheets)
+
+
+def test_more_rules_than_a_number_has_bits_are_told_apart() -> None:
+    rules = {f"rule {i}": {7: np.array([i, 39 - i])} for i in range(40)}
+    first, second = _bits(rules, 7, 30)
+    for i in range(40):
+        row = first if i < 32 else second
+        found = np.flatnonzero(row >> np.uint32(i % 32) & 1)
+        assert found.tolist() == sorted({p for p in (i, 39 - i) if p < 30})
+    assert len(_bits({}, 7, 30)) == 0

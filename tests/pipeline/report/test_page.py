@@ -23,6 +23,7 @@ from tip.pipeline.report.serve import server_of
 from tip.pipeline.report.texts import Texts
 from tip.pipeline.session import Session
 from tip.storage.queries import ask
+from tip.storage.runs import RunFolder
 from tip.storage.tables import read_table
 
 Open = Callable[..., Any]  # gives `Opened` of conftest.py
@@ -208,7 +209,7 @@ def test_what_models_write_is_text(
     page.wait_for_selector("#panes [data-token='0']")
     visible = HOSTILE.replace("\u202e", "\\u202e").replace("\u2028", "\\u2028")
     assert page.locator("#panes [data-token='0']").text_content() == visible
-    page.click("text=Q1")
+    page.click("#region-controls button:has-text('Q1')")
     assert page.evaluate("window.taken") is None
     assert page.locator("main img").count() == 0
     assert look.said == []
@@ -313,3 +314,58 @@ def test_pictures_of_the_documentation_can_be_taken(
     shown_here = {picture.name for picture in pictures.PICTURES}
     there = {path.stem for path in (file.parent / "pictures").glob("*.png")}
     assert shown_here <= there
+
+
+def test_an_address_that_asks_for_what_is_not_here_shows_the_beginning(
+    page_file: Path, opened: Open
+) -> None:
+    look = opened()
+    words = "by=__proto__&window=x&token=-5&plane=99&region=a,b,1&beside=run:9&marks=q9&run=7"
+    page = look.open(f"{page_file.as_uri()}#{words}&rollout=%3Cimg%3E&round=%&theme=blue&x")
+    page.wait_for_selector("#token[data-token='0'] .candidates")
+    assert look.said == []
+
+
+def test_rollouts_are_listed_as_they_are_asked_for(page_file: Path, opened: Open) -> None:
+    page = opened().open(page_file.as_uri())
+    rows = page.locator("#rollout-list tbody tr")
+    assert rows.count() == 32
+    page.select_option("#rollout-filters label:has-text('Round') select", "1")
+    assert rows.count() == 16
+    page.click("#rollout-list th button:has-text('KL')")
+    found = [
+        float(text) for text in page.locator("#rollout-list td:nth-child(4)").all_inner_texts()
+    ]
+    assert found == sorted(found, reverse=True)
+    page.fill("#rollout-filters input", "no rollout begins so")
+    assert page.locator("#rollout-list").inner_text().endswith("None of them.")
+
+
+@pytest.mark.parametrize("stages", [("rollout",), ("rollout", "score")])
+def test_a_run_in_the_middle_of_its_first_round_is_shown(
+    run: Session, stages: tuple[str, ...], opened: Open, tmp_path: Path
+) -> None:
+    begun, whole = RunFolder(tmp_path / "runs", "begun"), run.run.round(0)
+    record = run.run.about()
+    assert record is not None
+    assert whole is not None
+    begun.save(record.model_copy(update={"config": record.config | {"name": "begun"}}))
+    begun.point(0, rollouts=whole.rollouts)
+    if "score" in stages:
+        begun.point(0, teacher=whole.teacher, tokens=whole.tokens)
+    for line in run.run.metrics():
+        if line["round"] == 0 and line["stage"] in stages:
+            begun.append(line)
+    path = tmp_path / "begun.html"
+    request = Request(("begun",), str(tmp_path / "runs"), rules="q3", student=False)
+    report(request, path, None, open_it=False)
+    look = opened()
+    page = look.open(path.as_uri())
+    assert "0 of 2 rounds are trained so far" in page.locator("#alarms").inner_text()
+    if "score" in stages:
+        page.click("#region-controls button:has-text('Q1')")
+        page.wait_for_selector("#region-count")
+        assert page.locator("#panes [data-token]").count() > 0
+    else:
+        assert page.locator("#panes").inner_text() == "No round is scored yet."
+    assert look.said == []
