@@ -53,7 +53,8 @@ $(VENV)/.dev: pyproject.toml
 # can be had those tests are skipped, and say so.
 $(VENV)/.browser: $(VENV)/.dev
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
-		{ apt-get update -q && apt-get install -q -y --no-install-recommends chromium; } || \
+		{ apt-get update -q && apt-get install -q -y --no-install-recommends chromium \
+			fonts-dejavu-core; } || \
 		$(BIN)/playwright install --with-deps chromium || \
 		echo "no browser here: the tests of pages will be skipped"
 	touch $@

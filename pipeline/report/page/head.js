@@ -43,13 +43,14 @@ function renderRunTable() {
     const line = run.metrics[series(run, "evaluate", "accuracy").at(-1)?.[0]]?.evaluate;
     return line ? `${percent(line.accuracy)} (${percent(line.low, 0)} to ${percent(line.high, 0)})` : "";
   };
+  const asked = RUNS.some((run) => last(run, "evaluate", "reverse_kl") !== undefined);
   const rows = RUNS.map((run, i) => [
     el("span", {}, el("i", { class: `swatch hue${i % 6}` }), run.about.name), budget(run.about), `${run.about.trained} of ${run.about.rounds}`,
-    accuracy(run), number(last(run, "score", "reverse_kl")), number(last(run, "evaluate", "reverse_kl")),
+    accuracy(run), number(last(run, "score", "reverse_kl")), ...(asked ? [number(last(run, "evaluate", "reverse_kl"))] : []),
     count(total(run, "train", "trained_tokens")), count(total(run, "score", "teacher_tokens_scored")), duration(secondsOf(run)),
   ]);
   document.getElementById("run-table").replaceChildren(table([["run", "left"], ["selects", "left"], ["rounds"], ["held-out accuracy"],
-    ["KL on rollouts"], ["held-out KL"], ["trained on"], ["teacher tokens"], ["time"]], rows, { label: "runs" }));
+    ["KL on rollouts"], ...(asked ? [["held-out KL"]] : []), ["trained on"], ["teacher tokens"], ["time"]], rows, { label: "runs" }));
 }
 
 /** Return the sum of a metric over all rounds. */
