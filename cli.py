@@ -426,6 +426,69 @@ def inspect(
 
 
 @app.command()
+def report(
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Runs, or folders that `tip compare` wrote.", metavar="RUN..."),
+    ],
+    rollouts: Annotated[
+        int | None,
+        typer.Option(
+            "--rollouts", min=1, help="Rollouts in it, of all runs (default: 64; a bundle: 1000)."
+        ),
+    ] = None,
+    rules: Annotated[
+        str,
+        typer.Option(
+            "--rules",
+            help="Comma-separated rules that say what they would choose; all: every built-in one "
+            "(default: a few).",
+        ),
+    ] = "",
+    student: Annotated[
+        bool | None,
+        typer.Option(
+            "--student/--no-student",
+            help="Have the rounds' students read the shown rollouts again, for the probabilities "
+            "of all their candidates (default: where they are small).",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="The file (default: report-RUN.html here).")
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="A new folder, for more rollouts: read when looked at."),
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    serve_it: Annotated[
+        bool,
+        typer.Option("--serve", help="Serve it to this machine, fresh while the run goes on."),
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="With --serve; 0: any that is free.")
+    ] = 0,
+    runs: Runs = "runs",
+) -> None:
+    """Show runs or comparisons as one HTML page that needs no network: alarms, plane, rollouts.
+
+    Where the tokens lie in student entropy and reverse KL, rollouts token by token with what both
+    models would have said, curves, costs, settings. docs/REPORT.md says how to read it.
+    """
+    from .pipeline.report.command import Request, report
+
+    request = Request(names, runs, rollouts, rules, student)
+    if serve_it:
+        from .pipeline.report.serve import serve
+
+        if output is not None or bundle is not None:
+            raise ConfigError("--serve writes no file: leave out --output and --bundle")
+        serve(request, port, open_it=open_it)
+        return
+    report(request, output, bundle, open_it=open_it)
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT over a run's tables.")],
     name: Annotated[str, typer.Option("--run", help="Whose tables.")],

@@ -28,7 +28,9 @@ def test_every_folder_with_a_module_is_a_package() -> None:
     assert bare == set()
 
 
-@pytest.mark.parametrize("suffix", [".sql", ".toml", ".json", ".safetensors", ".md", ".typed"])
+@pytest.mark.parametrize(
+    "suffix", [".sql", ".toml", ".json", ".safetensors", ".md", ".typed", ".html", ".css", ".js"]
+)
 def test_every_file_that_is_no_module_is_package_data(suffix: str) -> None:
     data = SETTINGS["setuptools"]["package-data"]
     there = {path for room in ROOMS for path in (ROOT / room).rglob(f"*{suffix}")}
