@@ -49,16 +49,20 @@ class Reporter:
         if not self.console.is_terminal or total <= 0:
             yield lambda _: None
             return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(unit),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(*bar_columns(unit), console=self.console, transient=True) as progress:
             task = progress.add_task(title, total=total)
             yield lambda count: progress.advance(task, count)
+
+
+def bar_columns(unit: str) -> tuple[ProgressColumn, ...]:
+    """Return what a bar shows: what for, how far, how fast, how long still."""
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeRemainingColumn(),
+    )
 
 
 class _Rate(ProgressColumn):

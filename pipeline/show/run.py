@@ -2,6 +2,7 @@
 
 from ...stages.train.worlds.launched import FAILED, Launched, join
 from ...storage.errors import ConfigError
+from ...storage.runs import RunFolder
 from ..config.run import RunConfig
 from ..config.toml import make_config
 from ..progress import Reporter
@@ -10,6 +11,7 @@ from ..rounds.play import play
 from ..session import open_session
 from ..works.together import follow
 from .ending import print_ending
+from .live import Screen
 from .status import print_run
 
 
@@ -33,10 +35,12 @@ def run_and_show(config: RunConfig, reporter: Reporter, origin: str | None) -> N
 
 
 def _run_and_show(config: RunConfig, reporter: Reporter, origin: str | None) -> None:
-    session = open_session(config, reporter)
+    screen = Screen(RunFolder(config.runs, config.name), config.rounds, reporter.console)
+    session = open_session(config, screen)
     if origin:
         branch(session, origin)
-    play(session)
+    with screen.open():
+        play(session)
     print_run(session.run)
     print_ending(session)
 

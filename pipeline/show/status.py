@@ -10,8 +10,8 @@ from ..stability import rounds_that_lost_ground
 from .cells import count, number, percent, print_lines, screen, seconds, table
 from .views import RoundLine, RunLine, round_lines, run_lines
 
-_ROUND = ("round", "right", "held-out KL", "rollout KL", "loss", "trained", "made", "scored")
-_ROUND += ("reused", "stale", "s")
+ROUND = ("round", "right", "held-out KL", "rollout KL", "loss", "trained", "made", "scored")
+ROUND += ("reused", "stale", "s")
 _RUN = ("run", "rule", "keep", "rounds", "accuracy", "held-out KL", "rollout KL")
 
 
@@ -24,9 +24,9 @@ def print_run(run: RunFolder, console: Console | None = None, *, as_json: bool =
     if as_json:
         print_lines(round_lines(rounds))
         return
-    shown = table(_ROUND, f"run {run.name}")
+    shown = table(ROUND, f"run {run.name}")
     for line in round_lines(rounds):
-        shown.add_row(*_round(line))
+        shown.add_row(*cells_of(line))
     console.print(shown)
     console.print(
         "right, held-out KL: of the student after so many rounds, on the problems of `evaluate`;\n"
@@ -64,7 +64,8 @@ def print_runs(runs: str, console: Console | None = None, *, as_json: bool = Fal
         raise StoreError(f"{runs}: damaged: {names}; see above")
 
 
-def _round(line: RoundLine) -> list[str]:
+def cells_of(line: RoundLine) -> list[str]:
+    """Return the cells of a round's line."""
     return [
         count(line.round),
         percent(line.accuracy),
