@@ -1,10 +1,13 @@
-"""Take the pictures of docs/REPORT.md: of a report in a browser, light, dark and narrow.
+"""Take the pictures of the documentation: of a report in a browser, of a terminal.
 
     python docs/make_pictures.py report-soft-or.html docs/pictures [NAME ...]
+    python docs/make_pictures.py --terminal demo/runs/soft-or docs/pictures
 
 Needs playwright and a browser (`make test` brings both).
 """
 
+import io
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,7 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from tip.pipeline.inspect.command import inspect
 
+# rich's picture asks a network for its font: here it takes the reader's own.
+SVG = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -79,6 +87,23 @@ def main(report: Path, folder: Path, names: Sequence[str] = ()) -> list[Path]:
     return paths
 
 
+def terminal(run: Path, folder: Path) -> Path:
+    """Take a picture of what `tip inspect` shows of a run's last rollout with a large divergence."""
+    out = Console(record=True, file=io.StringIO(), force_terminal=True, width=96)
+    look = {"rollout": 6, "find": None, "top": None, "where": None, "rules": ("q3", "ier")}
+    shown = {**look, "by": "reverse_kl", "export": None, "out": out}
+    out.print(f"$ tip inspect {run.name} --rollout 6 --rules q3,ier\n", style="bold")
+    inspect(run.name, str(run.parent), round_number=0, **shown)
+    path = folder / "terminal.svg"
+    title = f"tip inspect {run.name}"
+    svg = out.export_svg(title=title, code_format=SVG)
+    path.write_text(svg, encoding="utf-8")
+    return path
+
+
 if __name__ == "__main__":
-    for written in main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]):
-        print(written)
+    if sys.argv[1] == "--terminal":
+        print(terminal(Path(sys.argv[2]), Path(sys.argv[3])))
+    else:
+        for written in main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]):
+            print(written)

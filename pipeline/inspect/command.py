@@ -40,6 +40,7 @@ def inspect(
     rules: Sequence[str],
     by: str,
     export: Path | None,
+    out: Console | None = None,
 ) -> None:
     """Show tokens of a run's round (its last scored one where None).
 
@@ -48,7 +49,7 @@ def inspect(
     writer = None if export is None else writer_of(export, "--export")
     run = RunFolder(runs, name)
     chosen = _last_scored(run) if round_number is None else round_number
-    out = screen()
+    out = out or screen()
     with RunTables(run, (chosen,)).opened(_KINDS) as connection:
         picked = _chosen_by(name, runs, chosen, rules)
         if top is not None or where is not None:
