@@ -88,7 +88,7 @@ def main(report: Path, folder: Path, names: Sequence[str] = ()) -> list[Path]:
 
 
 def terminal(run: Path, folder: Path) -> Path:
-    """Take a picture of what `tip inspect` shows of a run's last rollout with a large divergence."""
+    """Take a picture of what `tip inspect` shows of a rollout."""
     out = Console(record=True, file=io.StringIO(), force_terminal=True, width=96)
     look = {"rollout": 6, "find": None, "top": None, "where": None, "rules": ("q3", "ier")}
     shown = {**look, "by": "reverse_kl", "export": None, "out": out}
