@@ -26,6 +26,10 @@ class SamplingSettings(Settings):
     """What generates."""
     batch_size: Annotated[Count, NOT_IN_KEY] = 128
     """Rows generated together. Changes results only by rounding."""
+    graphs: Annotated[bool, NOT_IN_KEY] = False
+    """On a GPU record the embedded engine's steps as CUDA graphs and replay them, for models of
+    plain full attention; keys and values then take up to twice the memory. Not yet tried on a GPU,
+    so off."""
 
     def notes(self, section: str) -> list[str]:
         """Return what is odd about them, though it can be used. section: where they stand."""

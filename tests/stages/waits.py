@@ -151,9 +151,9 @@ class _Machine(TorchFunctionMode):
         if there:  # for C++ all lies on the CPU
             args = tuple("cpu" if _is_gpu(a) else a for a in args)
             kwargs |= {"device": "cpu"} if "device" in kwargs else {}
-        if name == "tensor" and there:
-            self.wait()  # torch copies it over from memory that is not pinned
         out = func(*args, **kwargs)
+        if name == "tensor" and there and out.numel():
+            self.wait()  # torch copies it over from memory that is not pinned
         return tree_map(_on_gpu, out) if there and not tree_any(_is_played, out) else out
 
     def _moved(self, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -243,11 +243,16 @@ class _Event:
 
     def synchronize(self) -> None:
         assert _machine is not None
-        left = {id(host) for host, _ in _machine.under_way}
-        _machine.wait(sum(id(host) in left for host in self._copies))
+        _machine.wait(self._left())
 
     def query(self) -> bool:
-        return False
+        return self._left() == 0
+
+    def _left(self) -> int:
+        """Return how many copies it stands for are still under way; they arrive in order."""
+        assert _machine is not None
+        left = {id(host) for host, _ in _machine.under_way}
+        return sum(id(host) in left for host in self._copies)
 
 
 def _grouped(*args: Any, _of: Any = torch._C._group_tensors_by_device_and_dtype) -> Any:
