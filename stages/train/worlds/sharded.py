@@ -51,21 +51,21 @@ class Sharded:
         """Return this rank's micro-batches, as `shares` spreads them."""
         return shares(batches, lengths, self.size)[self.rank]
 
-    def total(self, numbers: Sequence[float]) -> list[float]:
-        """Return sums over all ranks, float64."""
-        sums = torch.tensor(numbers, dtype=torch.float64, device=self._device)
-        dist.all_reduce(sums)
-        return sums.tolist()
+    def total(self, numbers: Tensor) -> Tensor:
+        """Return sums over all ranks."""
+        dist.all_reduce(numbers)
+        return numbers
 
-    def any(self, flag: bool) -> bool:
-        """Tell whether it is so in any rank."""
-        return self.total([float(flag)])[0] > 0
+    def any(self, *flags: bool) -> list[bool]:
+        """Tell of each whether it is so in any rank."""
+        counts = torch.tensor(flags, dtype=torch.float64, device=self._device)
+        return [count > 0 for count in self.total(counts).tolist()]
 
-    def clip(self, model: nn.Module, norm: float) -> float:
+    def clip(self, model: nn.Module, norm: float) -> Tensor:
         """Scale all gradients to at most a norm; return what it was."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         found = nn.utils.clip_grad_norm_(parameters, norm)
-        return float(found.full_tensor() if isinstance(found, DTensor) else found)
+        return found.full_tensor() if isinstance(found, DTensor) else found
 
     def save(
         self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]
