@@ -65,6 +65,7 @@ class GraphedBatch:
         self._noise = noise_of(requests, sampling, model.device)
         tokens, self._first = next_tokens(model, hidden[:, -1], self._noise[:, 0], sampling)
         self._held = ids.shape[1]  # tokens in the room, as the host counts them
+        self._longest = self._held + sampling.max_tokens
         shown = torch.ones_like(ids) if mask is None else mask
         self._ids, self._places = tokens[:, None], places[:, -1:] + 1
         self._step = ids.new_ones(1)
@@ -99,7 +100,7 @@ class GraphedBatch:
         shown: [B, ...] which of the places hold a token that is no padding.
         """
         count = self._held
-        size = min(max(count + _SPARE, 2 * count), count + self._sampling.max_tokens)
+        size = min(max(count + _SPARE, 2 * count), self._longest)
         self._place = self._step.new_full((1,), count)
         self._rooms = [(_room(k, count, size), _room(v, count, size)) for k, v in held]
         self._cache = Cache(layers=[_RoomLayer(rooms, self._place) for rooms in self._rooms])
