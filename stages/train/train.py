@@ -9,7 +9,8 @@ always live; only teacher numbers come from disk. Legend: N tokens of a micro-ba
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
 from ..stopping import Terminated, whole
 from .checkpointing import checkpoint_activations, refuse_noise
+from .compiled import cannot_compile, compiled_layers, compiles
 from .data import TrainingData
 from .lora import adapter_dropout
 from .optimizers import make_optimizer
@@ -127,25 +129,27 @@ def train(
             world.load(start, model, optimizer)
     saved = time.monotonic()
     tick(totals.step)
-    while totals.step < len(plan):
-        with whole() as told_to_end:
-            rows = plan[totals.step]
-            _set_rate(optimizer, rates[totals.step])
-            with adapter_dropout(model, (seed, totals.step, world.rank)):
-                _step(world, step, optimizer, data, rows, settings, totals)
-            totals.step += 1
-            tick(1)
-            late = time.monotonic() - saved > settings.snapshot_seconds
-            ending, late = world.any(told_to_end(), late)
-            if ending or (late and totals.step < len(plan)):
-                about = {"key": key, "totals": asdict(totals)}
-                try:
-                    world.save(snapshot, model, optimizer, about)
-                except StoreError as error:  # it may well come to its end before a kill does
-                    say(f"note: no snapshot at step {totals.step}: {error}")
-                saved = time.monotonic()
-            if ending:  # another process was told so, or this one
-                raise Terminated
+    with _compiling(student, settings, world, say) as seconds:
+        while totals.step < len(plan):
+            with whole() as told_to_end:
+                rows = plan[totals.step]
+                _set_rate(optimizer, rates[totals.step])
+                with adapter_dropout(model, (seed, totals.step, world.rank)):
+                    _step(world, step, optimizer, data, rows, settings, totals)
+                totals.step += 1
+                tick(1)
+                late = time.monotonic() - saved > settings.snapshot_seconds
+                ending, late = world.any(told_to_end(), late)
+                if ending or (late and totals.step < len(plan)):
+                    about = {"key": key, "totals": asdict(totals)}
+                    try:
+                        world.save(snapshot, model, optimizer, about)
+                    except StoreError as error:  # it may well come to its end before a kill does
+                        say(f"note: no snapshot at step {totals.step}: {error}")
+                    saved = time.monotonic()
+                if ending:  # another process was told so, or this one
+                    raise Terminated
+        totals.compile_seconds += seconds()
     if totals.skipped and not totals.trained_tokens:
         raise NumericsError(
             f"the loss or its gradient was not finite in any of the {totals.skipped} steps of this "
@@ -156,6 +160,25 @@ def train(
     with whole():  # cut in two, it would cost all steps since the last snapshot
         world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
     return totals
+
+
+@contextmanager
+def _compiling(
+    student: LanguageModel, settings: TrainSettings, world: World, say: Callable[[str], None]
+) -> Iterator[Callable[[], float]]:
+    """Compile layers inside the block where that is wanted; gives the seconds that it took."""
+    wanted, device, lora = settings.compile, student.device, settings.lora
+    # what drops out would be another draw; the others were not tried
+    odd = lora is not None and (lora.bits is not None or lora.dropout > 0)
+    if wanted == "auto" and (odd or world.size > 1):
+        wanted = False
+    if not compiles(wanted, device):
+        if wanted == "auto" and device.type == "cuda":
+            say(f"note: layers are not compiled: {cannot_compile(device)}")
+        yield lambda: 0.0
+        return
+    with compiled_layers(student) as seconds:
+        yield seconds
 
 
 def _trainable(student: LanguageModel, settings: TrainSettings) -> nn.Module:
