@@ -43,10 +43,10 @@ class ComingColumns:
         self._coming = Coming(torch.cat(bits, 1))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the columns, int32 and float32; the host waits until they are there."""
+        """Return the columns, int32 and float32, as views; the host waits until they are there."""
         parts = np.split(self._coming.array(), self._ends[:-1], axis=1)
         found = {}
         for (name, (dim, floating)), part in zip(self._kinds.items(), parts, strict=True):
-            own = part.copy() if dim == 2 else part[:, 0].copy()
+            own = part if dim == 2 else part[:, 0]
             found[name] = own.view(np.float32) if floating else own
         return found

@@ -47,12 +47,14 @@ def test_a_round_with_compiled_layers_is_the_round_but_for_rounding(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "programs"))
     expected, plain = trained(tmp_path / "plain", untied, train_settings(compile=False, **more))
     assert expected.compile_seconds == 0
+    assert compiles(True, CPU)  # compiles a small program, once a process
+    torch._dynamo.reset()
     counters.clear()
     found, moved = trained(tmp_path / "compiled", untied, train_settings(compile=True, **more))
     shapes = len({(len(untied.data.lengths), n) for n in untied.data.lengths.tolist()})
     assert shapes > 3, "micro-batches should differ in length"
-    # of two layers and all shapes; one more where a micro-batch is a single row
-    assert 1 <= counters["stats"]["unique_graphs"] <= 2 * (2 if more else 1)
+    # of two layers and all lengths; one more where a micro-batch is a single row
+    assert 1 <= counters["stats"]["unique_graphs"] <= 2
     assert found.compile_seconds > 0
     assert any((tmp_path / "programs").iterdir())
     assert found.losses == pytest.approx(expected.losses, rel=1e-5)
