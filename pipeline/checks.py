@@ -32,6 +32,7 @@ from ..stages.prompts.render import Prompt
 from ..stages.prompts.settings import TextSettings
 from ..stages.signals.fused import fuses
 from ..stages.train.checkpointing import refuse_without_checkpointing
+from ..stages.train.compiled import compiles
 from ..stages.train.lora import lora_parameters, require_lora
 from ..stages.train.optimizers import require_optimizer
 from ..stages.train.worlds.launched import launched
@@ -292,6 +293,12 @@ def _fused_loss(inputs: Inputs) -> str:
     return f"Triton's kernels are right on {device}"
 
 
+def _compiled(inputs: Inputs) -> str:
+    config, device = inputs.config, resolve_device(inputs.config.device)
+    compiles(config.train.compile, device)
+    return f"torch.compile works on {device}"
+
+
 def _workers(inputs: Inputs) -> str:
     workers, share = inputs.config.workers, share_of(inputs.config)
     require_ray()
@@ -306,6 +313,10 @@ def _on_ray(config: RunConfig) -> bool:
 
 def _fuses(config: RunConfig) -> bool:
     return config.train.fused is True
+
+
+def _compiles(config: RunConfig) -> bool:
+    return config.train.compile is True
 
 
 def _trains_together(config: RunConfig) -> bool:
@@ -340,5 +351,6 @@ CHECKS: tuple[Check[Inputs], ...] = (
     Check("libraries", ("device",), _libraries, _trains_with_more, of_machine=True),
     Check("processes", ("device",), _processes, _trains_together, of_machine=True),
     Check("fused loss", ("device",), _fused_loss, _fuses, of_machine=True),
+    Check("compiler", ("device",), _compiled, _compiles, of_machine=True),
     Check("workers", ("device",), _workers, _on_ray, of_machine=True),
 )

@@ -124,6 +124,7 @@ class TrainMetrics(Metrics):
     residual: ResidualFacts | None = None
     clip: ClipFacts | None = None
     largest_gradient: float | None = None
+    compile_seconds: float | None = None
     skipped: int = 0
     learning_rate: float | None = None
     staleness: float | None = None

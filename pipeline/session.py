@@ -15,6 +15,7 @@ from ..storage.errors import ConfigError
 from ..storage.facts import CheckpointFacts
 from ..storage.runs import RunFolder, RunView, record_of
 from ..storage.store.store import Artifact, Store
+from .config.engines import with_engines
 from .config.run import RunConfig
 from .config.toml import make_config
 from .executors.executor import Executor
@@ -73,11 +74,13 @@ def open_session(config: RunConfig, reporter: Reporter | None = None) -> Session
     """Return the session of a run whose works are run in this process, or as `workers` says."""
     resolve_device(config.device)  # one that is not there is met before anything is written
     reporter = reporter or Reporter(quiet=True)
+    run = RunFolder(config.runs, config.name)
+    config = _decided(config, run, reporter)
     store = Store(config.store)
     executor = OnRay if config.workers.executor == "ray" else Here
     return Session(
         config,
-        RunFolder(config.runs, config.name),
+        run,
         store,
         Inputs(config, reporter),
         executor(config, store, reporter),
@@ -89,12 +92,28 @@ def look_at(config: RunConfig, reporter: Reporter | None = None) -> Session:
     """Return a session that finds and never makes, and writes nowhere."""
     resolve_device(config.device)
     reporter = reporter or Reporter(quiet=True)
+    run = RunView(config.runs, config.name)
+    config = _decided(config, run, reporter)
     store = Store(config.store, write=False)
     return Session(
         config,
-        RunView(config.runs, config.name),
+        run,
         store,
         Inputs(config, reporter, look=True),
         Finder(store),
         reporter,
     )
+
+
+def _decided(config: RunConfig, run: RunFolder, reporter: Reporter) -> RunConfig:
+    """Return a config whose engines have names, and say which `auto` stands for."""
+    if "auto" not in (config.rollout.engine, config.evaluate and config.evaluate.engine):
+        return config
+    decided = with_engines(config, run.about())
+    for name, before, now in (
+        ("rollout", config.rollout, decided.rollout),
+        ("evaluate", config.evaluate, decided.evaluate),
+    ):
+        if before is not None and now is not None and before.engine == "auto":
+            reporter.say(f"note: {name}.engine = 'auto' is {now.engine!r} in this run")
+    return decided

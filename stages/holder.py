@@ -35,10 +35,15 @@ Sequences = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Embedded:
-    """Generation by the embedded engine, `batch_size` rows together."""
+    """Generation by the embedded engine, `batch_size` rows together.
+
+    spans: whether a batch of rollouts takes rows of several shards. graphs: see `LocalEngine`.
+    """
 
     weights: Weights
     batch_size: int
+    spans: bool = False
+    graphs: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,9 @@ class Holder:
         log-probs of a few prompts, and kept until other weights or other work need its place.
         """
         if isinstance(wanted, Embedded):
-            return Held(LocalEngine(self.model(wanted.weights), wanted.batch_size))
+            return Held(
+                LocalEngine(self.model(wanted.weights), wanted.batch_size, graphs=wanted.graphs)
+            )
         if not self._runs(wanted.spec):
             self._start(wanted, reference)
         assert self._process is not None

@@ -177,6 +177,8 @@ class CheckpointFacts(Facts):
     clip: ClipFacts | None = None
     """None for a training without."""
     largest_gradient: float
+    compile_seconds: float | None = None
+    """Spent compiling layers; None where none were."""
     skipped: int
     """Steps skipped, since loss or gradient were not finite."""
     learning_rate: float

@@ -6,7 +6,10 @@ from dataclasses import replace
 from functools import cached_property
 
 from ...stages.holder import Holder
+from ...storage.errors import TipError
+from ...storage.runs import RunView
 from ...storage.store.store import Store
+from ..config.engines import with_engines
 from ..config.run import RunConfig
 from ..executors.here import Here
 from ..inputs import Inputs
@@ -40,7 +43,7 @@ class Examined:
     """A config of which each part is looked at by itself, so that one may fail and others not."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.config, self.notes = config, Notes()
+        self.config, self.notes = _with_engines(config), Notes()
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -66,3 +69,11 @@ class Examined:
             yield here.holder
         finally:
             here.close()
+
+
+def _with_engines(config: RunConfig) -> RunConfig:
+    """Return a config whose engines have names; what hinders that has a check of its own."""
+    try:
+        return with_engines(config, RunView(config.runs, config.name).about())
+    except TipError:
+        return config

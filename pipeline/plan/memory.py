@@ -60,7 +60,9 @@ def memory_of(config: RunConfig, sizes: Sizes, target: Target) -> list[Need]:
     student = _loaded(config.student.dtype, sizes.student, target)
     teacher = _loaded(config.teacher.dtype, sizes.teacher, target, packed=sizes.packed)
     asked = config.rollout.prompts
-    rows = min(asked, PROMPTS_PER_SHARD) * config.rollout.samples  # a batch stays in its shard
+    if target.on_cpu:  # where a batch stays in its shard
+        asked = min(asked, PROMPTS_PER_SHARD)
+    rows = asked * config.rollout.samples
     vllm = config.student.vllm
     rollout = _generating("rollout", student, config.rollout, vllm, sizes.prompt, rows, target)
     score = _scoring(config, student, teacher, sizes.shown, target)
@@ -110,8 +112,9 @@ def _generating(
     if terms.engine == "vllm":
         return _in_vllm(stage, student, vllm, longest, vllm.batch_tokens or _VLLM_BATCH, 0, target)
     shape, rows = student.shape, min(terms.batch_size, rows)
+    rooms = 2 if terms.graphs and not target.on_cpu else 1  # while they are made anew
     parts = student.at_work(
-        cache=rows * longest * shape.cache_elements * student.width,
+        cache=rooms * rows * longest * shape.cache_elements * student.width,
         **_larger(
             logits=_DRAWING * rows * shape.vocabulary,
             activations=student.passing(rows * prompt),

@@ -22,7 +22,9 @@ def generator_of(session: Session, weights: Weights, section: SamplingSettings) 
     A vLLM process serves rollouts and evaluations alike, so it has room for both.
     """
     if section.engine == "transformers":
-        return Embedded(weights, section.batch_size)
+        # a CPU's batch stays in its shard: the same bits, whatever else is asked for
+        spans = session.device.type != "cpu"
+        return Embedded(weights, section.batch_size, spans=spans, graphs=section.graphs)
     probes = probes_of(session)
     return InVllm(weights, _writing(session, weights), probes, _known_reference(weights, probes))
 

@@ -54,12 +54,22 @@ def rollout_shards(
 def rollout_works(
     session: Session, student: Weights, shards: Sequence[tuple[Prompt, ...]]
 ) -> list[RolloutWork]:
-    """Return what rolls out some shards of prompts: a work a shard, or one where vLLM generates."""
+    """Return what rolls out some shards of prompts: works of as many shards as a batch may span.
+
+    On a CPU a batch stays in its shard, so that the same machine gives the same bits whatever else
+    is asked for. On a GPU the embedded engine's batch takes rows of neighbouring shards; vLLM's is
+    filled from what comes next.
+    """
     config = session.config
     generator = generator_of(session, student, config.rollout)
     sampling = sampling_of(config.rollout, student.card.stop_ids, config.seed)
-    spans = isinstance(generator, InVllm)  # its batch does
-    groups = [tuple(shards)] if spans else [(shard,) for shard in shards]
+    size = 1
+    if isinstance(generator, InVllm):
+        size = len(shards)
+    elif generator.spans:
+        responses = max(map(len, shards), default=1) * config.rollout.samples
+        size = max(1, generator.batch_size // responses)
+    groups = [tuple(shards[start : start + size]) for start in range(0, len(shards), size)]
     return [
         RolloutWork(generator, group, config.rollout, sampling, session.run.id) for group in groups
     ]

@@ -55,12 +55,13 @@ def ensure_training(
     skipped = f", {facts.skipped} steps skipped (not finite)" if facts.skipped else ""
     sampled = _sampled(facts.residual) if facts.residual else ""
     cut = _cut(facts.clip) if facts.clip else ""
+    compiled = f", {facts.compile_seconds:.0f} s of compiling" if facts.compile_seconds else ""
     numbers = facts.dump() | {"round": number, "stage": "train", "fresh": made.fresh}
     report(
         session,
         watch,
         f"{facts.steps} steps on {facts.trained_tokens:,} tokens: loss {facts.loss:.4f}"
-        f"{cut}{skipped}{sampled}" + ("" if made.fresh else ", found"),
+        f"{cut}{skipped}{sampled}{compiled}" + ("" if made.fresh else ", found"),
         TrainMetrics.model_validate(numbers),
     )
     session.run.point(number, checkpoint=made.artifact.key)

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from ...stages.engines.protocols import Sampling, Tick
 from ...stages.engines.requests import requests_of
-from ...stages.holder import Generator, Holder, InVllm
+from ...stages.holder import Embedded, Generator, Holder, InVllm
 from ...stages.prompts.render import Prompt
 from ...stages.rollout.rollout import roll_out, rollout_inputs
 from ...stages.rollout.settings import RolloutSettings
@@ -23,8 +23,8 @@ from .work import Made, Work, all_found, cut
 class RolloutWork:
     """Shards of rollouts by one student.
 
-    shards: the prompts of each. One shard a work where the embedded engine generates; all of a
-    round where vLLM does, whose batch then spans shards.
+    shards: the prompts of each. Where batches of the embedded engine span them they are generated
+    together, whatever of them is there already, so that a batch is the same at every start.
     """
 
     generator: Generator
@@ -59,21 +59,34 @@ class RolloutWork:
         """Generate the shards that are missing."""
         requests = [requests_of(shard, self.settings.samples) for shard in self.shards]
         generation = Generation(self.generator, requests, self.sampling, holder, store)
+        together = isinstance(self.generator, Embedded) and self.generator.spans
+        whole: list[pa.Table] = []
+
+        def rolled_out(prompts: tuple[Prompt, ...]) -> pa.Table:
+            return roll_out(generation.engine, prompts, self.settings.samples, self.sampling, tick)
+
+        def table(shard: int) -> pa.Table:
+            if not together:
+                return rolled_out(self.shards[shard])
+            if not whole:
+                whole.append(rolled_out(tuple(p for prompts in self.shards for p in prompts)))
+            start = sum(map(len, requests[:shard]))
+            return whole[0].take(pa.array(range(start, start + len(requests[shard]))))
 
         def make(shard: int) -> Make:
             def write(draft: Draft) -> dict[str, Any]:
-                prompts, samples = self.shards[shard], self.settings.samples
-                table = roll_out(generation.engine, prompts, samples, self.sampling, tick)
-                draft.table("rollouts", table, ROLLOUTS)
-                return self._facts(table, generation.gap).dump()
+                rollouts = table(shard)
+                draft.table("rollouts", rollouts, ROLLOUTS)
+                return self._facts(rollouts, generation.gap).dump()
 
             return write
 
         inputs = [self.inputs(shard) for shard in range(len(self.shards))]
-        made = generation.ensure("rollouts", inputs, make)
-        for asked, each in zip(requests, made, strict=True):
-            if not each.fresh:
-                tick(len(asked))
+        made = generation.ensure("rollouts", inputs, make, together=together)
+        if not whole:
+            for asked, each in zip(requests, made, strict=True):
+                if not each.fresh:
+                    tick(len(asked))
         return made
 
     def spread(self, store: Store, most: int) -> tuple[Work, ...]:

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from ..settings import NOT_IN_KEY, Count, Fraction, Natural, NotNegative, Settings
 
+EngineName = Literal["transformers", "vllm"]
+
 _CERTAIN = {"temperature": 0, "top_k": 1}  # with either, nothing is left to chance
 
 
@@ -22,10 +24,16 @@ class SamplingSettings(Settings):
     """Longest response in tokens."""
     stop_ids: tuple[int, ...] = ()
     """Further token ids that end a response, beside the model's own."""
-    engine: Literal["transformers", "vllm"] = "transformers"
-    """What generates."""
+    engine: EngineName | Literal["auto"] = "transformers"
+    """What generates: the embedded engine, or vLLM. `auto`: vLLM where it is installed and there
+    is a GPU, else the embedded one; a run keeps what it was first started with, and keys hold the
+    name of that."""
     batch_size: Annotated[Count, NOT_IN_KEY] = 128
     """Rows generated together. Changes results only by rounding."""
+    graphs: Annotated[bool, NOT_IN_KEY] = False
+    """On a GPU record the embedded engine's steps as CUDA graphs and replay them, for models of
+    plain full attention; keys and values then take up to twice the memory. Not yet tried on a GPU,
+    so off."""
 
     def notes(self, section: str) -> list[str]:
         """Return what is odd about them, though it can be used. section: where they stand."""

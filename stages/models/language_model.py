@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .card import ModelCard
 from .head import Head, logit_map
+from .masks import masks_unread
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,13 @@ class LanguageModel:
         return self.model.get_output_embeddings().weight.shape[0]
 
     def hidden(self, ids: Tensor, **kwargs: Any) -> Tensor:
-        """Return hidden states [B, T, D] of ids [B, T]; extra arguments go to the body."""
+        """Return hidden states [B, T, D] of ids [B, T]; extra arguments go to the body.
+
+        A row of ids is one sequence; an attention mask is given where some of it is padding.
+        """
         kwargs.setdefault("use_cache", False)
-        return self.body(input_ids=ids, **kwargs).last_hidden_state
+        with masks_unread(self.device):
+            return self.body(input_ids=ids, **kwargs).last_hidden_state
 
 
 def _body_of(model: Any) -> Any:

@@ -13,6 +13,7 @@ from ...storage.errors import DisagreementError
 from ..arrays.batching import evenly, on_device
 from ..arrays.log_softmax import log_softmax
 from ..models.language_model import LanguageModel
+from ..models.masks import masks_unread
 from ..signals.alignment import predicting_places
 from .shard import RolloutArrays
 
@@ -76,7 +77,8 @@ def _alone(
     count = np.array([len(positions)])
     _, places = predicting_places(np.array([len(prompt)]), count, positions)
     keep = on_device(places, model.device)
-    logits = model.model(input_ids=ids[None], use_cache=False, logits_to_keep=keep).logits[0]
+    with masks_unread(model.device):
+        logits = model.model(input_ids=ids[None], use_cache=False, logits_to_keep=keep).logits[0]
     if len(logits) != len(keep):  # a class that does not know the argument gives all
         logits = logits[keep]
     return log_softmax(logits.float()).gather(1, tokens[:, None]).squeeze(1).cpu().numpy()

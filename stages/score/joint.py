@@ -18,11 +18,10 @@ from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
 from ..signals.divergences import features
-from ..signals.supports import Supports, of_chunks
 from .checks import check_model
 from .settings import ScoreSettings
 from .shard import RolloutArrays, led_ids, read_rollouts, refuse_unknown_ids, support_of
-from .tables import Columns, feature_columns, in_batches, teacher_result, tokens_result
+from .tables import Read, by_name, in_batches, send, teacher_result, tokens_result
 
 
 @torch.inference_mode()
@@ -49,7 +48,7 @@ def score_joint(
         shard.read_lengths(shard.student_prompts), shard.read_lengths(shard.teacher_prompts)
     )
 
-    def score(rows: np.ndarray) -> tuple[Supports, Columns]:
+    def score(rows: np.ndarray) -> Read:
         return _batch(student, teacher, shard, rows, settings)
 
     supports, columns = in_batches(shard, lengths, settings.batch_tokens, score, tick)
@@ -72,8 +71,8 @@ def _batch(
     shard: RolloutArrays,
     rows: np.ndarray,
     settings: ScoreSettings,
-) -> tuple[Supports, Columns]:
-    """Return supports and features of a batch, chunk by chunk."""
+) -> Read:
+    """Send supports and features of a batch, taken chunk by chunk; see `send`."""
     ours = predicting_states(student, shard.student_prompts, shard.responses, rows)
     theirs = predicting_states(teacher, shard.teacher_prompts, shard.responses, rows)
     places = shard.responses.places(rows)
@@ -95,4 +94,4 @@ def _batch(
         if settings.support == "sampled":  # what is drawn of the teacher lacks the student's ids
             led = led_ids(q, wanted, p.shape[1], settings)
         numbers.append(features(p, q, wanted.tokens, support.ids, support.valid, led=led))
-    return of_chunks(supports), feature_columns(numbers)
+    return send(supports, by_name(numbers))

@@ -21,7 +21,7 @@ from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
 from ..signals.divergences import support_features
-from ..signals.supports import Supports, of_chunks, of_table
+from ..signals.supports import Supports, of_table
 from .checks import check_model
 from .settings import ScoreSettings
 from .shard import (
@@ -31,7 +31,7 @@ from .shard import (
     refuse_unknown_ids,
     support_of,
 )
-from .tables import Columns, feature_columns, in_batches, teacher_result, tokens_result
+from .tables import Read, by_name, in_batches, send, teacher_result, tokens_result
 
 
 @torch.inference_mode()
@@ -53,7 +53,7 @@ def score_teacher(
     shard = read_rollouts(rollouts, teacher_prompts)
     refuse_unknown_ids("teacher", teacher, shard.responses.values)
 
-    def score(rows: np.ndarray) -> tuple[Supports, Columns]:
+    def score(rows: np.ndarray) -> Read:
         return _teacher_batch(teacher, shard, rows, student_vocabulary, settings)
 
     prompts = shard.teacher_prompts
@@ -71,8 +71,8 @@ def _teacher_batch(
     rows: np.ndarray,
     vocabulary: int,
     settings: ScoreSettings,
-) -> tuple[Supports, Columns]:
-    """Return supports and the teacher's numbers of a batch."""
+) -> Read:
+    """Send supports and the teacher's numbers of a batch; see `send`."""
     states = predicting_states(teacher, shard.teacher_prompts, shard.responses, rows)
     places = shard.responses.places(rows)
     known = shard.student_ids(places, teacher.device)
@@ -84,10 +84,7 @@ def _teacher_batch(
         supports.append(support_of(q, wanted, noise[piece], vocabulary, settings))
         entropies.append(-torch.linalg.vecdot(q.exp(), q))
         logprobs.append(q.gather(1, wanted.tokens[:, None]).squeeze(1))
-    numbers = {"teacher_entropy": entropies, "teacher_logprob": logprobs}
-    return of_chunks(supports), {
-        name: torch.cat(values).float().cpu().numpy() for name, values in numbers.items()
-    }
+    return send(supports, {"teacher_entropy": entropies, "teacher_logprob": logprobs})
 
 
 @torch.inference_mode()
@@ -112,8 +109,8 @@ def score_student(
     refuse_unknown_ids("student", student, shard.responses.values)
     refuse_unknown_ids("student", student, supports.ids.values)
 
-    def score(rows: np.ndarray) -> tuple[None, Columns]:
-        return None, _student_batch(student, shard, rows, supports, entropy, settings)
+    def score(rows: np.ndarray) -> Read:
+        return _student_batch(student, shard, rows, supports, entropy, settings)
 
     prompts = shard.student_prompts
     lengths = shard.read_lengths(prompts)
@@ -130,8 +127,8 @@ def _student_batch(
     supports: Supports,
     entropy: np.ndarray,
     settings: ScoreSettings,
-) -> Columns:
-    """Return the features of a batch, and the student's mass that the support lost [N]."""
+) -> Read:
+    """Send the features of a batch, and the student's mass that the support lost; see `send`."""
     states = predicting_states(student, shard.student_prompts, shard.responses, rows)
     tokens = shard.responses.places(rows)
     known = shard.student_ids(tokens, student.device)
@@ -146,4 +143,4 @@ def _student_batch(
         kept = torch.zeros_like(log_probs, dtype=torch.bool).scatter_(1, support.ids, True)
         missing = wanted.valid & ~kept.gather(1, wanted.top)
         lost.append(log_probs.gather(1, wanted.top).exp().mul(missing).sum(1))
-    return feature_columns(numbers) | {"lost_mass": torch.cat(lost).cpu().numpy()}
+    return send([], by_name(numbers) | {"lost_mass": lost})

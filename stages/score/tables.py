@@ -5,27 +5,34 @@ its own; here they come back into the order of the rollouts, are refused where o
 and become the `teacher` and `tokens` tables. Legend: N tokens of a shard.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from ...storage.columns import TEACHER, TOKENS, schema
 from ...storage.errors import NumericsError
 from ...storage.facts import TeacherFacts, TokensFacts
 from ..arrays.batching import fill
+from ..arrays.coming import ComingColumns
 from ..engines.protocols import Tick
 from ..models.card import ModelCard
 from ..signals.divergences import Features
-from ..signals.supports import Supports, joined
+from ..signals.support import Support
+from ..signals.supports import Supports, joined, of_columns, support_columns
 from .shard import RolloutArrays
 
 Columns = dict[str, np.ndarray]
 """Numbers of N tokens by name, [N] each."""
 
-Batch = Callable[[np.ndarray], tuple[Supports | None, Columns]]
-"""Gives supports and numbers of the tokens of some rollouts, rollout after rollout."""
+Read = Callable[[], tuple[Supports | None, Columns]]
+"""Gives supports and numbers of the tokens of a batch, once they are on the host."""
+
+Batch = Callable[[np.ndarray], Read]
+"""Scores the tokens of some rollouts, rollout after rollout, and sends what is found there."""
 
 
 def in_batches(
@@ -38,11 +45,16 @@ def in_batches(
     """
     batches = fill(lengths, budget)
     supports, columns = [], []
-    for rows in batches:
-        support, numbers = score(rows)
-        supports.append(support)
-        columns.append(numbers)
-        tick(int(shard.responses.counts[rows].sum()))
+    sent: deque[tuple[np.ndarray, Read]] = deque()
+    for rows in (*batches, None):
+        if rows is not None:
+            sent.append((rows, score(rows)))
+        if rows is None or len(sent) > 1:  # a GPU is at the next batch while this one is read
+            done, read = sent.popleft()
+            support, numbers = read()
+            supports.append(support)
+            columns.append(numbers)
+            tick(int(shard.responses.counts[done].sum()))
     made = np.concatenate([shard.responses.places(rows) for rows in batches])
     back = np.argsort(made, kind="stable")
     whole = {name: np.concatenate([c[name] for c in columns])[back] for name in columns[0]}
@@ -51,13 +63,24 @@ def in_batches(
     return joined(kept).take(back) if kept else None, whole
 
 
-def feature_columns(chunks: Sequence[Features]) -> Columns:
-    """Return the features of all chunks as float32 arrays (ranks as int32)."""
-    out = {}
-    for name, *values in zip(Features._fields, *chunks, strict=True):
-        type_ = np.int32 if name == "teacher_rank" else np.float32
-        out[name] = torch.cat(values).cpu().numpy().astype(type_)
-    return out
+def send(supports: Sequence[Support], numbers: Mapping[str, Sequence[Tensor]]) -> Read:
+    """Send what the chunks of a batch gave to the host as one copy; return what reads it there.
+
+    supports: those of each chunk, or none at all. numbers: by name, [C] of each chunk.
+    """
+    columns = {name: torch.cat(list(values)) for name, values in numbers.items()}
+    coming = ComingColumns(columns | (support_columns(supports) if supports else {}))
+
+    def read() -> tuple[Supports | None, Columns]:
+        arrays = coming.arrays()
+        return of_columns(arrays) if supports else None, {name: arrays[name] for name in numbers}
+
+    return read
+
+
+def by_name(chunks: Sequence[Features]) -> dict[str, list[Tensor]]:
+    """Return the features of all chunks, name by name."""
+    return {name: values for name, *values in zip(Features._fields, *chunks, strict=True)}
 
 
 def refuse_nonfinite(columns: Columns, shard: RolloutArrays) -> None:

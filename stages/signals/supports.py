@@ -4,18 +4,22 @@ The one carrier between tensors and the `teacher` table: cut from a chunk, joine
 written, read, picked for training, and padded on a device again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from ...storage.errors import StoreError
 from ..arrays.batching import on_device
+from ..arrays.coming import ComingColumns
 from ..arrays.ragged import Ragged, concatenate, from_lists
 from .support import NOTHING, Support
+
+_PAD = -1  # no id
 
 
 @dataclass(frozen=True)
@@ -110,22 +114,26 @@ def of_table(table: pa.Table) -> Supports:
     return Supports(ids, logprobs, tail.to_numpy())
 
 
-def of_chunks(chunks: Sequence[Support]) -> Supports:
-    """Return the supports of the tokens of some chunks, one after the other.
+def support_columns(chunks: Sequence[Support]) -> dict[str, Tensor]:
+    """Return the supports of the tokens of some chunks as columns to be sent to the host."""
+    return {
+        "ids": torch.cat([c.ids.int().masked_fill(~c.valid, _PAD) for c in chunks]),
+        "logprobs": torch.cat([c.logprobs for c in chunks]),
+        "tail": torch.cat([c.tail for c in chunks]),
+    }
 
-    To be called when the work of all of them is under way: a copy to the host waits for a GPU to
-    finish what it has, which then stands still until the next chunk is sent.
-    """
-    return joined([of_chunk(chunk) for chunk in chunks])
+
+def of_columns(columns: Mapping[str, np.ndarray]) -> Supports:
+    """Return the supports in columns that have come to the host, without padding."""
+    ids = columns["ids"]
+    valid = ids != _PAD
+    counts = valid.sum(1).astype(np.int32)
+    return stored(ids[valid], columns["logprobs"][valid], counts, columns["tail"])
 
 
 def of_chunk(support: Support) -> Supports:
-    """Return the supports of the tokens of one chunk, without padding."""
-    valid = support.valid.cpu().numpy()
-    ids = support.ids.cpu().numpy()[valid]
-    logprobs = support.logprobs.float().cpu().numpy()[valid]
-    counts = valid.sum(1).astype(np.int32)
-    return stored(ids, logprobs, counts, support.tail.float().cpu().numpy())
+    """Return the supports of the tokens of one chunk; a GPU is waited for."""
+    return of_columns(ComingColumns(support_columns([support])).arrays())
 
 
 def stored(ids: np.ndarray, logprobs: np.ndarray, counts: np.ndarray, tail: np.ndarray) -> Supports:

@@ -106,6 +106,11 @@ class TrainSettings(Settings):
     gradient once: not yet tried on a GPU, so off. `auto`: on a GPU where they are right. Where
     `autocast` is bfloat16 the head is then multiplied in bfloat16, too, and not in TF32; a copy of
     it is held meanwhile."""
+    compile: Annotated[Literal["auto", True, False], NOT_IN_KEY] = "auto"
+    """Compile the student's decoder layers, which fuses the passes between their products. `auto`:
+    on a GPU where that works, for one process, a base that is not in 4 bits and adapters without
+    dropout, whose draws it changes. Programs are kept in the user's cache folder
+    (TORCHINDUCTOR_CACHE_DIR). Changes only rounding."""
     activation_checkpointing: Annotated[bool, NOT_IN_KEY] = False
     """Trade a second forward pass for the memory of activations."""
     autocast: Annotated[Literal["auto", "float32", "bfloat16"], BY_CONTENT] = "auto"

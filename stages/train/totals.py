@@ -26,6 +26,7 @@ class Totals:
     residual: list[float] = field(default_factory=list)
     clip: list[float] = field(default_factory=list)
     grad_norm: float = 0.0
+    compile_seconds: float = 0.0
     skipped: int = 0
     skipped_in_a_row: int = 0
     losses: list[float | None] = field(default_factory=list)
@@ -60,6 +61,7 @@ class Totals:
             residual=self._residual(),
             clip=self._clip(),
             largest_gradient=self.grad_norm,
+            compile_seconds=self.compile_seconds or None,
             skipped=self.skipped,
             learning_rate=rate,
             staleness=moved.staleness,

@@ -9,13 +9,15 @@ always live; only teacher numbers come from disk. Legend: N tokens of a micro-ba
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...storage.errors import NumericsError, StoreError
 from ...storage.files import is_finished
@@ -25,6 +27,7 @@ from ..engines.protocols import Tick, silent
 from ..models.language_model import LanguageModel
 from ..stopping import Terminated, whole
 from .checkpointing import checkpoint_activations, refuse_noise
+from .compiled import cannot_compile, compiled_layers, compiles
 from .data import TrainingData
 from .lora import adapter_dropout
 from .optimizers import make_optimizer
@@ -126,25 +129,27 @@ def train(
             world.load(start, model, optimizer)
     saved = time.monotonic()
     tick(totals.step)
-    while totals.step < len(plan):
-        with whole() as told_to_end:
-            rows = plan[totals.step]
-            _set_rate(optimizer, rates[totals.step])
-            with adapter_dropout(model, (seed, totals.step, world.rank)):
-                _step(world, step, optimizer, data, rows, settings, totals)
-            totals.step += 1
-            tick(1)
-            late = time.monotonic() - saved > settings.snapshot_seconds
-            ending = world.any(told_to_end())
-            if ending or (world.any(late) and totals.step < len(plan)):
-                about = {"key": key, "totals": asdict(totals)}
-                try:
-                    world.save(snapshot, model, optimizer, about)
-                except StoreError as error:  # it may well come to its end before a kill does
-                    say(f"note: no snapshot at step {totals.step}: {error}")
-                saved = time.monotonic()
-            if ending:  # another process was told so, or this one
-                raise Terminated
+    with _compiling(student, settings, world, say) as seconds:
+        while totals.step < len(plan):
+            with whole() as told_to_end:
+                rows = plan[totals.step]
+                _set_rate(optimizer, rates[totals.step])
+                with adapter_dropout(model, (seed, totals.step, world.rank)):
+                    _step(world, step, optimizer, data, rows, settings, totals)
+                totals.step += 1
+                tick(1)
+                late = time.monotonic() - saved > settings.snapshot_seconds
+                ending, late = world.any(told_to_end(), late)
+                if ending or (late and totals.step < len(plan)):
+                    about = {"key": key, "totals": asdict(totals)}
+                    try:
+                        world.save(snapshot, model, optimizer, about)
+                    except StoreError as error:  # it may well come to its end before a kill does
+                        say(f"note: no snapshot at step {totals.step}: {error}")
+                    saved = time.monotonic()
+                if ending:  # another process was told so, or this one
+                    raise Terminated
+        totals.compile_seconds += seconds()
     if totals.skipped and not totals.trained_tokens:
         raise NumericsError(
             f"the loss or its gradient was not finite in any of the {totals.skipped} steps of this "
@@ -155,6 +160,25 @@ def train(
     with whole():  # cut in two, it would cost all steps since the last snapshot
         world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
     return totals
+
+
+@contextmanager
+def _compiling(
+    student: LanguageModel, settings: TrainSettings, world: World, say: Callable[[str], None]
+) -> Iterator[Callable[[], float]]:
+    """Compile layers inside the block where that is wanted; gives the seconds that it took."""
+    wanted, device, lora = settings.compile, student.device, settings.lora
+    # what drops out would be another draw; the others were not tried
+    odd = lora is not None and (lora.bits is not None or lora.dropout > 0)
+    if wanted == "auto" and (odd or world.size > 1):
+        wanted = False
+    if not compiles(wanted, device):
+        if wanted == "auto" and device.type == "cuda":
+            say(f"note: layers are not compiled: {cannot_compile(device)}")
+        yield lambda: 0.0
+        return
+    with compiled_layers(student) as seconds:
+        yield seconds
 
 
 def _trainable(student: LanguageModel, settings: TrainSettings) -> nn.Module:
@@ -225,9 +249,10 @@ def _step(
         totals.losses.append(None)
         return
     optimizer.zero_grad(set_to_none=True)
-    loss, told, body_tokens = accumulate(world, step, data, rows, settings, denominator)
+    sums = accumulate(world, step, data, rows, settings, denominator)
+    # A GPU is waited for here and nowhere else in a step.
+    loss, told, body_tokens, norm = sums.read(world.clip(step, settings.clip))
     totals.body_tokens += body_tokens
-    norm = world.clip(step, settings.clip)
     if not (np.isfinite(norm) and np.isfinite(loss)):
         _skip(totals, loss, norm)
         return
@@ -256,6 +281,25 @@ def _skip(totals: Totals, loss: float, norm: float) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Sums:
+    """What the micro-batches of a step add up to, on the device until it is read.
+
+    numbers: [2 + T] float64: the loss sum(w l) / D in nats, the ids that the body read, and the
+    sums of what is told of the tokens by names (`mass`, and those of `Objective.told`).
+    """
+
+    numbers: Tensor
+    names: tuple[str, ...]
+
+    def read(self, *more: Tensor) -> tuple[Any, ...]:
+        """Return loss, sums by name and ids read, and more single numbers, as one copy."""
+        numbers = torch.cat([self.numbers, *(m.detach().double().view(1) for m in more)]).tolist()
+        count = len(self.names)
+        loss, tokens, *told = numbers[: 2 + count]
+        return loss, dict(zip(self.names, told, strict=True)), int(tokens), *numbers[2 + count :]
+
+
 def accumulate(
     world: World,
     step: nn.Module,
@@ -263,12 +307,10 @@ def accumulate(
     rows: np.ndarray,
     settings: TrainSettings,
     denominator: float,
-) -> tuple[float, dict[str, float], int]:
+) -> Sums:
     """Add the gradient of the step's loss to the parameters, micro-batch by micro-batch.
 
-    rows: the rollouts of the step. Returns, of all processes, the loss sum(w l) / D in nats, the
-    sums of what is told of its tokens by name (`mass`, and those of `Objective.told`), and the ids
-    that the body read.
+    rows: the rollouts of the step. Returns the sums over all processes.
     """
     losses, sums, read, names = [], [], 0, ()
     lengths = data.lengths[rows]
@@ -285,6 +327,7 @@ def accumulate(
         sums.append(told if counts else torch.zeros_like(told))
         read += part.body_tokens if counts else 0
         names = ("mass", *part.objective.told)
-    numbers = float(torch.stack(losses).sum()), *torch.stack(sums).sum(0).tolist(), float(read)
-    loss, *told, tokens = world.total(numbers)
-    return loss, dict(zip(names, told, strict=True)), int(tokens)
+    loss = torch.stack(losses).sum()
+    tokens = torch.full_like(loss, read)  # filled there: a copy would have to be waited for
+    numbers = torch.cat([torch.stack([loss, tokens]), torch.stack(sums).sum(0)])
+    return Sums(world.total(numbers), names)

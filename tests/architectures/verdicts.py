@@ -286,7 +286,7 @@ def check_gradient(played: Played, found: Found) -> None:
     _trainable(student, settings)
     step, rows = SelectiveStep(student, settings, torch.float32), np.arange(len(data.rollouts))
     weight = float(data.weights.sum(dtype=np.float64))
-    loss, _, _ = accumulate(Alone(), step, data, rows, settings, weight)
+    loss, _, _ = accumulate(Alone(), step, data, rows, settings, weight).read()
     plain = Plain(played.student(0))
     total = _dense_loss(played, plain)
     total.backward()

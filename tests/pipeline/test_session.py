@@ -1,6 +1,7 @@
 """A session is a value; one that was made by looking changes nothing of the process or the disk."""
 
 import os
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import pytest
 import torch
 from tip.pipeline.executors.finder import LackingError
 from tip.pipeline.plan.plan import plan_of
+from tip.pipeline.rounds.identity import begin
 from tip.pipeline.rounds.play import play
-from tip.pipeline.session import look_at, open_session
+from tip.pipeline.session import Session, look_at, open_session
 from tip.stages.models.cpu import heap
 from tip.storage.store.store import Artifact, Store
 from transformers import AttentionInterface
 
-from .conftest import MakeConfig
+from .conftest import Listening, MakeConfig
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
@@ -86,3 +88,33 @@ def test_looking_asks_for_no_files_of_a_checkpoint(
     session = look_at(config())
     play(session)
     assert plan_of(session).rounds[1].cached_rollouts
+
+
+@pytest.mark.parametrize("make", [open_session, look_at])
+def test_an_engine_left_to_the_machine_has_a_name_in_the_session_and_is_told(
+    config: MakeConfig, asked: dict[str, object], make: Callable[..., Session]
+) -> None:
+    listening = Listening()
+    auto = {"engine": "auto"}
+    session = make(config(rollout=auto, evaluate=asked | auto), listening)
+    assert session.config.rollout.engine == "transformers"
+    assert session.inputs.evaluation.engine == "transformers"
+    assert session.inputs.config == session.config
+    assert [line for line in listening.said if "auto" in line] == [
+        f"note: {name}.engine = 'auto' is 'transformers' in this run"
+        for name in ("rollout", "evaluate")
+    ]
+    named = make(config(evaluate=asked)).config
+    assert session.config == named.model_copy(update={"name": session.config.name})
+
+
+def test_a_run_goes_on_with_the_engine_of_its_record(config: MakeConfig) -> None:
+    auto = config(rollout={"engine": "auto"})
+    session = open_session(auto)
+    begin(session)
+    record = session.run.about()
+    assert record is not None
+    assert record.config["rollout"]["engine"] == "transformers"
+    other = record.config | {"rollout": record.config["rollout"] | {"engine": "vllm"}}
+    session.run.save(record.model_copy(update={"config": other}))
+    assert open_session(auto).config.rollout.engine == "vllm"

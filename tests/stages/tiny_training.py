@@ -99,7 +99,7 @@ def accumulated(
         _trainable(student, chosen)
     due = denominator(made.data, rows, chosen.normalise)
     step = step_of(student, chosen)
-    loss, _, _ = accumulate(Alone(), step, made.data, rows, chosen, due)
+    loss, _, _ = accumulate(Alone(), step, made.data, rows, chosen, due).read()
     return loss, gradients(student)
 
 

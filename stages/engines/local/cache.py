@@ -1,7 +1,7 @@
 """A key-value cache whose rows leave when they finish and whose buffer grows in place.
 
 transformers' dynamic cache copies every key and value at each token; here a token costs its own
-bytes. Only plain full attention is served: `grows` says whether a model has nothing else.
+bytes. Only plain full attention is served: `grows` says whether a cache has nothing else.
 """
 
 from typing import Any
@@ -62,6 +62,11 @@ def new_cache(model: Any) -> Cache:
     if all(type(layer) is DynamicLayer for layer in usual.layers):
         return Cache(layers=[_GrowingLayer() for _ in usual.layers])
     return usual
+
+
+def grows(cache: Cache) -> bool:
+    """Tell whether a cache that has been used grows in place and holds all that was read."""
+    return all(type(layer) is _GrowingLayer and layer.is_initialized for layer in cache.layers)
 
 
 def drops_rows(cache: Cache) -> bool:

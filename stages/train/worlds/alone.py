@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..state import load_state, save_state, state_about
 
@@ -24,18 +24,18 @@ class Alone:
         """Return all micro-batches."""
         return list(batches)
 
-    def total(self, numbers: Sequence[float]) -> list[float]:
+    def total(self, numbers: Tensor) -> Tensor:
         """Return the numbers."""
-        return list(numbers)
+        return numbers
 
-    def any(self, flag: bool) -> bool:
-        """Return the flag."""
-        return flag
+    def any(self, *flags: bool) -> list[bool]:
+        """Return the flags."""
+        return list(flags)
 
-    def clip(self, model: nn.Module, norm: float) -> float:
+    def clip(self, model: nn.Module, norm: float) -> Tensor:
         """Scale all gradients to at most a norm; return what it was."""
         parameters = [p for p in model.parameters() if p.requires_grad]
-        return float(nn.utils.clip_grad_norm_(parameters, norm))
+        return nn.utils.clip_grad_norm_(parameters, norm)
 
     def save(
         self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]

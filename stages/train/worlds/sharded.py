@@ -8,7 +8,7 @@ processes, gathered tensor by tensor: it takes 12 bytes a parameter of the first
 Source: PyTorch FSDP2, `torch.distributed.fsdp.fully_shard`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ....storage.errors import StoreError
+from ..compiled import layers_of
 from ..state import load_state, state_about, state_tensors, write_state
 from .shares import shares
 
@@ -37,7 +38,7 @@ class Sharded:
 
     def wrap(self, step: nn.Module) -> nn.Module:
         """Spread a step's parameters, layer by layer; what has no layers is spread as one."""
-        for layer in list(_layers(step)):
+        for layer in list(layers_of(step)):
             fully_shard(layer, mesh=self._mesh)
         fully_shard(step, mesh=self._mesh, reshard_after_forward=False)
         for module in step.modules():
@@ -51,21 +52,21 @@ class Sharded:
         """Return this rank's micro-batches, as `shares` spreads them."""
         return shares(batches, lengths, self.size)[self.rank]
 
-    def total(self, numbers: Sequence[float]) -> list[float]:
-        """Return sums over all ranks, float64."""
-        sums = torch.tensor(numbers, dtype=torch.float64, device=self._device)
-        dist.all_reduce(sums)
-        return sums.tolist()
+    def total(self, numbers: Tensor) -> Tensor:
+        """Return sums over all ranks."""
+        dist.all_reduce(numbers)
+        return numbers
 
-    def any(self, flag: bool) -> bool:
-        """Tell whether it is so in any rank."""
-        return self.total([float(flag)])[0] > 0
+    def any(self, *flags: bool) -> list[bool]:
+        """Tell of each whether it is so in any rank."""
+        counts = torch.tensor(flags, dtype=torch.float64, device=self._device)
+        return [count > 0 for count in self.total(counts).tolist()]
 
-    def clip(self, model: nn.Module, norm: float) -> float:
+    def clip(self, model: nn.Module, norm: float) -> Tensor:
         """Scale all gradients to at most a norm; return what it was."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         found = nn.utils.clip_grad_norm_(parameters, norm)
-        return float(found.full_tensor() if isinstance(found, DTensor) else found)
+        return found.full_tensor() if isinstance(found, DTensor) else found
 
     def save(
         self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]
@@ -95,15 +96,6 @@ class Sharded:
     def _gathered(self, tensor: Tensor) -> Tensor:
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         return whole.cpu() if self.rank == 0 else torch.empty(0)
-
-
-def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the members of lists of modules, and nothing that is inside of them (experts)."""
-    if isinstance(module, nn.ModuleList):
-        yield from (layer for layer in module if any(True for _ in layer.parameters()))
-        return
-    for child in module.children():
-        yield from _layers(child)
 
 
 def _spread(value: Tensor, like: Tensor) -> Tensor:

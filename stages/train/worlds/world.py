@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class World(Protocol):
@@ -30,16 +30,16 @@ class World(Protocol):
         """
         ...
 
-    def total(self, numbers: Sequence[float]) -> list[float]:
-        """Return sums over all processes."""
+    def total(self, numbers: Tensor) -> Tensor:
+        """Return sums over all processes, [N] float64, on the device."""
         ...
 
-    def any(self, flag: bool) -> bool:
-        """Tell whether it is so in any process: what all must do, none may decide alone."""
+    def any(self, *flags: bool) -> list[bool]:
+        """Tell of each whether it is so in any process: what all must do, none may decide alone."""
         ...
 
-    def clip(self, model: nn.Module, norm: float) -> float:
-        """Scale all gradients to at most a norm; return what it was."""
+    def clip(self, model: nn.Module, norm: float) -> Tensor:
+        """Scale all gradients to at most a norm; return what it was, on the device."""
         ...
 
     def save(

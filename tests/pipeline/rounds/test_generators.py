@@ -4,7 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from tip.pipeline import session as session_module
 from tip.pipeline.rounds.generators import check_room, generator_of, probes_of, reader_of
+from tip.pipeline.rounds.rollouts import rollout_works
 from tip.pipeline.session import Session, look_at, open_session
 from tip.stages.engines.probe import probe_key
 from tip.stages.holder import Embedded, InVllm, Reader, Served, as_arrays
@@ -26,6 +29,18 @@ def test_where_no_vllm_generates_nothing_is_probed(config: MakeConfig) -> None:
     assert generator_of(session, student, session.config.rollout) == Embedded(student, 8)
     assert probes_of(session) == ()
     assert reader_of(session) is None
+
+
+def test_on_a_gpu_a_batch_takes_rows_of_as_many_shards_as_fill_it(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = look_at(config(rollout={"batch_size": 100, "prompts": 160}))
+    parts, student = session.inputs.round_shards(0), session.student(0)
+    assert [len(work.shards) for work in rollout_works(session, student, parts)] == [1] * 5
+    monkeypatch.setattr(session_module, "resolve_device", lambda _: torch.device("cuda"))
+    works = rollout_works(session, student, parts)
+    assert [len(work.shards) for work in works] == [3, 2]
+    assert [shard for work in works for shard in work.shards] == list(parts)
 
 
 def test_one_vllm_process_has_room_for_rollouts_and_evaluations_alike(

@@ -17,6 +17,7 @@ import torch
 from reference_ier import ratio_bounds
 from tiny import STOP, Shard, load, log_probs, prompts, score_settings, shard, write_model
 from tip.stages.arrays import chunks
+from tip.stages.arrays.coming import ComingColumns
 from tip.stages.models.head import Head
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.score import joint as score
@@ -240,7 +241,7 @@ def test_no_number_goes_to_the_host_before_the_last_chunk_of_a_batch_is_under_wa
         return lambda *args, **kwargs: [done.append(name), work(*args, **kwargs)][1]
 
     monkeypatch.setattr(Head, "logits", noted("product", Head.logits))
-    monkeypatch.setattr(torch.Tensor, "cpu", noted("copy", torch.Tensor.cpu))
+    monkeypatch.setattr(ComingColumns, "__init__", noted("copy", ComingColumns.__init__))
     settings = score_settings(chunk_elements=300, check_rows=0)
     signals, *_ = score_joint(*models, made.rollouts, settings)
     score_teacher(models[1], made.rollouts, settings, student_vocabulary=60)

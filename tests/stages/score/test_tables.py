@@ -10,13 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rollout_arrays import FIRST, arrays, numbers
+from tip.stages.arrays.batching import fill
 from tip.stages.models.card import ModelCard
 from tip.stages.score.shard import RolloutArrays
 from tip.stages.score.tables import (
     Columns,
-    feature_columns,
+    Read,
+    by_name,
     in_batches,
     refuse_nonfinite,
+    send,
     teacher_result,
     tokens_result,
 )
@@ -57,12 +60,23 @@ def test_parts_come_back_into_the_order_of_the_rollouts(case: tuple[list[int], i
     batches: list[list[int]] = []
     ticks: list[int] = []
 
-    def score(rows: np.ndarray) -> tuple[Supports, Columns]:
+    read: list[list[int]] = []
+
+    def score(rows: np.ndarray) -> Read:
         batches.append(rows.tolist())
         tokens = shard.responses.places(rows)
-        return supports_of(shard.responses.values[tokens]), {"n": numbers(shard)[tokens]}
+
+        def take() -> tuple[Supports, Columns]:
+            read.append(rows.tolist())
+            assert len(batches) == min(len(read) + 1, total)  # the next is under way
+            return supports_of(shard.responses.values[tokens]), {"n": numbers(shard)[tokens]}
+
+        return take
+
+    total = len(fill(np.array(counts), budget))
 
     supports, columns = in_batches(shard, np.array(counts), budget, score, ticks.append)
+    assert read == batches
     assert sorted(r for rows in batches for r in rows) == shard.answered.tolist()
     assert columns["n"].tolist() == numbers(shard).tolist()
     assert supports is not None
@@ -74,8 +88,8 @@ def test_parts_come_back_into_the_order_of_the_rollouts(case: tuple[list[int], i
 def test_a_pass_without_supports_gives_none() -> None:
     shard = arrays([2, 1])
 
-    def score(rows: np.ndarray) -> tuple[None, Columns]:
-        return None, {"n": numbers(shard)[shard.responses.places(rows)]}
+    def score(rows: np.ndarray) -> Read:
+        return lambda: (None, {"n": numbers(shard)[shard.responses.places(rows)]})
 
     supports, columns = in_batches(shard, np.array([2, 1]), 1, score, lambda _: None)
     assert supports is None
@@ -85,9 +99,9 @@ def test_a_pass_without_supports_gives_none() -> None:
 def test_a_number_of_a_batch_that_is_not_finite_is_refused() -> None:
     shard = arrays([2, 1])
 
-    def score(rows: np.ndarray) -> tuple[None, Columns]:
+    def score(rows: np.ndarray) -> Read:
         found = numbers(shard)[shard.responses.places(rows)]
-        return None, {"entropy": np.where(found == 100, np.nan, found)}
+        return lambda: (None, {"entropy": np.where(found == 100, np.nan, found)})
 
     with pytest.raises(NumericsError, match=f"entropy is nan at position 0 of rollout {FIRST + 1}"):
         in_batches(shard, np.array([2, 1]), 1, score, lambda _: None)
@@ -110,7 +124,9 @@ def test_features_of_chunks_follow_one_another_in_the_types_of_the_table() -> No
         Features(*(torch.arange(size, dtype=torch.float64) for _ in Features._fields))
         for size in (2, 3)
     ]
-    found = feature_columns(chunks)
+    chunks = [c._replace(teacher_rank=c.teacher_rank.long()) for c in chunks]
+    supports, found = send([], by_name(chunks))()
+    assert supports is None
     assert list(found) == list(Features._fields)
     assert all(values.tolist() == [0, 1, 0, 1, 2] for values in found.values())
     assert found["teacher_rank"].dtype == np.int32

@@ -55,7 +55,7 @@ def logits(student: LanguageModel) -> Tensor:
 def loss_of(student: LanguageModel, made: Round) -> float:
     settings = train_settings()
     due = denominator(made.data, ALL)
-    return accumulate(Alone(), step_of(student, settings), made.data, ALL, settings, due)[0]
+    return accumulate(Alone(), step_of(student, settings), made.data, ALL, settings, due).read()[0]
 
 
 def test_an_adapter_changes_nothing_before_its_first_step(made: Round) -> None:

@@ -109,7 +109,8 @@ def step(made: Round, rows: np.ndarray = ALL, **changes: Any) -> tuple[float, di
     """Return loss, gradient and what is told of a step in float64."""
     student, chosen = trainable(made.student, torch.float64), train_settings(**changes)
     due = denominator(made.data, rows)
-    loss, told, _ = accumulate(Alone(), step_of(student, chosen), made.data, rows, chosen, due)
+    sums = accumulate(Alone(), step_of(student, chosen), made.data, rows, chosen, due)
+    loss, told, _ = sums.read()
     return loss, gradients(student), told
 
 

@@ -76,7 +76,8 @@ def test_the_body_reads_each_sequence_up_to_its_last_selected_token_and_no_other
     student.model.base_model.register_forward_pre_hook(note, with_kwargs=True)
     alone = train_settings(batch_tokens=1)
     step = step_of(student, alone)
-    _, _, body_tokens = accumulate(Alone(), step, data, ALL, alone, denominator(data, ALL))
+    due = denominator(data, ALL)
+    _, _, body_tokens = accumulate(Alone(), step, data, ALL, alone, due).read()
     expected = []
     for row in ALL:
         positions = data.positions[data.tokens(row)]

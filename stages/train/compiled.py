@@ -1,0 +1,96 @@
+"""Decoder layers that are compiled, each by itself, by torch's inductor.
+
+Uncompiled, a body in bfloat16 spends more time in passes over its activations (norms, rotary
+embeddings, casts) than in products; compiled, passes are fused. Layers have the same code, so one
+is compiled for all of them, and for all lengths: a micro-batch of another shape is no other
+program. Only rounding changes.
+
+Source: PyTorch, "Reducing torch.compile cold start compilation time with regional compilation".
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...storage.errors import ConfigError
+from ..models.language_model import LanguageModel
+
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def compiles(wanted: Literal["auto", True, False], device: torch.device) -> bool:
+    """Tell whether layers are compiled on a device. `auto`: on a GPU where compiling works.
+
+    Raises `ConfigError` where it is wanted and does not.
+    """
+    if wanted is False or (wanted == "auto" and device.type != "cuda"):
+        return False
+    reason = cannot_compile(device)
+    if wanted is True and reason is not None:
+        raise ConfigError(f"train.compile = true: {reason}; set train.compile = 'auto', or false")
+    return reason is None
+
+
+@functools.cache
+def cannot_compile(device: torch.device) -> str | None:
+    """Say why nothing is compiled for a device, None where a small program was, once a process."""
+    _keep_programs()
+    numbers = torch.linspace(-2, 2, 64, device=device)
+    try:
+        found = torch.compile(_small)(numbers)
+    # A compiler for C++, Triton's and a driver have their errors; what is wanted of all of them is
+    # that a training goes on as it would without them.
+    except Exception as problem:
+        first = str(problem).strip().splitlines() or [type(problem).__name__]
+        return f"torch.compile does not work on this {device.type} ({first[0][:200]})"
+    if not torch.allclose(found, _small(numbers), atol=1e-4):
+        return f"torch.compile is wrong on this {device.type}"
+    return None
+
+
+def _small(numbers: Tensor) -> Tensor:
+    return numbers.sin() * numbers.exp()
+
+
+@contextmanager
+def compiled_layers(student: LanguageModel) -> Iterator[Callable[[], float]]:
+    """Let a student's decoder layers be compiled inside the block, when they first compute.
+
+    Gives what tells the seconds spent compiling since.
+    """
+    _keep_programs()
+    before, layers = _seconds(), list(layers_of(student.body))
+    for layer in layers:
+        layer.compile(dynamic=True)
+    try:
+        yield lambda: _seconds() - before
+    finally:
+        for layer in layers:
+            layer._compiled_call_impl = None  # what reads afterwards has other shapes and no graph
+
+
+def layers_of(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the members of lists of modules, and nothing that is inside of them (experts)."""
+    if isinstance(module, nn.ModuleList):
+        yield from (layer for layer in module if any(True for _ in layer.parameters()))
+        return
+    for child in module.children():
+        yield from layers_of(child)
+
+
+def _seconds() -> float:
+    from torch._dynamo.utils import calculate_time_spent
+
+    return float(calculate_time_spent().get("total_wall_time", 0.0))
+
+
+def _keep_programs() -> None:
+    """Keep compiled programs beside the user's other caches, unless a place for them was named."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    os.environ.setdefault(_CACHE, str(Path(home) / "tip" / "compiled"))
