@@ -317,6 +317,42 @@ def export(
 
 
 @app.command()
+def push(
+    origin: Annotated[str, typer.Argument(help="A run, after N rounds.", metavar="RUN[@N]")],
+    repository: Annotated[
+        str, typer.Argument(help="A repository of the hub.", metavar="OWNER/NAME")
+    ],
+    private: Annotated[bool, typer.Option("--private", help="A new one is private.")] = False,
+    adapter: Annotated[bool, typer.Option("--adapter", help="The LoRA adapter alone.")] = False,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="float32, bfloat16, float16.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Replace what another run or person put there.")
+    ] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only list what would be sent.")] = False,
+    runs: Runs = "runs",
+) -> None:
+    """Send a trained student with its model card to the Hugging Face hub, in one commit.
+
+    What is sent is what tip export writes. The token is that of HF_TOKEN, or as `hf auth login`
+    left it; it is never shown or stored.
+    """
+    from .pipeline.sharing.push import push_student
+
+    push_student(
+        origin,
+        repository,
+        runs,
+        private=private,
+        adapter=adapter,
+        dtype=dtype,
+        replace=yes,
+        dry=dry,
+    )
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where its files go.")] = Path("demo"),
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each run.")] = 10,
