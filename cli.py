@@ -14,8 +14,9 @@ from typer.core import TyperGroup
 
 from . import __version__
 from .pipeline.compare.rules import app as rules_app
+from .pipeline.sharing.commands import Rounds
+from .pipeline.sharing.commands import app as cache_app
 from .pipeline.show.cache import Runs
-from .pipeline.show.cache import app as cache_app
 from .pipeline.show.runs import app as runs_app
 from .stages.stopping import Terminated, obey_sigterm
 from .storage.errors import ConfigError, TipError
@@ -327,6 +328,10 @@ def push(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="float32, bfloat16, float16.")
     ] = None,
+    signals: Annotated[
+        bool, typer.Option("--signals", help="Not the student: the run's signals, as a data set.")
+    ] = False,
+    rounds: Rounds = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Replace what another run or person put there.")
     ] = False,
@@ -335,21 +340,20 @@ def push(
 ) -> None:
     """Send a trained student with its model card to the Hugging Face hub, in one commit.
 
-    What is sent is what tip export writes. The token is that of HF_TOKEN, or as `hf auth login`
-    left it; it is never shown or stored.
+    What is sent is what tip export writes; with --signals what tip cache export does. The token is
+    that of HF_TOKEN, or as `hf auth login` left it; it is never shown or stored.
     """
-    from .pipeline.sharing.push import push_student
+    from .pipeline.sharing.push import Push, push_signals, push_student
 
-    push_student(
-        origin,
-        repository,
-        runs,
-        private=private,
-        adapter=adapter,
-        dtype=dtype,
-        replace=yes,
-        dry=dry,
-    )
+    if signals and (adapter or dtype):
+        raise ConfigError("--signals sends tables, no weights: leave --adapter and --dtype out")
+    if rounds is not None and not signals:
+        raise ConfigError(f"--rounds {rounds} chooses signals: add --signals, or name RUN@N")
+    how = Push(repository, runs, private=private, replace=yes, dry=dry)
+    if signals:
+        push_signals(origin, how, rounds)
+    else:
+        push_student(origin, how, adapter=adapter, dtype=dtype)
 
 
 @app.command()

@@ -82,8 +82,8 @@ def export_and_show(
     """
     refuse_type(dtype)
     try:
-        target, trained = _new(folder), trained_student(runs, origin)
-        _refuse_inside(target, folder, (trained.config.store, trained.config.runs))
+        target, trained = new_place(folder), trained_student(runs, origin)
+        refuse_inside(target, folder, (trained.config.store, trained.config.runs))
         with new_folder(target) as beside:
             said = write(trained, beside, target, adapter=adapter, dtype=dtype)
             total = sum(path.stat().st_size for path in beside.iterdir())
@@ -127,7 +127,7 @@ def write(trained: Trained, folder: Path, target: Path, *, adapter: bool, dtype:
     return said
 
 
-def _new(folder: str) -> Path:
+def new_place(folder: str) -> Path:
     """Return the path of a folder that can be made. Raises `ConfigError` where it cannot."""
     if "://" in folder:
         raise ConfigError(f"{folder}: expected a folder of this machine; copy it from there")
@@ -141,7 +141,7 @@ def _new(folder: str) -> Path:
     return path
 
 
-def _refuse_inside(target: Path, folder: str, roots: tuple[str, ...]) -> None:
+def refuse_inside(target: Path, folder: str, roots: tuple[str, ...]) -> None:
     """Raise `ConfigError` for a folder among those that tip looks after."""
     for root in roots:
         if "://" not in root and target.is_relative_to(user_path(root).absolute()):

@@ -16,6 +16,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+from duckdb import sqltypes
 from duckdb.func import PythonUDFType
 
 from ...stages.models.card import load_tokenizer
@@ -40,7 +41,7 @@ _KINDS: Mapping[str, Sequence[columns.Column]] = {
     "teacher": columns.TEACHER,
     "evaluation": columns.EVALUATION,
 }
-_IDS = duckdb.list_type(duckdb.sqltypes.INTEGER)
+_IDS = duckdb.list_type(sqltypes.INTEGER)
 _TEXTS = {"tokens": "text_of([token]) AS text"}
 _TEXTS["rollouts"] = "text_of(prompt_ids) AS prompt, text_of(response_ids) AS response"
 
@@ -92,7 +93,7 @@ class RunTables:
         with locked_connection(paths, seconds=seconds) as connection:
             create_types(connection)
             connection.create_function(
-                "text_of", self._texts, [_IDS], duckdb.sqltypes.VARCHAR, type=PythonUDFType.ARROW
+                "text_of", self._texts, [_IDS], sqltypes.VARCHAR, type=PythonUDFType.ARROW
             )
             for kind, of_rounds in parts.items():
                 self._view(connection, kind, of_rounds, rounds)

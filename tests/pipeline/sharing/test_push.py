@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from tip import cli
 from tip.pipeline.export import export_and_show
 from tip.pipeline.session import Session
-from tip.pipeline.sharing.push import push_student
+from tip.pipeline.sharing.push import Push, push_student
 from tip.storage.errors import ConfigError, TipError
 
 from ..conftest import MakeConfig, played
@@ -24,14 +24,7 @@ def run(shared: MakeConfig) -> Session:
 
 
 def push(run: Session, origin: str = "run", name: str = NAME, **more: Any) -> None:
-    options: dict[str, Any] = {
-        "private": False,
-        "adapter": False,
-        "dtype": None,
-        "replace": False,
-        "dry": False,
-    }
-    push_student(origin, name, run.config.runs, **(options | more))
+    push_student(origin, Push(name, run.config.runs, **more), adapter=False, dtype=None)
 
 
 def test_what_arrives_is_what_is_exported_and_the_commit_is_the_last_request(
@@ -47,7 +40,7 @@ def test_what_arrives_is_what_is_exported_and_the_commit_is_the_last_request(
     assert hub.steps.count("commit") == 1
     assert there.messages == ["run@1, sent by tip"]
     said = capsys.readouterr()
-    assert f"run@1 is at {hub.url}/{NAME}: {len(sent)} files" in said.out
+    assert f"run@1 at {hub.url}/{NAME}: {len(sent)} files" in said.out
     assert TOKEN not in said.out + said.err
     assert not any(TOKEN.encode() in data for data in sent.values())
 
