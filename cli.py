@@ -357,6 +357,24 @@ def push(
 
 
 @app.command()
+def track(
+    name: Annotated[str, typer.Argument(help="A run that is not being played.", metavar="RUN")],
+    to: Annotated[
+        str, typer.Option("--to", help="With commas: tensorboard, mlflow, wandb, trackio.")
+    ] = "",
+    project: Annotated[
+        str | None, typer.Option("--project", help="Instead of the config's track.project.")
+    ] = None,
+    runs: Runs = "runs",
+) -> None:
+    """Tell trackers what they have not been told of a run: what was missed, or all of it."""
+    from .pipeline.tracking.follow import track as tell
+    from .storage.runs import RunFolder
+
+    tell(RunFolder(runs, name), _split(to), project)
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where its files go.")] = Path("demo"),
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each run.")] = 10,
