@@ -6,15 +6,15 @@ from typing import Any
 
 from .run import RunConfig
 
-_PLACES = ("store", "runs")
+_PLACES = ("store", "runs", "workers", "track")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def public(config: RunConfig) -> dict[str, Any]:
     """Return a config's values that may be shown to anybody, as JSON has them.
 
-    Left out: folders that belong to a machine, what is null (TOML cannot say it, and it is a
-    default), and of an address its user, password and query.
+    Left out: folders, workers and trackers of a machine, what is null (TOML cannot say it, and it
+    is a default), and of an address its user, password and query.
     """
     values = config.model_dump(mode="json", exclude_none=True)
     return _clean({name: v for name, v in values.items() if name not in _PLACES})

@@ -195,8 +195,8 @@ def _held_out(rounds: ByRound, trained: int) -> str:
     ]
     return (
         f"{table(('', 'before', f'after {trained} rounds'), rows)}\n\n"
-        f"{known.problems} problems, {known.samples} answers in all. Intervals are bootstraps over "
-        "problems; those of the divergences were not measured."
+        f"{known.problems} problems, answers to each: {known.samples}. Intervals are bootstraps "
+        "over problems; those of the divergences were not measured."
     )
 
 

@@ -100,7 +100,8 @@ def prompts_of(run: RunFolder, config: RunConfig) -> str:
         ("rows", "all" if source.limit is None else f"the first {source.limit:,}"),
         ("digest of the rendered prompts", digest or UNKNOWN),
         ("licence", UNKNOWN),
-        ("a round", f"{config.rollout.prompts} prompts, {config.rollout.samples} answers each"),
+        ("prompts a round", f"{config.rollout.prompts:,}"),
+        ("answers to each", config.rollout.samples),
     ]
     return table(("prompts", ""), rows)
 

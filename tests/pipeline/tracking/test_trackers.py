@@ -159,6 +159,7 @@ def test_wandb_keeps_them_in_its_journal_without_a_network(tmp_path: Path) -> No
     assert list((tmp_path / "wandb").rglob("*.table.json"))
 
 
+@pytest.mark.soak
 def test_wandb_without_a_key_asks_nobody(tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "WANDB_API_KEY": ""}
     said = "no API key: set WANDB_API_KEY, or WANDB_MODE=offline"
