@@ -1,8 +1,11 @@
 """Each tracker's own library holds what it was told, once, and goes on with the run it knows."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +61,36 @@ def test_a_run_that_is_played_twice_is_on_the_board_once(config: MakeConfig) -> 
     told = [v for name, _, v in scalars if name == "train/step_loss"]
     assert told == pytest.approx(list(losses))
     assert sum("⟦" in text and "⟧" in text for text in texts) == 1
+
+
+PLAY = """
+import json, sys
+from tip.pipeline.config.toml import make_config
+from tip.pipeline.rounds.play import play
+from tip.pipeline.session import open_session
+play(open_session(make_config(json.loads(sys.argv[1]), "test")))
+"""
+
+
+@pytest.mark.soak
+def test_a_killed_run_has_every_point_on_the_board_once(config: MakeConfig) -> None:
+    small = config(rollout={"prompts": 32}, track={"to": ["tensorboard"]})
+    cursor = Path(small.runs) / "run" / "track" / "tensorboard.json"
+    child = subprocess.Popen([sys.executable, "-c", PLAY, small.model_dump_json()])
+    deadline = time.monotonic() + 120
+    while not cursor.exists() or json.loads(cursor.read_text())["lines"] < 2:
+        assert child.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(0.1)  # not between the tracker's answer and the cursor's writing
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    session = played(small)
+    scalars, _ = read_board(cursor.with_suffix(""))
+    points = [(name, step) for name, step, _ in scalars]
+    assert len(points) == len(set(points))
+    assert {("train/loss", 0), ("train/loss", 1), ("score/reverse_kl", 0)} <= set(points)
+    assert json.loads(cursor.read_text())["lines"] == len(session.run.metrics())
 
 
 @pytest.fixture
