@@ -2,7 +2,8 @@
 
 The checkpoint is copied as it lies in the store. In another type its numbers come from float32:
 from the checkpoint where it is that, else from the masters in the run's private state, which it was
-rounded from. Nothing is trained here, and nothing is made in the store.
+rounded from. A model card says what it is made of, and licences that lie beside the first student
+go with it. Nothing is trained here, and nothing is made in the store.
 """
 
 import shutil
@@ -35,13 +36,16 @@ from .executors.here import Here
 from .inputs import Inputs
 from .progress import Reporter
 from .rounds.branching import trained_run
+from .show.card import NAME as CARD
+from .show.card import Exported, model_card
 from .show.cells import size
+from .show.parents import parents_of
 
 TYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class _Trained:
+class Trained:
     """The student of a run after a number of rounds."""
 
     run: RunFolder
@@ -76,14 +80,12 @@ def export_and_show(
     adapter: its adapters alone. dtype: of the weights, None as they are stored. Raises a `TipError`
     for what is not there, before anything is written.
     """
-    if dtype is not None and dtype not in TYPES:
-        raise ConfigError(f"--dtype {dtype}: expected {', '.join(TYPES)}")
+    refuse_type(dtype)
     try:
-        target, trained = _new(folder), _trained(runs, origin)
-        _refuse_inside(target, folder, (trained.config.store, trained.config.runs))
+        target, trained = new_place(folder), trained_student(runs, origin)
+        refuse_inside(target, folder, (trained.config.store, trained.config.runs))
         with new_folder(target) as beside:
-            write = _adapter if adapter else _whole
-            said = write(trained, beside, target, dtype)
+            said = write(trained, beside, target, adapter=adapter, dtype=dtype)
             total = sum(path.stat().st_size for path in beside.iterdir())
     except OSError as error:
         if isinstance(error, StoreError):
@@ -95,7 +97,37 @@ def export_and_show(
     print(visible(f"{trained.name} is in {target}: {size(total)}, {said}"))
 
 
-def _new(folder: str) -> Path:
+def refuse_type(dtype: str | None) -> None:
+    """Raise `ConfigError` for a type that weights are not written in."""
+    if dtype is not None and dtype not in TYPES:
+        raise ConfigError(f"--dtype {dtype}: expected {', '.join(TYPES)}")
+
+
+def write(trained: Trained, folder: Path, target: Path, *, adapter: bool, dtype: str | None) -> str:
+    """Write a student and its card into a folder; return what is said of it.
+
+    target: where it will lie. The licences of the first student's folder are copied beside it.
+    """
+    said = (_adapter if adapter else _whole)(trained, folder, target, dtype)
+    parents = parents_of(trained.run, trained.config)
+    for path in parents[0].terms:
+        if not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
+    form = "float32" if adapter else dtype or trained.config.train.export_dtype
+    exported = Exported(
+        trained.run,
+        trained.config,
+        trained.number,
+        trained.store,
+        trained.checkpoint,
+        form,
+        adapter,
+    )
+    (folder / CARD).write_text(model_card(exported, folder, parents), encoding="utf-8")
+    return said
+
+
+def new_place(folder: str) -> Path:
     """Return the path of a folder that can be made. Raises `ConfigError` where it cannot."""
     if "://" in folder:
         raise ConfigError(f"{folder}: expected a folder of this machine; copy it from there")
@@ -109,15 +141,16 @@ def _new(folder: str) -> Path:
     return path
 
 
-def _refuse_inside(target: Path, folder: str, roots: tuple[str, ...]) -> None:
+def refuse_inside(target: Path, folder: str, roots: tuple[str, ...]) -> None:
     """Raise `ConfigError` for a folder among those that tip looks after."""
     for root in roots:
         if "://" not in root and target.is_relative_to(user_path(root).absolute()):
             raise ConfigError(f"{folder}: lies in {root}, which tip keeps; name a folder elsewhere")
 
 
-def _trained(runs: str, origin: str) -> _Trained:
-    run, about, number = trained_run(runs, origin, "tip export")
+def trained_student(runs: str, origin: str, option: str = "tip export") -> Trained:
+    """Return the student that `RUN@N` names. Raises a `TipError` for one that is not there."""
+    run, about, number = trained_run(runs, origin, option)
     config = make_config(about.config, str(run.config_path))
     if "://" not in config.store and not user_path(config.store).is_dir():
         raise StoreError(
@@ -132,10 +165,10 @@ def _trained(runs: str, origin: str) -> _Trained:
             f"{run.name}@{number}: checkpoint {key} is not in {config.store} any more; `tip run` "
             "with the run's config makes it again"
         )
-    return _Trained(run, config, number, store, checkpoint)
+    return Trained(run, config, number, store, checkpoint)
 
 
-def _whole(trained: _Trained, folder: Path, target: Path, dtype: str | None) -> str:
+def _whole(trained: Trained, folder: Path, target: Path, dtype: str | None) -> str:
     """Write a model folder; return what is said of it. target: where it will lie."""
     stored = trained.config.train.export_dtype
     if dtype in (None, stored):
@@ -149,7 +182,7 @@ def _whole(trained: _Trained, folder: Path, target: Path, dtype: str | None) -> 
     )
 
 
-def _in_another_type(trained: _Trained, folder: Path, dtype: str) -> None:
+def _in_another_type(trained: Trained, folder: Path, dtype: str) -> None:
     """Write the student's float32 numbers in a type, and show that this is what was written."""
     card = look_at_card(trained.settings)
     weights = Weights("student", card, trained.checkpoint.key, "float32")
@@ -166,7 +199,7 @@ def _in_another_type(trained: _Trained, folder: Path, dtype: str) -> None:
 
 
 def _written(
-    trained: _Trained, holder: Holder, weights: Weights, folder: Path, dtype: str
+    trained: Trained, holder: Holder, weights: Weights, folder: Path, dtype: str
 ) -> Likeness:
     """Write the student; of it nothing stays in memory but what it is known by."""
     model = _in_float32(trained, holder, weights)
@@ -174,7 +207,7 @@ def _written(
     return likeness(model)
 
 
-def _in_float32(trained: _Trained, holder: Holder, weights: Weights) -> LanguageModel:
+def _in_float32(trained: Trained, holder: Holder, weights: Weights) -> LanguageModel:
     """Return the student as it was trained. weights: its checkpoint."""
     settings = trained.config.train
     if settings.export_dtype == "float32":
@@ -195,7 +228,7 @@ def _in_float32(trained: _Trained, holder: Holder, weights: Weights) -> Language
     return merge(model)
 
 
-def _first_student(trained: _Trained) -> Weights:
+def _first_student(trained: Trained) -> Weights:
     """Return the student that the run began with. Raises `ConfigError` where it has changed."""
     first = Inputs(trained.config, Reporter(quiet=True)).first_student
     began = (trained.run.round(0) or RoundPointers()).student
@@ -210,7 +243,7 @@ def _first_student(trained: _Trained) -> Weights:
     return first
 
 
-def _adapter(trained: _Trained, folder: Path, target: Path, dtype: str | None) -> str:
+def _adapter(trained: Trained, folder: Path, target: Path, dtype: str | None) -> str:
     """Write a folder of adapters; return what is said of it. target: where it will lie."""
     lora, student = trained.config.train.lora, trained.config.student
     if lora is None:
@@ -230,7 +263,7 @@ def _adapter(trained: _Trained, folder: Path, target: Path, dtype: str | None) -
     )
 
 
-def _first_folder(trained: _Trained) -> str:
+def _first_folder(trained: Trained) -> str:
     """Return where peft finds what the run began with: a folder, or a hub name.
 
     Where that is an adapter itself, it is what the store keeps of it, merged.
@@ -245,7 +278,7 @@ def _first_folder(trained: _Trained) -> str:
     return str(trained.store.folder(merged).resolve())
 
 
-def _merged(trained: _Trained, card: ModelCard) -> Artifact:
+def _merged(trained: Trained, card: ModelCard) -> Artifact:
     merged = find_merged(trained.store, card)
     if merged is None:
         raise StoreError(
@@ -260,7 +293,7 @@ def _beside(lora: LoraSettings) -> str:
     return "" if lora.bits is None else f", trained beside a base of {lora.bits} bits (NF4)"
 
 
-def _state(trained: _Trained, way_out: str) -> Path:
+def _state(trained: Trained, way_out: str) -> Path:
     """Return the training state of the student. Raises `StoreError` where it is gone.
 
     That of a round that a branch shares lies with the run that it belongs to.

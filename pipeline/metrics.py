@@ -120,6 +120,8 @@ class TrainMetrics(Metrics):
     trained_tokens: int = 0
     body_tokens: int = 0
     loss: float | None = None
+    losses: tuple[float | None, ...] = ()
+    """Of each step, None where it moved nothing."""
     student_mass: float | None = None
     residual: ResidualFacts | None = None
     clip: ClipFacts | None = None

@@ -14,7 +14,7 @@ _MOST = 100  # seeds; a difference that needs more matters to nobody
 def answer(judged: Judged) -> str:
     """Return what the rows of a comparison come to by one measure, for people."""
     lines = judged.frame.to_dicts()
-    rows = [line for line in lines if line.get("lr") is not None and line["refresh"]]
+    rows = [line for line in lines if line.get("lr") is not None and line.get("refresh")]
     rules = [line for line in rows if line["rule"] != ALL or line["changes"]]
     if not rules:
         return ""

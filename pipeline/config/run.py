@@ -13,6 +13,7 @@ from ...stages.score.settings import ScoreSettings
 from ...stages.select.settings import SelectSettings
 from ...stages.settings import BY_CONTENT, NOT_IN_KEY, Count, Natural, Settings
 from ...stages.train.settings import TrainSettings
+from .track import TrackSettings
 from .workers import WorkersSettings
 
 
@@ -55,6 +56,8 @@ class RunConfig(Settings):
     """Training of the student."""
     evaluate: Annotated[EvaluateSettings | None, NOT_IN_KEY] = None
     """Problems with known answers, whose results have keys of their own. None: no evaluation."""
+    track: Annotated[TrackSettings, NOT_IN_KEY] = TrackSettings()
+    """Trackers of experiments that are told what comes of the run."""
 
     @model_validator(mode="after")
     def _a_server_has_an_address(self) -> "RunConfig":

@@ -6,6 +6,7 @@ where it was, and another run with the same rollouts or the same teacher signals
 
 from ..config.run import RunConfig
 from ..session import Session
+from ..tracking.follow import tracked
 from .evaluation import ensure_evaluation
 from .identity import begin
 from .rollouts import ensure_rollouts
@@ -21,8 +22,9 @@ def play(session: Session) -> None:
     with session.run.held():
         begin(session)
         try:
-            meet_server(session)
-            _play(session)
+            with tracked(session):
+                meet_server(session)
+                _play(session)
         finally:
             session.executor.close()
 

@@ -4,7 +4,6 @@ Every format of a number writes nothing for None: what was not measured is an em
 """
 
 import json
-import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -23,7 +22,7 @@ _OFF_A_TERMINAL = 200  # columns
 def screen() -> Console:
     """Return where pages are printed: a terminal of any width, or lines that nothing wraps."""
     console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if not console.is_terminal:
         console.width = _OFF_A_TERMINAL
     return console
 

@@ -7,6 +7,7 @@ can tell a dead writer's draft from a slow one's.
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..columns import Column
 from ..content import content_hash
 from ..errors import StoreError
 from ..tables import write_table
-from .artifacts import Part, contents_hash, file_hash
+from .artifacts import Part, contents_hash, damage, file_hash
 from .places import check_name, remove_tree, reported, unique
 
 GRACE_SECONDS = 60.0  # a small file is written, linked and gone in far less
@@ -41,6 +42,20 @@ class Draft:
         with reported("write", path):
             written = write_table(path, table, columns)
         self._tables[file] = (name, written.num_rows, content_hash(written))
+
+    def adopt(self, source: Path, part: Part) -> None:
+        """Add a copy of what was committed elsewhere as a part. Its rows count as its content.
+
+        Raises `StoreError` where the copy's bytes are not those that were committed.
+        """
+        file = part.file.partition("/")[2]
+        path = self.file(file)
+        with reported("write", path):
+            shutil.copyfile(source, path)
+        if (wrong := damage(path, part)) is not None:
+            raise StoreError(f"{source}: {wrong}")
+        if part.rows is not None:
+            self._tables[file] = (part.name, part.rows, part.content)
 
     def file(self, name: str) -> Path:
         """Return the path to which the caller writes part `name`, such as `config.json`."""

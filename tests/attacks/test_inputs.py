@@ -18,7 +18,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import strategies as st
 from tip.pipeline.config.toml import load_config
-from tip.pipeline.show.listing import print_artifacts, print_query, print_sizes
+from tip.pipeline.show.listing import print_artifacts, print_sizes
+from tip.pipeline.show.query import print_query
 from tip.pipeline.show.status import print_run, print_runs
 from tip.pipeline.show.verify import verify_store
 from tip.stages.select.check import check_selection

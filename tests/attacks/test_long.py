@@ -25,7 +25,8 @@ from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.branching import branch
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import Session, look_at, open_session
-from tip.pipeline.show.listing import print_artifacts, print_query, print_sizes
+from tip.pipeline.show.listing import print_artifacts, print_sizes
+from tip.pipeline.show.query import print_query
 from tip.pipeline.show.status import print_run
 from tip.pipeline.show.verify import verify_store
 from tip.storage.errors import StoreError

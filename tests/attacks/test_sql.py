@@ -13,7 +13,7 @@ from tip.stages.select.check import check_selection
 from tip.stages.select.select import select
 from tip.stages.select.settings import SelectSettings
 from tip.storage.errors import InputError, TipError
-from tip.storage.queries import ask
+from tip.storage.queries import add_rollouts_view, add_view, ask, locked_connection
 from token_tables import TABLES, rollout_table, write_parts
 
 from .endings import Forks, forks
@@ -129,7 +129,10 @@ class Tables:
 
     def question(self, sql: str) -> Any:
         """Ask as `tip sql` does."""
-        return ask(self.filled(sql), self.tokens, self.rollouts)
+        with locked_connection([*self.tokens, *self.rollouts]) as connection:
+            add_view(connection, "tokens", self.tokens)
+            add_rollouts_view(connection, "rollouts", self.rollouts)
+            return ask(connection, self.filled(sql))
 
     def rule(self, sql: str) -> object:
         """Use a text as a rule's file."""

@@ -76,9 +76,9 @@ def test_the_folder_is_the_checkpoint_after_so_many_rounds_with_all_that_belongs
     for origin, number in (("run", 2), ("run@3", 2), ("run@1", 0)):
         folder = export(whole, origin, tmp_path / origin)
         checkpoint = artifacts(whole, "checkpoint")[number]
-        assert {p.name: p.stat().st_size for p in folder.iterdir()} == {
-            part.name: part.bytes for part in checkpoint.parts.values()
-        }
+        sizes = {p.name: p.stat().st_size for p in folder.iterdir()}
+        assert sizes.pop("README.md") > 1000
+        assert sizes == {part.name: part.bytes for part in checkpoint.parts.values()}
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 1
         assert lines[0].startswith(f"run@{number + 1} is in {folder}: ")
@@ -135,6 +135,7 @@ def test_a_peft_model_over_the_first_student_is_the_merged_export(
     origin = f"lora@{number}"
     folder = export(adapters, origin, tmp_path / "adapter", adapter=True)
     assert {p.name for p in folder.iterdir()} == {
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
     }
@@ -155,6 +156,10 @@ def test_an_adapter_says_what_it_stands_beside(
     config: Any = PeftConfig.from_pretrained(str(folder))
     assert config.base_model_name_or_path == str((PAIR / "student").resolve())
     assert (config.r, config.lora_alpha, config.inference_mode) == (4, 8, True)
+    card = (folder / "README.md").read_text()
+    assert "library_name: peft" in card
+    assert "| weights | adapters of rank 4 |" in card
+    assert "tip export lora@2 FOLDER --adapter" in card
     assert config.target_modules == {
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip

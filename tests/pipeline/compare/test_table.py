@@ -111,6 +111,6 @@ def test_costs_are_means_and_sums_and_memory_on_a_gpu_is_told_where_there_was_on
     gpu = outcome(Row(RANDOM, 0.2), 0, 40, 60, peak_gpu_memory_mb=4100, lost_ground=True)
     lines = costs_of([*cpu, gpu]).to_dicts()
     assert [_costs(line) for line in lines] == [
-        ["all", "0.0003", "100", "20", "10", "2", "500", ""],
-        ["random 20%", "0.0003", "100", "10", "5", "2", "500, GPU 4,100", "1 of 1"],
+        ["all", "0.0003", "100", "30", "10", "2", "500", ""],
+        ["random 20%", "0.0003", "100", "15", "5", "2", "500, GPU 4,100", "1 of 1"],
     ]

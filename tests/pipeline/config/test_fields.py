@@ -68,6 +68,7 @@ SPECIAL: dict[str, tuple[dict[str, Any], Any]] = {
     "evaluate.format": ({}, "{other}"),
     "device": ({}, "cpu"),
     "workers.address": ({}, "auto"),
+    "track.to": ({}, ["mlflow"]),
     "select.rule": ({}, "entropy_sampled"),
     "student.vllm.enforce_eager": ({}, True),
     "teacher.vllm.enforce_eager": ({}, True),

@@ -22,6 +22,7 @@ from tip.pipeline.report.command import Request, report
 from tip.pipeline.report.serve import server_of
 from tip.pipeline.report.texts import Texts
 from tip.pipeline.session import Session
+from tip.pipeline.show.tables import RunTables
 from tip.storage.queries import ask
 from tip.storage.runs import RunFolder
 from tip.storage.tables import read_table
@@ -125,16 +126,9 @@ def test_a_brush_gives_a_condition_that_selects_the_same_tokens(
     page.mouse.up()
     page.wait_for_selector("#region-count")
     where = page.locator("#region .copyable code").first.inner_text()
-    parts = {
-        number: [
-            run.store.path(run.store.find("tokens", key), "tokens")  # type: ignore[arg-type]
-            for key in pointers.of("tokens")
-        ]
-        for number, pointers in run.run.rounds()
-    }
-    answer = ask(
-        f"SELECT round, rollout, position FROM tokens WHERE trainable AND {where}", parts
-    ).to_pylist()
+    query = f"SELECT round, rollout, position FROM tokens WHERE trainable AND {where}"
+    with RunTables(run.run).opened(["tokens"]) as connection:
+        answer = ask(connection, query).to_pylist()
     found = {(a["round"], str(a["rollout"]), a["position"]) for a in answer}
     assert len(found) > 3
     assert int(page.locator("#region-count").get_attribute("data-count")) == len(found)

@@ -5,7 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tip.storage.columns import TOKENS
+from tip.storage.errors import StoreError
 from tip.storage.store.drafts import abandoned, drafted, sweep_drafts
+
+from ..example_tables import example
 
 
 def age(path: Path, seconds: float) -> None:
@@ -88,3 +92,26 @@ def test_age_is_told_by_the_folders_clock_and_not_by_this_hosts(
     monkeypatch.setattr(time, "time", lambda: ten_years)
     assert sweep_drafts(tmp_path, 3600) == []
     assert folder.exists()
+
+
+def test_what_was_committed_elsewhere_is_the_same_part_here(tmp_path: Path) -> None:
+    with drafted(tmp_path / "there") as draft:
+        draft.table("tokens", example(TOKENS), TOKENS)
+        path, part = draft.folder / "tokens.parquet", draft.parts()["tokens"]
+        with drafted(tmp_path / "here") as copy:
+            copy.adopt(path, part)
+            taken = copy.parts()["tokens"]
+            assert (taken.rows, taken.content, taken.digest) == (
+                part.rows,
+                part.content,
+                part.digest,
+            )
+            assert copy.content() == draft.content()
+        data = bytearray(path.read_bytes())
+        data[9] ^= 1
+        path.write_bytes(data)
+        with (
+            drafted(tmp_path / "here") as copy,
+            pytest.raises(StoreError, match="its bytes are not what was committed"),
+        ):
+            copy.adopt(path, part)

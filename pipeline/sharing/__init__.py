@@ -1,0 +1,1 @@
+"""What leaves this machine and comes to it: models and signals, as folders and on the hub."""
