@@ -90,10 +90,16 @@ def held_out_warning(rounds: ByRound, number: int, config: RunConfig) -> str | N
     if found is None:
         return None
     best, told = found
+    worse = f"the student of round {number} is worse on held-out problems than "
+    if not best:
+        return (
+            f"{worse}the one before any training: {told}. Begin again under another name, with a "
+            f"lower train.lr than {config.train.lr:g}"
+        )
     return (
-        f"the student after {number} rounds is worse on held-out problems than after {best}: "
-        f"{told}. `tip export {config.name}@{best} FOLDER` is the better one; to go on from it, "
-        f"`--name NEW --from {config.name}@{best}` with a lower train.lr than {config.train.lr:g}"
+        f"{worse}that of round {best}: {told}. `tip export {config.name}@{best} FOLDER` is the "
+        f"better one; to go on from it, `--name NEW --from {config.name}@{best}` with a lower "
+        f"train.lr than {config.train.lr:g}"
     )
 
 

@@ -2,9 +2,11 @@
 
 import json
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import typer
@@ -91,17 +93,23 @@ def start(file: Path, given: Mapping[str, str | None], *, force: bool) -> None:
     asked = _asked(given)
     text = config_text(file, asked)
     try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: an answer is no text of TOML ({error})") from error
+    try:
         with replacing(file) as beside:
             beside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{file}: cannot be written ({error.strerror})") from error
     load_config(file)  # it is ours: a complaint is a fault of this file
-    card = "" if asked.card is None else f" --card {asked.card:g}"
+    card, typed = "" if asked.card is None else f" --card {asked.card:g}", quote(str(file))
     print(
-        visible(f"{file} is written: read it, then")
-        + f"\n  tip doctor {file}              models, data, room: ready?"
-        + f"\n  tip run {file} --dry-run{card}   what it needs, what fits"
-        + f"\n  tip run {file}"
+        visible(
+            f"{file} is written: read it, then\n"
+            f"  tip doctor {typed}              models, data, room: ready?\n"
+            f"  tip run {typed} --dry-run{card}   what it needs, what fits\n"
+            f"  tip run {typed}"
+        )
     )
 
 
@@ -118,19 +126,19 @@ def config_text(file: Path, asked: Asked) -> str:
                 f"{asked.held_out}: no column with answers; expected one of {', '.join(_ANSWERS)}"
             )
         evaluate = EVALUATE.format(
-            source=json.dumps(asked.held_out),
+            source=_quoted(asked.held_out),
             lines=own,
-            answer=json.dumps(answer),
+            answer=_quoted(answer),
             max_tokens=max_tokens,
         )
     return TEMPLATE.format(
-        file=file,
+        file=quote(str(file)),
         card="" if small else f" --card {asked.card:g}",
         rounds=4 if small else 10,
         device="auto" if small else "cuda",
-        student=json.dumps(asked.student),
-        teacher=json.dumps(asked.teacher),
-        prompts=json.dumps(asked.prompts),
+        student=_quoted(asked.student),
+        teacher=_quoted(asked.teacher),
+        prompts=_quoted(asked.prompts),
         prompt_lines=lines,
         round_prompts=64 if small else 128,
         max_tokens=max_tokens,
@@ -181,15 +189,15 @@ def _columns(source: str, section: str) -> tuple[str, str | None]:
     """Return the lines that name a source's columns, and its column of answers."""
     fields = _first_row(source, section)
     answer = _first(_ANSWERS, fields, str, int, float)
-    if (chat := _first(_CHATS, fields, list)) is not None:
-        return f"messages = {json.dumps(chat)}\n", answer
+    if (chat := _first((*_CHATS, *_TEXTS), fields, list)) is not None:
+        return f"messages = {_quoted(chat)}\n", answer
     text = _first(_TEXTS, fields, str)
     if text is None:
         raise ConfigError(
             f"{source}: no column with prompts; expected one of {', '.join((*_TEXTS, *_CHATS))}, "
             f"it has {', '.join(fields)}: name it prompt, or write {section}.format by hand"
         )
-    return f"format = {json.dumps(f'{{{text}}}')}\n", answer
+    return f"format = {_quoted(f'{{{text}}}')}\n", answer
 
 
 def _first_row(source: str, section: str) -> Mapping[str, Any]:
@@ -202,6 +210,11 @@ def _first_row(source: str, section: str) -> Mapping[str, Any]:
     except (pl.exceptions.PolarsError, OSError, IndexError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"{source}: cannot be read ({reason}): mend {section}.source") from error
+
+
+def _quoted(text: str) -> str:
+    """Return a text as TOML writes it."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _first(names: Sequence[str], fields: Mapping[str, Any], *kinds: type) -> str | None:

@@ -59,9 +59,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def bytes_under(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder; what is gone counts nothing."""
-    if not path.is_dir():
-        return path.lstat().st_size
     total = 0
+    if not path.is_dir():
+        with suppress(OSError):
+            total = path.lstat().st_size
+        return total
     for below in path.rglob("*"):
         with suppress(OSError):
             total += below.lstat().st_size if below.is_file() and not below.is_symlink() else 0
@@ -73,7 +75,7 @@ def link(path: Path, folder: Path) -> None:
 
     Where links cannot be made it is a file with the folder's path.
     """
-    target = os.path.relpath(folder.absolute(), path.parent.absolute())
+    target = os.path.relpath(folder.resolve(), path.parent.resolve())
     beside = path.with_name(f"{path.name}.{os.getpid()}{_BESIDE}")
     try:
         try:

@@ -157,13 +157,16 @@ def add_rollouts_view(connection: duckdb.DuckDBPyConnection, name: str, parts: P
     add_view(connection, name, parts, narrow(ROLLOUTS))
 
 
-def ask(connection: duckdb.DuckDBPyConnection, sql: str, name: str = "SQL") -> pa.Table:
+def ask(
+    connection: duckdb.DuckDBPyConnection, sql: str, name: str = "SQL", table: str = "tokens"
+) -> pa.Table:
     """Return the answer to a user's SELECT over the views of a locked connection, in its order.
 
-    Raises `InputError`, one line that begins with `name`, for SQL that cannot be answered.
+    table: the view whose columns are named where a column is unknown. Raises `InputError`, one line
+    that begins with `name`, for SQL that cannot be answered.
     """
     inner = one_select(sql, name)
-    with users_sql(connection, name):
+    with users_sql(connection, name, table):
         return connection.sql(f"SELECT * FROM (\n{inner}\n)").to_arrow_table()
 
 

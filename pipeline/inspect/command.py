@@ -50,17 +50,20 @@ def inspect(
     run = RunFolder(runs, name)
     chosen = _last_scored(run) if round_number is None else round_number
     out = out or screen()
-    with RunTables(run, (chosen,)).opened(_KINDS) as connection:
+    tables = RunTables(run, (chosen,))
+    with tables.opened(_KINDS) as connection:
         picked = _chosen_by(name, runs, chosen, rules)
         if top is not None or where is not None:
-            frame = _with_rules(most_important(connection, top or _LISTED, where), picked)
+            frame = _with_rules(
+                most_important(connection, tables.texts, top or _LISTED, where), picked
+            )
             _show_tokens(frame, rules, out)
         else:
             found = rollouts_of(connection, find)
             one = _one(found, rollout, find, name, chosen, out)
             if one is None:
                 return
-            frame = _with_rules(tokens_of(connection, one.rollout), picked)
+            frame = _with_rules(tokens_of(connection, tables.texts, one.rollout), picked)
             _show_rollout(one, frame, numeric(frame, by), rules, f"{name}, round {chosen}", out)
     if writer is not None and export is not None:
         write_frame(frame, writer, export, "--export")

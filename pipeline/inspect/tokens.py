@@ -8,6 +8,7 @@ import polars as pl
 from ...storage.errors import ConfigError
 from ...storage.queries import users_sql
 from ...storage.statements import one_expression
+from ..show.texts import Texts
 
 _BEFORE, _AFTER = 12, 4  # tokens of context
 
@@ -21,7 +22,7 @@ _WANTED = """
         QUALIFY row_number() OVER (
             PARTITION BY round, rollout, position ORDER BY logprob DESC, id) <= 3)
     SELECT round, rollout, position,
-        string_agg(text_of([id]) || ' ' || round(100 * exp(logprob))::INTEGER || '%', ', '
+        string_agg(token_text(id) || ' ' || round(100 * exp(logprob))::INTEGER || '%', ', '
             ORDER BY logprob DESC, id) AS teacher
     FROM best GROUP BY ALL
 """
@@ -47,19 +48,20 @@ def rollouts_of(connection: duckdb.DuckDBPyConnection, text: str | None) -> list
     return [f for f in found if text is None or text in f.prompt or text in f.response]
 
 
-def tokens_of(connection: duckdb.DuckDBPyConnection, rollout: int) -> pl.DataFrame:
+def tokens_of(connection: duckdb.DuckDBPyConnection, texts: Texts, rollout: int) -> pl.DataFrame:
     """Return the tokens of a rollout in order, with `selected`, `weight` and `importance`."""
-    return pl.DataFrame(
+    frame = pl.DataFrame(
         connection.sql(
             "SELECT t.*, s.rollout IS NOT NULL AS selected, s.weight, s.importance "
             "FROM tokens t LEFT JOIN selection s USING (round, rollout, position) "
             f"WHERE rollout = {int(rollout)} ORDER BY position"
         ).to_arrow_table()
     )
+    return frame.with_columns(text=pl.Series(texts.in_order(frame["token"].to_list())))
 
 
 def most_important(
-    connection: duckdb.DuckDBPyConnection, count: int, where: str | None
+    connection: duckdb.DuckDBPyConnection, texts: Texts, count: int, where: str | None
 ) -> pl.DataFrame:
     """Return so many tokens with their context, the most important first.
 
@@ -81,14 +83,12 @@ def most_important(
         )
     context = (
         "SELECT a.round, a.rollout, a.position, "
-        "coalesce(string_agg(c.text, '' ORDER BY c.position) "
-        "FILTER (c.position < a.position), '') AS before, "
-        "coalesce(string_agg(c.text, '' ORDER BY c.position) "
-        "FILTER (c.position > a.position), '') AS after "
+        "list(c.token ORDER BY c.position) FILTER (c.position < a.position) AS before, "
+        "list(c.token ORDER BY c.position) FILTER (c.position > a.position) AS after "
         "FROM asked a JOIN tokens c USING (round, rollout) "
         f"WHERE c.position BETWEEN a.position - {_BEFORE} AND a.position + {_AFTER} GROUP BY ALL"
     )
-    return pl.DataFrame(
+    frame = pl.DataFrame(
         connection.sql(
             f"WITH wanted AS ({_WANTED}), context AS ({context}), numbered AS ({_NUMBERED} "
             "FROM (SELECT DISTINCT round, rollout FROM rollouts)) "
@@ -101,6 +101,11 @@ def most_important(
             "rollout, position"
         ).to_arrow_table()
     )
+    around = {
+        name: pl.Series(["".join(texts.in_order(ids or [])) for ids in frame[name].to_list()])
+        for name in ("before", "after")
+    }
+    return frame.with_columns(**{name: column.cast(pl.String) for name, column in around.items()})
 
 
 def numeric(tokens: pl.DataFrame, column: str) -> str:

@@ -8,6 +8,7 @@ import polars as pl
 
 from ...storage.errors import ConfigError
 from ...storage.visible import visible
+from ..show.texts import Texts
 
 _TOKENS = """
     SELECT t.* EXCLUDE (round, rollout), s.rollout IS NOT NULL AS selected, s.weight, s.importance
@@ -58,7 +59,9 @@ class Rollout:
         )
 
 
-def rollout_of(connection: duckdb.DuckDBPyConnection, run: str, number: int, place: int) -> Rollout:
+def rollout_of(
+    connection: duckdb.DuckDBPyConnection, texts: Texts, run: str, number: int, place: int
+) -> Rollout:
     """Return a round's rollout by its place. Raises `ConfigError` where there are not so many."""
     found = connection.execute("SELECT rollout, prompt FROM rollouts ORDER BY rollout").fetchall()
     if not 0 <= place < len(found):
@@ -67,6 +70,7 @@ def rollout_of(connection: duckdb.DuckDBPyConnection, run: str, number: int, pla
         )
     rollout, prompt = found[place]
     tokens = pl.DataFrame(connection.sql(_TOKENS.format(rollout=int(rollout))).to_arrow_table())
+    tokens = tokens.with_columns(text=pl.Series(texts.in_order(tokens["token"].to_list())))
     return Rollout(run, number, place, rollout, prompt, tokens)
 
 

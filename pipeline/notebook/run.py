@@ -42,8 +42,15 @@ class Run:
 
     @property
     def metrics(self) -> pl.DataFrame:
-        """Return every line of its metrics, with a column for each number that some line has."""
-        return pl.DataFrame(self.folder.metrics(), infer_schema_length=None, strict=False)
+        """Return every line of its metrics, with a column for each number and word of some line.
+
+        What is itself a table in a line (losses by step, types) is left out.
+        """
+        lines = [
+            {name: value for name, value in line.items() if not isinstance(value, dict | list)}
+            for line in self.folder.metrics()
+        ]
+        return pl.DataFrame(lines, infer_schema_length=None, strict=False)
 
     def sql(self, query: str, round: int | None = None) -> pl.DataFrame:
         """Return the answer to one SELECT over the run's tables, as `tip sql` gives it.
@@ -51,8 +58,9 @@ class Run:
         round: only its tables; None: those of all. Raises `TipError` for what cannot be answered.
         """
         seconds = SelectSettings().timeout_seconds
-        with self._tables(round).opened(named_in(query), seconds) as connection:
-            return pl.DataFrame(ask(connection, query))
+        named = named_in(query)
+        with self._tables(round).opened(named, seconds) as connection:
+            return pl.DataFrame(ask(connection, query, table=named[0]))
 
     def tokens(self, round: int | None = None) -> pl.DataFrame:
         """Return the token table, a row a response token, with types and texts."""
@@ -76,8 +84,9 @@ class Run:
 
     def rollout(self, number: int, round: int = 0) -> Rollout:
         """Return one rollout of a round, counted from 0; in a notebook it shows itself."""
-        with self._tables(round).opened(("tokens", "rollouts", "selection")) as connection:
-            return rollout_of(connection, self.name, round, number)
+        tables = self._tables(round)
+        with tables.opened(("tokens", "rollouts", "selection")) as connection:
+            return rollout_of(connection, tables.texts, self.name, round, number)
 
     def plane(self, round: int | None = None) -> Plane:
         """Return where tokens lie by student entropy and reverse KL; it shows itself as well."""

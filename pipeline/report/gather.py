@@ -12,6 +12,7 @@ from ...stages.arrays.ragged import from_lists
 from ...storage.errors import TipError
 from ..compare.rows import budget_of, settings_of
 from ..executors.here import Here
+from ..show.texts import Texts
 from .alarms import alarms_of
 from .answers import answers_of
 from .facts import about, artifacts, settings
@@ -21,7 +22,6 @@ from .sheets import Ends, Sheet, rules_chosen, sheets_of
 from .source import Source
 from .student import support_logprobs
 from .tables import RoundTables, tables_of
-from .texts import Texts
 
 RULES = ("soft_or", "q3", "divergence", "entropy_top")
 """Rules that are asked beside the run's own where nobody names any."""

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from ...stages.arrays.ragged import Ragged, from_lists
 from ...storage.columns import TOKENS
+from ..show.texts import Texts
 from .pack import packed, thousandths
 from .tables import RoundTables
-from .texts import Texts
 
 TOP = 5
 """Ids of each model's that are shown beside the sampled one."""

@@ -40,7 +40,8 @@ def _play(session: Session) -> None:
         play_round(session, number)
         if config.evaluate and _is_due(number + 1, config):
             ensure_evaluation(session, number + 1, session.student(number + 1))
-    if first < config.rounds:
+    beyond = session.run.round(config.rounds)
+    if first < config.rounds and (beyond is None or beyond.checkpoint is None):
         drop_old_states(session, config.rounds - 1, ended=True)
 
 

@@ -65,7 +65,9 @@ def ensure_training(
         TrainMetrics.model_validate(numbers),
     )
     session.run.point(number, checkpoint=made.artifact.key)
-    if not session.run.point_final(session.store.address(made.artifact)):
+    later = session.run.round(number + 1)
+    ahead = later is not None and later.checkpoint is not None  # of an earlier, longer start
+    if not ahead and not session.run.point_final(session.store.address(made.artifact)):
         session.reporter.say(
             f"note: {session.run.final} is a folder, not a link: remove it, and the next start "
             "makes it a link to the last student"

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable
+from shlex import quote
 
 from ...storage.files import bytes_under
 from ...storage.runs import RoundPointers
@@ -19,7 +20,8 @@ _CHARACTERS = 300  # of an answer
 def print_ending(session: Session) -> None:
     """Print what a finished run came to, and what to do with it."""
     out, run = screen(), session.run
-    rounds = by_round(run.metrics())
+    last = session.config.rounds  # an earlier start may have gone further
+    rounds = {n: of for n, of in by_round(run.metrics()).items() if n <= last}
     shown = table(("", "before", "after"), f"what came of {run.name}", left=("",))
     for line in _numbers(rounds):
         shown.add_row(*line)
@@ -57,7 +59,7 @@ def _answers(session: Session, rounds: ByRound) -> tuple[str, list[str]]:
     if asked is not None and asked.answers:
         found = _tables(session, "evaluation", asked.answers)
         texts = read_table(found, ["response"])["response"].to_pylist()[:_ANSWERS]
-        return f"answers after {last} rounds", texts
+        return f"answers after {last} {'round' if last == 1 else 'rounds'}", texts
     played = [n for n in rounds if rounds[n].rollout is not None]
     number = max(played, default=0)
     pointers = session.run.round(number) or RoundPointers()
@@ -81,6 +83,14 @@ def _short(answer: str) -> str:
     return text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 3] + "..."
 
 
+def _student(session: Session) -> str:
+    """Return where the last student is: the link to it, or what stands in its place."""
+    final = session.run.final
+    if final.is_symlink() or not final.is_file():
+        return str(final)
+    return final.read_text(encoding="utf-8").strip()
+
+
 def _state(session: Session) -> str:
     """Return a line on the training states that lie here, or nothing."""
     states = session.run.kept_states()
@@ -94,9 +104,9 @@ def _state(session: Session) -> str:
 
 def _next(session: Session) -> str:
     run, runs = session.run, session.config.runs
-    where = "" if runs == "runs" else f" --runs {runs}"
+    where = "" if runs == "runs" else f" --runs {quote(runs)}"
     return (
-        f"\nstudent: {run.final}\n{_state(session)}"
+        f"\nstudent: {_student(session)}\n{_state(session)}"
         f"next:    tip export {run.name} FOLDER{where}      a copy for transformers and vLLM\n"
         f'         tip sql "SELECT text, avg(reverse_kl) kl, count(*) n FROM tokens GROUP BY 1 '
         f'ORDER BY 2 DESC LIMIT 9" --run {run.name}{where}\n'

@@ -12,7 +12,7 @@ from ...storage.visible import visible
 from .cells import count, plain, print_lines, screen, size, table
 from .views import RunLine, run_lines
 
-_RUN = ("run", "rounds", "branch of", "states", "bytes of states", "all bytes")
+_RUN = ("run", "rounds", "of run", "states", "bytes of states", "all bytes")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def print_folders(runs: str, *, as_json: bool = False) -> None:
     if as_json:
         print_lines(folders)
         return
-    shown = table(_RUN, left=("run", "branch of"))
+    shown = table(_RUN, left=("run", "of run"))
     for line in folders:
         shown.add_row(
             line.run,
@@ -84,8 +84,8 @@ def remove_runs(runs: str, names: Sequence[str], *, do_it: bool) -> None:
         origin = _origin(RunFolder(runs, name))
         if name not in going and origin in going:
             raise ConfigError(
-                f"run {origin}: run {name} shares its first rounds: remove that one as well, or "
-                "`tip runs prune` the first"
+                f"run {origin}: run {name} shares its rounds or replays them: remove that one as "
+                "well, or `tip runs prune` the first"
             )
     for run in folders:
         what = f"run {run.name}: {size(bytes_under(run.path))} in {run.path}"
@@ -117,19 +117,22 @@ def _named(runs: str, names: Sequence[str]) -> list[RunFolder]:
 
 
 def _origin(run: RunFolder) -> str | None:
-    """Return the run that this one branched off; of a damaged one nobody knows."""
+    """Return the run that this one branched off, or replays; of a damaged one nobody knows."""
     try:
-        began = run.branch()
+        began, about = run.branch(), run.about()
     except StoreError:
         return None
-    return None if began is None else began[0]
+    if began is not None:
+        return began[0]
+    rollout = {} if about is None else about.config.get("rollout")
+    return rollout.get("replay") if isinstance(rollout, dict) else None
 
 
 def _remove(path: Path) -> None:
     try:
         shutil.rmtree(path)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be removed whole ({error.strerror})") from error
+        raise StoreError(f"{path}: cannot be removed whole ({error.strerror or error})") from error
 
 
 def _say(done: bool, stays: str) -> None:

@@ -38,6 +38,7 @@ class Screen(Reporter):
         self._run, self._rounds = run, rounds
         self._began, self._tail = time.monotonic(), deque[str](maxlen=_LINES)
         self._live: Live | None = None
+        self._known: tuple[int, list[RoundLine]] = (0, [])
         self._found = 0  # rounds that an earlier start has played
         self._progress: Progress | None = None
 
@@ -86,7 +87,11 @@ class Screen(Reporter):
             self._progress = before
 
     def _lines(self) -> list[RoundLine]:
-        return round_lines(by_round(self._run.metrics()))
+        """Return the rounds' lines; folded again only where metrics have come since."""
+        metrics = self._run.metrics()
+        if len(metrics) != self._known[0]:
+            self._known = len(metrics), round_lines(by_round(metrics))
+        return self._known[1]
 
     def _trained(self) -> list[RoundLine]:
         return [line for line in self._lines() if line.trained_tokens is not None]

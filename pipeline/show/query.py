@@ -49,8 +49,9 @@ def print_query(
     writer = None if output is None else writer_of(output)
     tables = RunTables(RunFolder(runs, name), None if numbers is None else tuple(numbers))
     limit = seconds or SelectSettings().timeout_seconds
-    with tables.opened(named_in(query), limit) as connection:
-        answer = ask(connection, query)
+    named = named_in(query)
+    with tables.opened(named, limit) as connection:
+        answer = ask(connection, query, table=named[0])
     with _polars():
         _refuse_dates(answer)
         frame = pl.DataFrame(answer)

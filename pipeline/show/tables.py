@@ -33,6 +33,7 @@ from ..inputs import Inputs
 from ..metrics import EvaluateMetrics, by_round
 from ..progress import Reporter
 from .stores import existing_store
+from .texts import Texts
 
 _KINDS: Mapping[str, Sequence[columns.Column]] = {
     "tokens": columns.TOKENS,
@@ -42,7 +43,7 @@ _KINDS: Mapping[str, Sequence[columns.Column]] = {
     "evaluation": columns.EVALUATION,
 }
 _IDS = duckdb.list_type(sqltypes.INTEGER)
-_TEXTS = {"tokens": "text_of([token]) AS text"}
+_TEXTS = {"tokens": "token_text(token) AS text"}
 _TEXTS["rollouts"] = "text_of(prompt_ids) AS prompt, text_of(response_ids) AS response"
 
 
@@ -77,6 +78,11 @@ class RunTables:
                     return load_tokenizer(folder, config.student.trust_remote_code)
             raise
 
+    @cached_property
+    def texts(self) -> Texts:
+        """Return what gives tokens their texts."""
+        return Texts(self.tokenizer)
+
     @contextmanager
     def opened(
         self, kinds: Sequence[str] = tuple(_KINDS), seconds: float | None = None
@@ -87,22 +93,27 @@ class RunTables:
         yet, `StoreError` for parts that are gone.
         """
         record_of(self.run)
-        rounds = self._rounds()
+        rounds = self._rounds(kinds)
         parts = {kind: self._parts(kind, rounds) for kind in kinds}
         paths = chain.from_iterable(chain.from_iterable(of.values()) for of in parts.values())
         with locked_connection(paths, seconds=seconds) as connection:
             create_types(connection)
-            connection.create_function(
-                "text_of", self._texts, [_IDS], sqltypes.VARCHAR, type=PythonUDFType.ARROW
-            )
+            for name, make, taken in (
+                ("token_text", self._token_texts, sqltypes.INTEGER),
+                ("text_of", self._texts, _IDS),
+            ):
+                connection.create_function(
+                    name, make, [taken], sqltypes.VARCHAR, type=PythonUDFType.ARROW
+                )
             for kind, of_rounds in parts.items():
                 self._view(connection, kind, of_rounds, rounds)
             yield connection
 
-    def _rounds(self) -> dict[int, RoundPointers]:
+    def _rounds(self, kinds: Sequence[str]) -> dict[int, RoundPointers]:
         asked = self.numbers
         found = {n: p for n, p in self.run.rounds() if asked is None or n in asked}
-        if not any(pointers.tokens for pointers in found.values()):
+        scored = any(pointers.tokens for pointers in found.values())
+        if not scored and set(kinds) != {"evaluation"}:
             which = "scored round yet" if asked is None else f"scored round {list(asked)}"
             raise ConfigError(f"run {self.run.name} has no {which}; play it first")
         return found
@@ -122,11 +133,17 @@ class RunTables:
 
     def _evaluations(self) -> dict[int, EvaluateMetrics]:
         lines = {n: of.evaluate for n, of in by_round(self.run.metrics()).items()}
-        return {
+        asked = {
             n: line
             for n, line in lines.items()
             if line is not None and (self.numbers is None or n in self.numbers)
         }
+        if asked and not any(line.answers for line in asked.values()):
+            raise ConfigError(
+                f"run {self.run.name} was asked by an older version, which did not note where its "
+                "answers are: `tip run` with its config finds and notes them"
+            )
+        return asked
 
     def _there(self, kind: str, keys: Sequence[str]) -> list[Artifact]:
         found = self._found(kind, keys)
@@ -181,17 +198,14 @@ class RunTables:
     def _texts(self, ids: pa.ChunkedArray) -> pa.Array:
         """Return the words of lists of ids, as DuckDB asks for them."""
         decode: Callable[[list[int]], str] = self.tokenizer.decode
-        known: dict[tuple[int, ...], str] = {}
-        texts = []
-        for each in ids.to_pylist():
-            place = tuple(each)
-            if place not in known:
-                known[place] = decode(each)
-            texts.append(known[place])
-        return pa.array(texts, pa.string())
+        return pa.array([decode(each) for each in ids.to_pylist()], pa.string())
+
+    def _token_texts(self, tokens: pa.ChunkedArray) -> pa.Array:
+        """Return the texts of single tokens, as DuckDB asks for them."""
+        return pa.array([self.texts.of(token) for token in tokens.to_pylist()], pa.string())
 
 
 def named_in(query: str) -> list[str]:
-    """Return the kinds of tables that a question may read: tokens, and whose names stand in it."""
-    words = {"tokens", *(word.lower() for word in re.findall(r"\w+", query))}
-    return [kind for kind in _KINDS if kind in words]
+    """Return the kinds of tables that a question may read: whose names stand in it, else tokens."""
+    words = {word.lower() for word in re.findall(r"\w+", query)}
+    return [kind for kind in _KINDS if kind in words] or ["tokens"]

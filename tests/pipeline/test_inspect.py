@@ -88,7 +88,7 @@ def test_the_most_important_tokens_come_with_context_and_what_the_teacher_wanted
             around = "".join(texts[max(0, place - 12) : place + 5])
             assert row["before"] + row["text"] + row["after"] == around
             ((best,),) = connection.execute(
-                "SELECT text_of([ids[list_position(logprobs, list_max(logprobs))]]) FROM teacher "
+                "SELECT token_text(ids[list_position(logprobs, list_max(logprobs))]) FROM teacher "
                 f"WHERE {key} AND position = {place}"
             ).fetchall()
             assert row["teacher"].startswith(best)

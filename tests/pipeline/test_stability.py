@@ -123,11 +123,12 @@ def test_a_student_that_is_worse_on_held_out_problems_is_told_with_the_better_on
 ) -> None:
     text = held_out_warning(asked((0.0, 7.4), (0.0, 2.52), (0.0, 3.15)), 2, config("ruined"))
     assert text is not None
-    for part in ("after 2 rounds", "than after 1", "3.1500 against 2.5200", "ruined@1"):
+    for part in ("of round 2 is", "that of round 1", "3.1500 against 2.5200", "ruined@1"):
         assert part in text
     fewer = held_out_warning(asked((0.5, None), (0.3, None)), 1, config("ruined"))
     assert fewer is not None
-    assert "accuracy 30.0% against 50.0%" in fewer
+    assert "the one before any training: accuracy 30.0% against 50.0%" in fewer
+    assert "ruined@0" not in fewer, "nothing can be exported or gone on from there"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def given(tmp_path: Path, rows: list[dict], suffix: str = ".jsonl") -> dict[str,
     [
         ({"question": "1+1?", "answer": "2"}, 'format = "{question}"'),
         ({"messages": [{"role": "user", "content": "1+1?"}]}, 'messages = "messages"'),
+        ({"prompt": [{"role": "user", "content": "1+1?"}]}, 'messages = "prompt"'),
     ],
 )
 def test_a_config_names_the_columns_that_a_file_has(
@@ -100,3 +101,9 @@ def test_a_file_of_other_columns_and_a_config_that_is_there_are_refused(tmp_path
     assert file.read_text() == "mine"
     start(file, answers, force=True)
     assert load_config(file).name == "mine"
+
+
+def test_names_of_any_characters_are_written_so_that_they_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "a b.toml"
+    start(file, given(tmp_path, [{"prompt": "a"}]) | {"student": "/tmp/😀\x7f/s"}, force=False)
+    assert load_config(file).student.model == "/tmp/😀\x7f/s"

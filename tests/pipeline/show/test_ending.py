@@ -21,7 +21,7 @@ def test_a_run_with_problems_ends_with_its_numbers_before_and_after(
     first, last = (line for line in metrics if line["stage"] == "evaluate")
     assert f"{first['reverse_kl']:.4f} {last['reverse_kl']:.4f}" in shown
     assert "answered right, of 12 problems" in shown
-    assert "three of its answers after 1 rounds: | " in shown
+    assert "three of its answers after 1 round: | " in shown
     assert "tip export ends FOLDER" in shown
     final = RunFolder(settings.runs, "ends").final
     assert final.is_symlink()

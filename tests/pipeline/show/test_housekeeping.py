@@ -72,7 +72,7 @@ def test_a_run_goes_when_told_and_its_artifacts_stay(
 def test_a_run_that_another_builds_on_is_kept(session: Session, config: MakeConfig) -> None:
     late = open_session(config("late", rounds=2, seed=5, **HORIZON))
     branch(late, "run@1")
-    with pytest.raises(ConfigError, match="run late shares its first rounds"):
+    with pytest.raises(ConfigError, match="run late shares its rounds"):
         remove_runs(session.config.runs, ["run"], do_it=True)
     remove_runs(session.config.runs, ["run", "late"], do_it=True)
     assert not session.run.path.exists()
@@ -82,3 +82,9 @@ def test_a_run_at_work_is_left_alone(session: Session) -> None:
     with session.run.held(), pytest.raises(StoreError, match="is being played by"):
         remove_runs(session.config.runs, ["run"], do_it=True)
     assert session.run.path.is_dir()
+
+
+def test_a_run_that_another_replays_is_kept(session: Session, config: MakeConfig) -> None:
+    played(config("again", rounds=1, rollout={"prompts": 8, "replay": "run"}))
+    with pytest.raises(ConfigError, match="run again shares its rounds or replays them"):
+        remove_runs(session.config.runs, ["run"], do_it=True)

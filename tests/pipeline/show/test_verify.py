@@ -17,7 +17,7 @@ KINDS = ("rollouts", "teacher", "tokens", "selection", "checkpoint")
 
 @pytest.fixture(scope="module")
 def ran(shared: MakeConfig) -> Session:
-    return played(shared(rounds=2))
+    return played(shared(rounds=2, train={"keep_states": 2}))
 
 
 def flip(path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_checkpoint_is_named_with_all_that_came_of_it(
     session = copied(ran, config())
     store, runs = session.config.store, session.config.runs
     verify_store(store, runs)
-    assert "1 training states, all whole" in capsys.readouterr().out
+    assert "2 training states, all whole" in capsys.readouterr().out
     pointers = [pointers for _, pointers in session.run.rounds()]
     checkpoint = session.store.find("checkpoint", str(pointers[0].checkpoint))
     assert checkpoint is not None

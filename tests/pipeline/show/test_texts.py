@@ -1,5 +1,5 @@
 import pytest
-from tip.pipeline.report.texts import Texts
+from tip.pipeline.show.texts import Texts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
