@@ -20,9 +20,9 @@ import pytest
 from tip.pipeline.progress import Reporter
 from tip.pipeline.report.command import Request, report
 from tip.pipeline.report.serve import server_of
-from tip.pipeline.report.texts import Texts
 from tip.pipeline.session import Session
 from tip.pipeline.show.tables import RunTables
+from tip.pipeline.show.texts import Texts
 from tip.storage.queries import ask
 from tip.storage.runs import RunFolder
 from tip.storage.tables import read_table
