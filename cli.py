@@ -412,7 +412,7 @@ def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where its files go.")] = Path("demo"),
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each run.")] = 10,
 ) -> None:
-    """Watch a built-in student learn from a built-in teacher, in about a minute."""
+    """Watch a built-in student learn from a built-in teacher, in a minute and a half."""
     from .pipeline.demo.show import show
 
     show(folder, rounds)
