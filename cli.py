@@ -14,10 +14,11 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
+from .pipeline.commands.looking import app as looking_app
+from .pipeline.commands.passing_on import app as passing_on_app
 from .pipeline.compare.rules import app as rules_app
-from .pipeline.sharing.commands import Rounds
 from .pipeline.sharing.commands import app as cache_app
-from .pipeline.show.options import AsJson, Runs
+from .pipeline.show.options import AsJson, Changes, split
 from .pipeline.show.runs import app as runs_app
 from .stages.stopping import Terminated, obey_sigterm
 from .storage.errors import ConfigError, TipError
@@ -66,12 +67,6 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(rules_app, name="rules", invoke_without_command=True)
 
 Config = Annotated[Path, typer.Argument(help="TOML file; examples/ has some.", metavar="CONFIG")]
-Changes = Annotated[
-    list[str],
-    typer.Option(
-        "--set", help="Change a setting: --set train.lr=1e-5. Repeatable.", metavar="KEY=VALUE"
-    ),
-]
 Name = Annotated[
     str | None, typer.Option("--name", help="Name of the run (default: the config's).")
 ]
@@ -292,38 +287,17 @@ def compare(
     compare_and_show(
         _load(config, changes, name),
         rules=rules.split(","),
-        keeps=_split(keep or ("" if count else "0.5,0.2,0.1")),
-        counts=_split(count),
+        keeps=split(keep or ("" if count else "0.5,0.2,0.1")),
+        counts=split(count),
         vary=vary,
         factors=lr.split(","),
-        metrics=_split(metric),
+        metrics=split(metric),
         seeds=seeds,
         workers=workers,
         oracle_rollouts=oracle,
         output=output,
         dry=dry,
     )
-
-
-@app.command()
-def export(
-    origin: Annotated[str, typer.Argument(help="A run, after N rounds.", metavar="RUN[@N]")],
-    folder: Annotated[str, typer.Argument(help="A new folder.", metavar="FOLDER")],
-    adapter: Annotated[bool, typer.Option("--adapter", help="The LoRA adapter alone.")] = False,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, bfloat16, float16.")
-    ] = None,
-    runs: Runs = "runs",
-) -> None:
-    """Write a trained student as a model folder that transformers and vLLM load.
-
-    Whole, as the store has it: tip export RUN FOLDER (after all rounds; RUN@3: after three). In
-    another type: --dtype float32; for peft: --adapter. Both take the float32 masters of the run's
-    training state, which is kept of the last train.keep_states rounds.
-    """
-    from .pipeline.export import export_and_show
-
-    export_and_show(origin, folder, runs, adapter=adapter, dtype=dtype)
 
 
 @app.command()
@@ -351,63 +325,6 @@ def init(
 
 
 @app.command()
-def push(
-    origin: Annotated[str, typer.Argument(help="A run, after N rounds.", metavar="RUN[@N]")],
-    repository: Annotated[
-        str, typer.Argument(help="A repository of the hub.", metavar="OWNER/NAME")
-    ],
-    private: Annotated[bool, typer.Option("--private", help="A new one is private.")] = False,
-    adapter: Annotated[bool, typer.Option("--adapter", help="The LoRA adapter alone.")] = False,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, bfloat16, float16.")
-    ] = None,
-    signals: Annotated[
-        bool, typer.Option("--signals", help="Not the student: the run's signals, as a data set.")
-    ] = False,
-    rounds: Rounds = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Replace what another run or person put there.")
-    ] = False,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Only list what would be sent.")] = False,
-    runs: Runs = "runs",
-) -> None:
-    """Send a trained student with its model card to the Hugging Face hub, in one commit.
-
-    What is sent is what tip export writes; with --signals what tip cache export does. The token is
-    that of HF_TOKEN, or as `hf auth login` left it; it is never shown or stored.
-    """
-    from .pipeline.sharing.push import Push, push_signals, push_student
-
-    if signals and (adapter or dtype):
-        raise ConfigError("--signals sends tables, no weights: leave --adapter and --dtype out")
-    if rounds is not None and not signals:
-        raise ConfigError(f"--rounds {rounds} chooses signals: add --signals, or name RUN@N")
-    how = Push(repository, runs, private=private, replace=yes, dry=dry)
-    if signals:
-        push_signals(origin, how, rounds)
-    else:
-        push_student(origin, how, adapter=adapter, dtype=dtype)
-
-
-@app.command()
-def track(
-    name: Annotated[str, typer.Argument(help="A run that is not being played.", metavar="RUN")],
-    to: Annotated[
-        str, typer.Option("--to", help="With commas: tensorboard, mlflow, wandb, trackio.")
-    ] = "",
-    project: Annotated[
-        str | None, typer.Option("--project", help="Instead of the config's track.project.")
-    ] = None,
-    runs: Runs = "runs",
-) -> None:
-    """Tell trackers what they have not been told of a run: what was missed, or all of it."""
-    from .pipeline.tracking.follow import track as tell
-    from .storage.runs import RunFolder
-
-    tell(RunFolder(runs, name), _split(to), project)
-
-
-@app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where its files go.")] = Path("demo"),
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each run.")] = 10,
@@ -416,195 +333,6 @@ def demo(
     from .pipeline.demo.show import show
 
     show(folder, rounds)
-
-
-@app.command()
-def status(
-    name: Annotated[str | None, typer.Argument(help="A run; none: all runs.")] = None,
-    runs: Runs = "runs",
-    as_json: AsJson = False,
-) -> None:
-    """Show what runs have done: accuracy, loss, tokens and costs by round."""
-    from .pipeline.show.status import print_run, print_runs
-    from .storage.runs import RunFolder
-
-    if name is None:
-        print_runs(runs, as_json=as_json)
-    else:
-        print_run(RunFolder(runs, name), as_json=as_json)
-
-
-@app.command()
-def inspect(
-    name: Annotated[str, typer.Argument(help="A run.", metavar="RUN")],
-    round_number: Annotated[
-        int | None, typer.Option("--round", min=0, help="Which round (default: the last scored).")
-    ] = None,
-    rollout: Annotated[
-        int | None, typer.Option("--rollout", min=0, help="Which rollout of the round, from 0.")
-    ] = None,
-    find: Annotated[
-        str | None, typer.Option("--find", help="Rollouts whose prompt or response hold a text.")
-    ] = None,
-    top: Annotated[
-        int | None, typer.Option("--top", min=1, help="So many most important tokens, in context.")
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option("--where", help="Tokens that fulfil a condition, in context.")
-    ] = None,
-    rules: Annotated[
-        str, typer.Option("--rules", help="Comma-separated: which of them would choose each token.")
-    ] = "",
-    by: Annotated[str, typer.Option("--by", help="Column that colours a rollout.")] = "reverse_kl",
-    export: Annotated[
-        Path | None,
-        typer.Option("--export", help="Write what is shown: .parquet, .csv, .json or .jsonl."),
-    ] = None,
-    runs: Runs = "runs",
-) -> None:
-    """Look at tokens: a rollout in colours, or those that matter most and what the teacher wanted.
-
-    tip inspect RUN; tip inspect RUN --find apples; tip inspect RUN --top 20 --rules q3,ier;
-    tip inspect RUN --where "type = 'Q3' AND reverse_kl > 2"
-    """
-    from .pipeline.inspect.command import inspect
-
-    inspect(
-        name,
-        runs,
-        round_number=round_number,
-        rollout=rollout,
-        find=find,
-        top=top,
-        where=where,
-        rules=_split(rules),
-        by=by,
-        export=export,
-    )
-
-
-@app.command()
-def report(
-    names: Annotated[
-        list[str],
-        typer.Argument(help="Runs, or folders that `tip compare` wrote.", metavar="RUN..."),
-    ],
-    rollouts: Annotated[
-        int | None,
-        typer.Option(
-            "--rollouts", min=1, help="Rollouts in it, of all runs (default: 64; a bundle: 1000)."
-        ),
-    ] = None,
-    rules: Annotated[
-        str,
-        typer.Option(
-            "--rules",
-            help="Comma-separated rules that say what they would choose; all: every built-in one "
-            "(default: a few).",
-        ),
-    ] = "",
-    student: Annotated[
-        bool | None,
-        typer.Option(
-            "--student/--no-student",
-            help="Have the rounds' students read the shown rollouts again, for the probabilities "
-            "of all their candidates (default: where they are small).",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="The file (default: report-RUN.html here).")
-    ] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option("--bundle", help="A new folder, for more rollouts: read when looked at."),
-    ] = None,
-    open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
-    serve_it: Annotated[
-        bool,
-        typer.Option("--serve", help="Serve it to this machine, fresh while the run goes on."),
-    ] = False,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="With --serve; 0: any that is free.")
-    ] = 0,
-    runs: Runs = "runs",
-) -> None:
-    """Show runs or comparisons as one HTML page that needs no network: alarms, plane, rollouts.
-
-    Where the tokens lie in student entropy and reverse KL, rollouts token by token with what both
-    models would have said, curves, costs, settings. docs/REPORT.md says how to read it.
-    """
-    from .pipeline.report.command import Request, report
-
-    request = Request(names, runs, rollouts, rules, student)
-    if serve_it:
-        from .pipeline.report.serve import serve
-
-        if output is not None or bundle is not None:
-            raise ConfigError("--serve writes no file: leave out --output and --bundle")
-        serve(request, port, open_it=open_it)
-        return
-    report(request, output, bundle, open_it=open_it)
-
-
-@app.command()
-def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT over a run's tables.")],
-    name: Annotated[str, typer.Option("--run", help="Whose tables.")],
-    numbers: Annotated[
-        list[int] | None, typer.Option("--round", help="Which rounds (default: all). Repeatable.")
-    ] = None,
-    runs: Runs = "runs",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write .parquet, .csv, .json or .jsonl."),
-    ] = None,
-    as_json: AsJson = False,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            min=0.001,
-            help="Seconds until it is broken off (default: those that a selection may take).",
-        ),
-    ] = None,
-) -> None:
-    """Ask a run's tables in SQL, e.g. "SELECT round, avg(reverse_kl) FROM tokens GROUP BY 1".
-
-    tokens, rollouts, selection, teacher and evaluation have the columns of docs/TABLES.md, and
-    `round`; a token has its `type` and its `text`, a rollout its `prompt` and `response`.
-    """
-    from .pipeline.show.query import print_query
-
-    print_query(query, name, numbers, runs, output, timeout, lines=as_json)
-
-
-@app.command()
-def config(
-    word: Annotated[
-        str | None,
-        typer.Argument(help="A section, a setting or a TOML file; none: all settings."),
-    ] = None,
-    changes: Changes = [],  # noqa: B006
-    diff: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option("--diff", help="Where two config files differ.", metavar="A B"),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Look up settings: default, values, meaning; or what a config file sets.
-
-    tip config train; tip config train.lr; tip config my.toml; tip config --diff a.toml b.toml
-    """
-    from .pipeline.show.config import print_difference, print_settings
-
-    if diff is not None:
-        print_difference(*diff)
-    else:
-        print_settings(word, changes, as_json=as_json)
-
-
-def _split(words: str) -> list[str]:
-    return words.split(",") if words else []
 
 
 def _load(config: Path, changes: list[str], name: str | None) -> "RunConfig":
@@ -619,6 +347,9 @@ def _session(config: Path, changes: list[str], name: str | None) -> "Session":
 
     return open_session(_load(config, changes, name), Reporter())
 
+
+app.add_typer(looking_app)
+app.add_typer(passing_on_app)
 
 if __name__ == "__main__":
     main()

@@ -7,6 +7,8 @@ go with it. Nothing is trained here, and nothing is made in the store.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,12 +83,20 @@ def export_and_show(
     for what is not there, before anything is written.
     """
     refuse_type(dtype)
-    try:
+    with unwritten_in_words(folder):
         target, trained = new_place(folder), trained_student(runs, origin)
         refuse_inside(target, folder, (trained.config.store, trained.config.runs))
         with new_folder(target) as beside:
             said = write(trained, beside, target, adapter=adapter, dtype=dtype)
             total = sum(path.stat().st_size for path in beside.iterdir())
+    print(visible(f"{trained.name} is in {target}: {size(total)}, {said}"))
+
+
+@contextmanager
+def unwritten_in_words(folder: str) -> Iterator[None]:
+    """Turn what a disk says while a user's folder is written into one line, a `ConfigError`."""
+    try:
+        yield
     except OSError as error:
         if isinstance(error, StoreError):
             raise
@@ -94,7 +104,6 @@ def export_and_show(
             f"{folder}: cannot be written ({error.strerror or error}); choose another folder, or "
             "free some space"
         ) from error
-    print(visible(f"{trained.name} is in {target}: {size(total)}, {said}"))
 
 
 def refuse_type(dtype: str | None) -> None:

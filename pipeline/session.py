@@ -13,11 +13,11 @@ from ..stages.models.device import resolve_device
 from ..stages.models.weights import Weights
 from ..storage.errors import ConfigError
 from ..storage.facts import CheckpointFacts
-from ..storage.runs import RunFolder, RunView, record_of
+from ..storage.runs import RunFolder, RunView
 from ..storage.store.store import Artifact, Store
 from .config.engines import with_engines
 from .config.run import RunConfig
-from .config.toml import make_config
+from .config.toml import config_of
 from .executors.executor import Executor
 from .executors.finder import Finder
 from .executors.here import Here
@@ -66,7 +66,7 @@ class Session:
 
     def of(self, run: RunFolder) -> "Session":
         """Return the session of another run of this store; whoever runs works stays the same."""
-        config = make_config(record_of(run).config, str(run.config_path))
+        config = config_of(run)
         return replace(self, config=config, run=run, inputs=self.inputs.of(config))
 
 

@@ -8,6 +8,7 @@ from ...stages.select.rulebook import load_rule
 from ...storage.errors import ConfigError
 from ...storage.runs import RunFolder, record_of
 from ..config.toml import make_config
+from ..progress import Reporter
 from ..session import Session, look_at
 from .choices import choices, scored_round
 from .overlap import jaccard
@@ -50,11 +51,14 @@ def _print_at(
     show_plain(f"common tokens at {shown(budget)}, round {rounds[-1]}", jaccard(chosen), out)
 
 
-def looked_at(name: str, runs: str) -> Session:
-    """Return a session that looks at a run. Raises `ConfigError` where there is none."""
+def looked_at(name: str, runs: str, reporter: Reporter | None = None) -> Session:
+    """Return a session that looks at a run. Raises `ConfigError` where there is none.
+
+    What it was made with may be another machine's: a device that is not here does not matter.
+    """
     run = RunFolder(runs, name)
-    config = record_of(run).config | {"runs": runs}
-    return look_at(make_config(config, str(run.config_path)))
+    config = record_of(run).config | {"runs": runs, "device": "auto"}
+    return look_at(make_config(config, str(run.config_path)), reporter)
 
 
 def _rounds(session: Session, numbers: Sequence[int] | None) -> list[int]:

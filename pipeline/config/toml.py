@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from ...stages.settings import Settings
 from ...storage.errors import ConfigError
+from ...storage.runs import RunFolder, record_of
 from .run import RunConfig
 
 _LONGEST = 200  # characters of a wrong value that are shown
@@ -60,6 +61,11 @@ def make_config(values: dict[str, Any], where: str) -> RunConfig:
     except (ValueError, RecursionError) as error:  # dates, thousands of digits or brackets
         raise ConfigError(f"{where}: {error}") from error
     return config
+
+
+def config_of(run: RunFolder) -> RunConfig:
+    """Return the config that a run was started with. Raises `ConfigError` where there is no run."""
+    return make_config(record_of(run).config, str(run.config_path))
 
 
 def _as_json(value: Any) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 from ...storage.errors import ConfigError, StoreError, TipError
 from ...storage.runs import RoundPointers, RunFolder, RunRecord, record_of
 from ..compare.choices import scored_round
+from ..compare.on_run import looked_at
 from ..compare.scored import ScoredRound
 from ..config.run import RunConfig
-from ..config.toml import make_config
 from ..metrics import ByRound, by_round
 from ..progress import Reporter
 from ..rounds.replay import stored
-from ..session import Session, look_at
+from ..session import Session
 from ..show.listing import existing_store
 
 Paths = Mapping[int, Sequence[Path]]
@@ -69,18 +69,14 @@ class Source:
 
 
 def open_source(name: str, runs: str, reporter: Reporter) -> Source:
-    """Return a run to look at. Raises `TipError` where it, its store or its tables are not there.
-
-    What it was made with may be another machine's: a device that is not here does not matter.
-    """
+    """Return a run to look at. Raises `TipError` where it, its store or tables are not there."""
     run = RunFolder(runs, name)
     record = record_of(run)
     root = record.config.get("store")
     if not isinstance(root, str):
         raise StoreError(f"{run.config_path}: damaged (it names no store); restore or delete it")
     existing_store(root)
-    values = record.config | {"runs": runs, "device": "auto"}
-    session = look_at(make_config(values, str(run.config_path)), reporter)
+    session = looked_at(name, runs, reporter)
     metrics = by_round(run.metrics())
     if not metrics:
         raise ConfigError(

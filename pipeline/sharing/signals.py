@@ -11,10 +11,9 @@ from ...storage.runs import RoundPointers, RunFolder, record_of
 from ...storage.store.artifacts import Artifact, manifest
 from ...storage.store.store import Store
 from ...storage.visible import visible
-from ..config.run import RunConfig
-from ..config.toml import make_config
+from ..config.toml import config_of
 from ..config.written import public
-from ..export import new_place, refuse_inside
+from ..export import new_place, refuse_inside, unwritten_in_words
 from ..show.cells import size
 from ..show.parents import parents_of
 from ..show.stores import existing_store
@@ -32,16 +31,8 @@ def export_signals(name: str, folder: str, runs: str, rounds: str | None) -> Non
     config = config_of(run)
     target = new_place(folder)
     refuse_inside(target, folder, (config.store, config.runs))
-    try:
-        with new_folder(target) as beside:
-            said = write_signals(run, beside, rounds)
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise ConfigError(
-            f"{folder}: cannot be written ({error.strerror or error}); choose another folder, or "
-            "free some space"
-        ) from error
+    with unwritten_in_words(folder), new_folder(target) as beside:
+        said = write_signals(run, beside, rounds)
     print(visible(f"{target}: {said}. Next: tip cache import {target}, where others run tip"))
 
 
@@ -81,11 +72,6 @@ def write_signals(run: RunFolder, folder: Path, rounds: str | None) -> str:
         f"{len(chosen)} rounds of run {run.name}, {len(whole)} artifacts, "
         f"{size(sum(a.bytes for a in whole))}"
     )
-
-
-def config_of(run: RunFolder) -> RunConfig:
-    """Return a run's config. Raises `ConfigError` where there is no such run."""
-    return make_config(record_of(run).config, str(run.config_path))
 
 
 def _chosen(run: RunFolder, text: str | None) -> dict[int, RoundPointers]:

@@ -28,7 +28,7 @@ from ...storage.queries import add_view, locked_connection
 from ...storage.runs import RoundPointers, RunFolder, record_of
 from ...storage.store.artifacts import Artifact
 from ...storage.store.store import Store
-from ..config.toml import make_config
+from ..config.toml import config_of
 from ..inputs import Inputs
 from ..metrics import EvaluateMetrics, by_round
 from ..progress import Reporter
@@ -67,7 +67,7 @@ class RunTables:
     @cached_property
     def tokenizer(self) -> Any:
         """Return the student's tokenizer: of the first student, or of what was trained of it."""
-        config = make_config(record_of(self.run).config, str(self.run.config_path))
+        config = config_of(self.run)
         try:
             return Inputs(config, Reporter(quiet=True), look=True).student_card.tokenizer
         except TipError:

@@ -19,7 +19,7 @@ from ...storage.errors import ConfigError, StoreError, TipError
 from ...storage.files import replacing
 from ...storage.runs import RunFolder, record_of
 from ...storage.visible import visible
-from ..config.toml import make_config
+from ..config.toml import config_of
 from ..config.track import Name
 from ..session import Session
 from .batches import Story
@@ -164,7 +164,7 @@ def track(run: RunFolder, to: Sequence[str], project: str | None) -> None:
     to: names of trackers, those of the run's config where there are none. Raises a `TipError` for a
     run that is being played, and where a tracker cannot be told.
     """
-    config = make_config(record_of(run).config, str(run.config_path))
+    config = config_of(run)
     names = _names(to) or config.track.to
     if not names:
         raise ConfigError(f"run {run.name} tracks to nobody: name one with --to {_all()}")
