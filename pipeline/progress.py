@@ -1,7 +1,7 @@
 """What a person sees of long work: a bar with rate and time left, then one line that stays.
 
-On a terminal a bar moves while a stage works; elsewhere (a log file, a pipe) only the lines are
-written. Nothing here decides anything.
+On a terminal a bar moves while a stage works; elsewhere (a log file, a pipe) only lines are
+written, of work that takes minutes a few on the way. Nothing here decides anything.
 """
 
 import re
@@ -14,19 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from ..stages.engines.protocols import Tick
 from ..storage.visible import visible
+from .pace import Pace, moving, new_bar
 
 if TYPE_CHECKING:
     import torch
@@ -46,34 +37,30 @@ class Reporter:
     @contextmanager
     def bar(self, title: str, total: int, unit: str) -> Iterator[Tick]:
         """Show a bar while the block runs; the value given is called with what is newly done."""
-        if not self.console.is_terminal or total <= 0:
+        if total <= 0:
             yield lambda _: None
-            return
-        with Progress(*bar_columns(unit), console=self.console, transient=True) as progress:
-            task = progress.add_task(title, total=total)
-            yield lambda count: progress.advance(task, count)
+        elif self.console.is_terminal:
+            progress = new_bar(self.console, transient=True)
+            with progress:
+                yield moving(progress, title, Pace(total, unit))
+        else:
+            yield self._telling(title, Pace(total, unit))
+
+    def _telling(self, title: str, pace: Pace) -> Tick:
+        """Return a tick that writes a line after a minute, after two, after four, and so on."""
+        due = _FIRST_LINE
+
+        def tick(count: int) -> None:
+            nonlocal due
+            pace.add(count)
+            if pace.elapsed >= due:
+                due = 2 * pace.elapsed
+                self.say(f"{title}: {pace}")
+
+        return tick
 
 
-def bar_columns(unit: str) -> tuple[ProgressColumn, ...]:
-    """Return what a bar shows: what for, how far, how fast, how long still."""
-    return (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(unit),
-        TimeRemainingColumn(),
-    )
-
-
-class _Rate(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
-        """Return the speed, e.g. `1,200 tokens/s`."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {self._unit}/s" if speed else f"{self._unit}")
+_FIRST_LINE = 60.0  # seconds
 
 
 class Stopwatch:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
-from ...stages.engines.protocols import Tick
+from ...stages.engines.protocols import Spared, Tick
 from ...storage.errors import NumericsError
 from ...storage.runs import RunFolder
 from ..config.run import RunConfig
@@ -121,7 +121,7 @@ def _each(
             _ = inputs.student_card, inputs.teacher_card
         results = [_found(work, c) if has_ended(c) else None for c in configs]
     missing = [place for place, result in enumerate(results) if result is None]
-    tick(len(configs) - len(missing))
+    tick(Spared(len(configs) - len(missing)))
     with ThreadPoolExecutor(workers) as pool:
         waiting = {pool.submit(_apart, work, configs[place]): place for place in missing}
         try:

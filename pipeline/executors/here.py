@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property, partial
 
-from ...stages.engines.protocols import Tick
+from ...stages.engines.protocols import Spared, Tick
 from ...stages.holder import Holder
 from ...stages.models.cpu.process import set_up
 from ...stages.models.device import resolve_device
@@ -49,7 +49,7 @@ class Here:
         found = work.found(self._store)
         if found is None:
             return work.ensure(self.holder, self._store, tick)
-        tick(work.size)
+        tick(Spared(work.size))
         return found
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ host's memory: its actors drop their models before, and this process its own bef
 
 from collections.abc import Sequence
 
+from ...stages.engines.protocols import Spared
 from ...storage.store.store import Store
 from ..config.run import RunConfig
 from ..progress import Reporter
@@ -40,7 +41,7 @@ class OnRay:
         with self._reporter.bar(title, total, unit) as tick:
             for work, made in zip(works, found, strict=True):
                 if made is not None:
-                    tick(work.size)
+                    tick(Spared(work.size))
             sent = [part for place in missing for part in parts[place]]
             made_now = iter(crew.run(sent, title, tick))
             for place in missing:

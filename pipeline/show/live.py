@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,7 +18,8 @@ from ...stages.engines.protocols import Tick
 from ...storage.runs import RunFolder
 from ...storage.visible import visible
 from ..metrics import by_round
-from ..progress import Reporter, bar_columns
+from ..pace import Pace, clock, moving, new_bar
+from ..progress import Reporter
 from .cells import plain, table
 from .status import ROUND, cells_of
 from .views import RoundLine, round_lines
@@ -78,11 +78,10 @@ class Screen(Reporter):
             with super().bar(title, total, unit) as tick:
                 yield tick
             return
-        progress = Progress(*bar_columns(unit), console=self.console)
-        task, before = progress.add_task(title, total=total), self._progress
+        progress, before = new_bar(self.console), self._progress
         self._progress = progress
         try:
-            yield lambda count: progress.advance(task, count)
+            yield moving(progress, title, Pace(total, unit))
         finally:
             self._progress = before
 
@@ -113,12 +112,8 @@ class Screen(Reporter):
         whole = self._trained()
         played = whole[self._found :]  # a round that is found takes no time
         left = self._rounds - len(whole)
-        head = f"{self._run.name}: {len(whole)} of {self._rounds} rounds, {_clock(elapsed)}"
+        head = f"{self._run.name}: {len(whole)} of {self._rounds} rounds, {clock(elapsed)}"
         if played and left > 0:
             seconds = sum(line.seconds for line in played) / len(played) * left
-            head += f", about {_clock(seconds)} left"
+            head += f", about {clock(seconds)} left"
         return f"{head}; Ctrl-C stops, the same command continues"
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...stages.engines.protocols import Sampling, Tick
+from ...stages.engines.protocols import Sampling, Spared, Tick
 from ...stages.engines.requests import requests_of
 from ...stages.evaluate.evaluate import evaluate, evaluate_inputs
 from ...stages.evaluate.settings import EvaluateSettings
@@ -33,12 +33,12 @@ class EvaluateWork:
     settings: EvaluateSettings
     sampling: Sampling
     made_by: str | None
-    unit = "answers"
+    unit = "tokens"
 
     @property
     def size(self) -> int:
-        """Return the answers."""
-        return sum(map(len, self.shards)) * self.settings.samples
+        """Return the tokens of all answers, were each as long as it may be."""
+        return sum(map(len, self.shards)) * self.settings.samples * self.settings.max_tokens
 
     def inputs(self, problems: tuple[Prompt, ...]) -> dict[str, Any]:
         """Return what makes the answers to some problems: the value behind their key."""
@@ -98,7 +98,7 @@ class EvaluateWork:
         if not whole:
             for asked, each in zip(requests, made, strict=True):
                 if not each.fresh:
-                    tick(len(asked))
+                    tick(Spared(len(asked) * self.settings.max_tokens))
         return made
 
     def spread(self, store: Store, most: int) -> tuple[Work, ...]:

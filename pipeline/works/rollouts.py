@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...stages.engines.protocols import Sampling, Tick
+from ...stages.engines.protocols import Sampling, Spared, Tick
 from ...stages.engines.requests import requests_of
 from ...stages.holder import Embedded, Generator, Holder, InVllm
 from ...stages.prompts.render import Prompt
@@ -32,12 +32,12 @@ class RolloutWork:
     settings: RolloutSettings
     sampling: Sampling
     made_by: str | None
-    unit = "rollouts"
+    unit = "tokens"
 
     @property
     def size(self) -> int:
-        """Return the responses."""
-        return sum(map(len, self.shards)) * self.settings.samples
+        """Return the tokens of all responses, were each as long as it may be."""
+        return sum(map(len, self.shards)) * self.settings.samples * self.settings.max_tokens
 
     def inputs(self, shard: int) -> dict[str, Any]:
         """Return what makes a shard: the value behind its key."""
@@ -86,7 +86,7 @@ class RolloutWork:
         if not whole:
             for asked, each in zip(requests, made, strict=True):
                 if not each.fresh:
-                    tick(len(asked))
+                    tick(Spared(len(asked) * self.settings.max_tokens))
         return made
 
     def spread(self, store: Store, most: int) -> tuple[Work, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ...stages.engines.protocols import Tick
+from ...stages.engines.protocols import Spared, Tick
 from ...stages.engines.server.scorer import ServerScorer, probe_inputs
 from ...stages.holder import Holder, Reader, Served
 from ...stages.models.weights import Weights
@@ -122,7 +122,7 @@ class ScoreWork:
             made = mine.make(make_tokens) if mine else store.ensure("tokens", inputs, make_tokens)
             tokens = Made(*made)
         if not passed:
-            tick(self.size)
+            tick(Spared(self.size))
         return teacher, tokens
 
     def spread(self, store: Store, most: int) -> tuple[Work, ...]:
@@ -177,7 +177,7 @@ class TeacherWork:
 
         made = Made(*store.ensure("teacher", self.inputs(), make))
         if not made.fresh:
-            tick(self.size)
+            tick(Spared(self.size))
         return (made,)
 
     def _score(self, holder: Holder, store: Store, tick: Tick) -> tuple[pa.Table, TeacherFacts]:
@@ -240,7 +240,7 @@ class TokensWork:
 
         made = Made(*store.ensure("tokens", self.inputs(), make))
         if not made.fresh:
-            tick(self.size)
+            tick(Spared(self.size))
         return (made,)
 
     def spread(self, store: Store, most: int) -> tuple[Work, ...]:

@@ -13,7 +13,14 @@ import numpy as np
 from ..arrays.ragged import Ragged
 
 Tick = Callable[[int], None]
-"""Called with how many responses, tokens or steps are done since the last call, for progress."""
+"""Called with how many tokens, steps or whatever a work counts are done since the last call."""
+
+
+class Spared(int):
+    """Progress that took no work: what was found, or what an ended response leaves of its limit.
+
+    It ticks like any number, and counts for no rate.
+    """
 
 
 def silent(_: int) -> None:

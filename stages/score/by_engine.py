@@ -59,7 +59,7 @@ def _ask(
     scorer: Scorer, shard: RolloutArrays, settings: ScoreSettings, tick: Tick
 ) -> list[Fetched]:
     """Return the engine's answers, after showing that they are about the ids asked."""
-    rows, counts = shard.answered, shard.responses.counts
+    rows = shard.answered
     sequences = [_sequence(shard, row) for row in rows]
     starts = [len(shard.teacher_prompts[row]) for row in rows]
     tops = [_student_ids(shard, row, scorer.vocabulary) for row in rows]
@@ -69,10 +69,7 @@ def _ask(
             np.where(valid, ids, -1).astype(np.int32) if ids.shape[1] else None
             for ids, valid in tops
         ]
-    mean = counts[rows].mean()  # the engine counts rollouts, the bar tokens
-    answers = scorer.score(
-        sequences, starts, settings.engine_top, given, lambda n: tick(round(n * mean))
-    )
+    answers = scorer.score(sequences, starts, settings.engine_top, given, tick)
     out = []
     for place, (row, (ids, valid), answer) in enumerate(zip(rows, tops, answers, strict=True)):
         if not np.array_equal(answer.ids[:, 0], shard.responses.row(row)):

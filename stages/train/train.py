@@ -23,7 +23,7 @@ from ...storage.errors import NumericsError, StoreError
 from ...storage.files import is_finished
 from ..arrays.batching import fill
 from ..arrays.noise import mix
-from ..engines.protocols import Tick, silent
+from ..engines.protocols import Spared, Tick, silent
 from ..models.language_model import LanguageModel
 from ..stopping import Terminated, whole
 from .checkpointing import checkpoint_activations, refuse_noise
@@ -111,7 +111,7 @@ def train(
     model = _trainable(student, settings)
     finished = _resume(world, state, model, None, key, say)
     if finished is not None:  # nothing is to be trained, so no moments take memory
-        tick(finished.step)
+        tick(Spared(finished.step))
         model.eval()
         return finished
     plan = _plan(data.rollouts, settings, seed)
@@ -128,7 +128,7 @@ def train(
         if start is not None:
             world.load(start, model, optimizer)
     saved = time.monotonic()
-    tick(totals.step)
+    tick(Spared(totals.step))
     with _compiling(student, settings, world, say) as seconds:
         while totals.step < len(plan):
             with whole() as told_to_end:

@@ -7,7 +7,9 @@ import sys
 import pytest
 import torch
 from rich.console import Console
+from tip.pipeline.pace import Pace
 from tip.pipeline.progress import Reporter, Stopwatch, peak_memory
+from tip.stages.engines.protocols import Spared
 
 CPU = torch.device("cpu")
 
@@ -66,3 +68,47 @@ def test_a_stopwatch_tells_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None
     times = iter([10.0, 12.34567])
     monkeypatch.setattr("tip.pipeline.progress.time.perf_counter", lambda: next(times))
     assert Stopwatch().seconds == 2.346
+
+
+def test_a_log_of_long_work_gets_a_line_after_one_two_and_four_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("tip.pipeline.pace.time.monotonic", lambda: now[0])
+    out = io.StringIO()
+    with Reporter(Console(file=out)).bar("round 0 rollout", 1000, "tokens") as tick:
+        for _ in range(50):  # for five minutes
+            now[0] += 6
+            tick(10)
+    assert out.getvalue().splitlines() == [
+        "round 0 rollout: 10%, 2 tokens/s, about 0:09:00 left",
+        "round 0 rollout: 20%, 2 tokens/s, about 0:08:00 left",
+        "round 0 rollout: 40%, 2 tokens/s, about 0:06:00 left",
+    ]
+
+
+def test_what_is_spared_brings_work_nearer_to_its_end_and_counts_for_no_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("tip.pipeline.pace.time.monotonic", lambda: now[0])
+    pace = Pace(1000, "tokens")
+    pace.add(Spared(200))  # found
+    now[0] += 30  # a model is loaded
+    pace.add(50)
+    assert (pace.far, pace.rate, pace.left) == ("25%", None, None)
+    now[0] += 10
+    pace.add(100)
+    pace.add(Spared(150))
+    assert (pace.far, pace.rate, pace.left) == ("50%", 10.0, 20.0)
+    assert str(pace) == "50%, 10 tokens/s, about 0:00:20 left"
+
+
+def test_slow_work_tells_seconds_apiece(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("tip.pipeline.pace.time.monotonic", lambda: now[0])
+    pace = Pace(9, "runs")
+    for _ in range(3):
+        pace.add(1)
+        now[0] += 90
+    assert str(pace) == "3/9 runs, 135.0 s a run, about 0:13:30 left"

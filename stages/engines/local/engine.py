@@ -77,7 +77,7 @@ class LocalEngine:
         for _ in range(sampling.max_tokens):
             if not steps.add(batch.step()):
                 continue
-            tick(steps.look())
+            steps.look(tick)
             going = steps.going
             if not going.any():
                 break
@@ -85,8 +85,7 @@ class LocalEngine:
                 kept = np.flatnonzero(going)
                 steps.keep(kept)
                 batch.keep(kept)
-        tick(steps.look(last=True))
-        tick(int(steps.going.sum()))  # those that the length limit ended
+        steps.look(tick, last=True)
         return steps.responses()
 
     def _begun(self, requests: Sequence[Request], sampling: Sampling) -> "Batch | GraphedBatch":

@@ -13,7 +13,7 @@ from torch import Tensor
 from ....storage.errors import NumericsError
 from ...arrays.coming import Coming
 from ...arrays.ragged import Ragged
-from ..protocols import Responses, Sampling
+from ..protocols import Responses, Sampling, Spared, Tick
 
 _LOOK = 8  # steps of a GPU between two looks: what has finished is noticed 8 to 16 steps late
 _TOKEN, _LOGPROB, _TOP = 0, 1, 2  # columns of a packed row: the ids are behind the first two
@@ -40,6 +40,7 @@ class Steps:
         self, requests: int, sampling: Sampling, vocabulary: int, device: torch.device
     ) -> None:
         self.rows = np.arange(requests)
+        self._left = sampling.max_tokens  # that a row may still write, of which all steps are read
         self._every = 1 if device.type == "cpu" else _LOOK
         self._late = device.type != "cpu"
         self._going = np.ones(requests, dtype=bool)
@@ -58,8 +59,8 @@ class Steps:
         self._made.append(step)
         return len(self._made) == self._every
 
-    def look(self, *, last: bool = False) -> int:
-        """Read what has come, and return how many rows were found to have finished.
+    def look(self, tick: Tick, *, last: bool = False) -> None:
+        """Read what has come; tick its tokens, and those that a row which has ended will not write.
 
         last: nothing will be written any more, so all is waited for. Raises `NumericsError` for a
         log-prob that is none.
@@ -67,20 +68,22 @@ class Steps:
         if self._made:
             self._sent.append((self.rows, Coming(torch.stack(self._made))))
             self._made = []
-        before = int(self._going.sum())
         if last and self._sent:
             self._sent[-1][1].array()  # what was sent earlier is there, too, then
         while len(self._sent) > (1 if self._late and not last else 0):
             rows, coming = self._sent.pop(0)
             for step in coming.array():
-                self._read(rows, step)
-        return before - int(self._going.sum())
+                written, ended = self._read(rows, step)
+                tick(written)
+                if spared := ended * self._left:
+                    tick(Spared(spared))
 
     def keep(self, kept: np.ndarray) -> None:
         """Note that only these rows of the batch are left in it."""
         self.rows = self.rows[kept]
 
-    def _read(self, rows: np.ndarray, step: np.ndarray) -> None:
+    def _read(self, rows: np.ndarray, step: np.ndarray) -> tuple[int, int]:
+        """Keep what a step says; return the tokens written, and how many rows they ended."""
         going = self._going[rows]
         step, rows = step[going], rows[going]
         if not np.isfinite(step[:, _LOGPROB].view(np.float32)).all():
@@ -89,7 +92,10 @@ class Steps:
                 "is stored; try student.dtype = 'float32' or an earlier checkpoint"
             )
         self._written.append((rows, step))
-        self._going[rows] = ~self._stops[step[:, _TOKEN]]
+        ends = self._stops[step[:, _TOKEN]]
+        self._going[rows] = ~ends
+        self._left -= 1
+        return len(rows), int(ends.sum())
 
     def responses(self) -> Responses:
         """Return all steps regrouped request by request."""

@@ -87,7 +87,7 @@ class ServerScorer:
             for answer in answers:
                 part = awaited(answer)
                 out += part
-                tick(len(part))
+                tick(sum(len(scored.ids) for scored in part))
         self._client.answer(self._same_model)
         return out
 

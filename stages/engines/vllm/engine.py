@@ -10,7 +10,7 @@ import importlib.util
 import itertools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
@@ -22,8 +22,8 @@ from ....storage.scratch import scratch
 from ...arrays.noise import mix
 from ...arrays.ragged import Ragged, concatenate
 from ..child import Child
-from ..protocols import Request, Responses, Sampling, Scored, Tick, silent
-from .messages import EngineFacts, Generation, Scoring
+from ..protocols import Request, Responses, Sampling, Scored, Spared, Tick, silent
+from .messages import EngineFacts, Finished, Generation, Scoring
 from .spec import EngineSpec
 from .words import explained, killed
 
@@ -55,7 +55,7 @@ class VllmEngine:
             leads=False,  # Python's resource tracker stays outside of its group
         )
         self._send("start", spec.arguments())
-        self.facts: EngineFacts = self._receive("ready", silent)
+        self.facts: EngineFacts = self._receive("ready", _no_one)
         self.vocabulary, self.given_ids = self.facts.vocabulary, self.facts.given_ids
 
     def __enter__(self) -> "VllmEngine":
@@ -121,7 +121,13 @@ class VllmEngine:
         self.prefetch(requests, sampling)
         names = [_name(r, sampling) for r in requests]
         self._send("want", names)
-        parts = self._receive("done", tick)
+
+        def ended(told: Finished) -> None:
+            tick(told.tokens)
+            if spared := told.requests * sampling.max_tokens - told.tokens:
+                tick(Spared(spared))
+
+        parts = self._receive("done", ended)
         self._submitted.difference_update(names)
         return Responses(
             Ragged(
@@ -156,15 +162,15 @@ class VllmEngine:
             ),
         )
         self._send("want", names)
-        return self._receive("done", tick)
+        return self._receive("done", lambda told: tick(told.tokens))
 
     def _send(self, name: str, value: Any) -> None:
         try:
             self._child.send((name, value))
         except OSError:  # it is gone; why is what it sent last
-            self._receive("", silent)
+            self._receive("", _no_one)
 
-    def _receive(self, wanted: str, tick: Tick) -> Any:
+    def _receive(self, wanted: str, tick: Callable[[Finished], None]) -> Any:
         """Return the value of the next message of a name. Raises `ModelError` for a failure."""
         try:
             while True:
@@ -220,6 +226,10 @@ def request_seed(seed: int, rollout: int) -> int:
     with np.errstate(over="ignore"):
         start = mix(np.asarray(seed % (1 << 64), np.uint64) + np.uint64(0x9E3779B97F4A7C15))
         return int(mix(np.asarray(rollout, np.uint64) ^ start) >> np.uint64(1))
+
+
+def _no_one(_: Finished) -> None:
+    """Tell nobody."""
 
 
 def _name(request: Request, sampling: Sampling) -> str:

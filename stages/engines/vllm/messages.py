@@ -2,8 +2,8 @@
 
 To the process: `start` with the arguments of a spec, then any of `generate`, `score`, `want` (names
 of requests that the owner waits for) and `abort` (names of requests to drop). From it: `ready` with
-`EngineFacts`, `tick` with how many wanted requests have finished since the last, `done` with the
-answers to all that were wanted, in order, or `failed` with the words of an exception.
+`EngineFacts`, `tick` with what has `Finished` since the last, `done` with the answers to all that
+were wanted, in order, or `failed` with the words of an exception.
 """
 
 from collections.abc import Sequence
@@ -48,6 +48,14 @@ class Scoring:
     starts: Sequence[int]
     top: int
     given: Sequence[np.ndarray | None] | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Wanted requests that have finished, and the tokens of their answers."""
+
+    requests: int
+    tokens: int
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import numpy as np
 
 from ...arrays.mass import up_to_mass
 from ..protocols import Scored
-from .messages import EngineFacts, Generation, Response, Scoring
+from .messages import EngineFacts, Finished, Generation, Response, Scoring
 
 
 def _vllm() -> Any:
@@ -70,7 +70,7 @@ class Worker:
         self.waiting: dict[str, Callable[[Any], Response | Scored]] = {}
         self.done: dict[str, Response | Scored] = {}
         self.wanted: list[str] = []
-        self.told = 0  # wanted requests that the parent knows to be finished
+        self.told: set[str] = set()  # wanted requests that the parent knows to be finished
 
     def facts(self) -> EngineFacts:
         """Return what the parent has to know of the engine."""
@@ -104,16 +104,17 @@ class Worker:
                 self.done[output.request_id] = self.waiting.pop(output.request_id)(output)
 
     def _tell(self, pipe: Connection) -> None:
-        """Tell the parent how many wanted requests are finished; hand over the last of them."""
+        """Tell the parent of wanted requests that have finished; hand over the last of them."""
         if not self.wanted:
             return
-        finished = sum(name in self.done for name in self.wanted)
-        if finished > self.told:
-            pipe.send(("tick", finished - self.told))
+        finished = {name for name in self.wanted if name in self.done}
+        if new := finished - self.told:
+            tokens = sum(len(self.done[name].ids) for name in new)
+            pipe.send(("tick", Finished(len(new), tokens)))
             self.told = finished
-        if finished == len(self.wanted):
+        if len(finished) == len(self.wanted):
             pipe.send(("done", [self.done.pop(name) for name in self.wanted]))
-            self.wanted, self.told = [], 0
+            self.wanted, self.told = [], set()
 
     def on_generate(self, order: Generation) -> None:
         """Begin responses."""

@@ -155,7 +155,8 @@ def test_what_a_killed_actor_had_another_one_makes_the_same(
     assert len(lost) == 2, reporter.said
     assert whole(session) == whole(here)
     assert (tmp_path / "here" / "store" / "tokens").is_dir()
-    for title, total in (("round 0 rollout", 96), ("round 1 evaluate", 40)):
+    most = session.config.rollout.max_tokens, session.config.evaluate.max_tokens  # type: ignore
+    for title, total in (("round 0 rollout", 96 * most[0]), ("round 1 evaluate", 40 * most[1])):
         assert sum(reporter.ticks[title]) == total
     assert sum(reporter.ticks["round 0 score"]) == numbers(here, "score", "tokens")[0]
     assert capfd.readouterr().out == ""  # Ray prints of each death, whatever it is told

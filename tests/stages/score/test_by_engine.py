@@ -58,7 +58,7 @@ class PlainScorer:
                 asked = np.take_along_axis(found, np.maximum(rows, 0), 1)
                 asked = np.where(rows < 0, -np.inf, asked).astype(np.float32)
             out.append(Scored(ids.astype(np.int32), values, asked))
-            tick(1)
+            tick(len(ids))
         return out
 
 

@@ -11,7 +11,7 @@ import torch
 from drawing import TEMPERED, assert_drawn_from, expected_distribution
 from tiny import CPU, load, log_probs, prompts, reference_model, sampling, write_model
 from tip.stages.engines.local.engine import LocalEngine
-from tip.stages.engines.protocols import Request, Responses
+from tip.stages.engines.protocols import Request, Responses, Spared
 from tip.stages.models.language_model import LanguageModel
 from tip.storage.errors import NumericsError
 
@@ -152,11 +152,16 @@ def test_a_stop_token_at_the_length_limit_counts_as_a_stop(model: LanguageModel)
     assert found.stopped[0]
 
 
-def test_finished_responses_are_reported_once_each(model: LanguageModel) -> None:
+def test_tokens_are_told_as_they_come_and_what_a_row_leaves_of_its_limit(
+    model: LanguageModel,
+) -> None:
     done: list[int] = []
     terms = sampling(stop_ids=tuple(range(1, 20)))
-    LocalEngine(model, 3).generate(requests(), terms, done.append)
-    assert sum(done) == len(LENGTHS)
+    found = LocalEngine(model, 3).generate(requests(), terms, done.append)
+    drawn = [n for n in done if not isinstance(n, Spared)]
+    assert sum(drawn) == found.ids.counts.sum()
+    assert max(drawn) == 3  # a step of a batch at a time
+    assert sum(done) == terms.max_tokens * len(LENGTHS)
 
 
 @pytest.mark.parametrize("place", [0, 30])

@@ -10,7 +10,7 @@ from tiny import CPU, load, prompts, sampling, write_model
 from tip.stages.engines.local.continuing import takes_padding
 from tip.stages.engines.local.engine import LocalEngine
 from tip.stages.engines.local.steps import Steps, packed
-from tip.stages.engines.protocols import Request, Responses
+from tip.stages.engines.protocols import Request, Responses, Spared
 from tip.storage.errors import NumericsError
 from waits import on_gpu, played_gpu
 
@@ -59,7 +59,7 @@ def test_a_gpu_writes_what_a_cpu_writes_and_is_waited_for_once_in_eight_steps(
         assert sum(waits.places.pop(place) for place in once) <= 2
         assert waits.total <= (min(int(lengths.max()) + 16, 40) + 7) // 8, waits.places
     assert_same(found, expected)
-    assert sum(done) == len(asked)
+    assert sum(done) == 40 * len(asked)  # what a row leaves of its limit is spared
 
 
 def test_logits_that_are_not_numbers_are_refused_on_a_gpu_too(folders: dict[str, Path]) -> None:
@@ -84,11 +84,15 @@ def test_a_packed_step_keeps_every_bit_and_the_ids_that_count() -> None:
 def test_what_a_row_writes_after_its_stop_token_is_left_out() -> None:
     steps = Steps(2, sampling(stop_ids=(1,)), 60, CPU)
     none = torch.zeros(2, 0, dtype=torch.long)
+    told: list[int] = []
     for tokens in ([7, 1], [8, 9], [1, 9]):
         log_probs = -torch.tensor(tokens).float()
         assert steps.add(packed(torch.tensor(tokens), log_probs, none, none.bool()))
-        steps.look()
+        steps.look(told.append)
     found = steps.responses()
     assert [found.ids.row(row).tolist() for row in (0, 1)] == [[7, 8, 1], [1]]
     assert found.logprobs.tolist() == [-7, -8, -1, -1]
     assert found.stopped.tolist() == [True, True]
+    # the two rows that ended spare what they leave of the limit
+    assert [n for n in told if not isinstance(n, Spared)] == [2, 1, 1]
+    assert sum(told) == 2 * sampling().max_tokens

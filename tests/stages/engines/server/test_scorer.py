@@ -105,7 +105,7 @@ def test_rollouts_travel_in_batches_some_at_once(served: Served, made: Shard) ->
     answers = asked.score(sequences, [3] * 7, 4, tick=ticks.append)
     assert sorted(served.asked) == [1, 1, 2, 2, 2]  # the last one asks for known tokens
     assert served.most_parallel == 3
-    assert ticks == [2, 2, 2, 1]
+    assert ticks == [14, 14, 14, 7]  # tokens
     assert [len(a.ids) for a in answers] == [7] * 7
 
 

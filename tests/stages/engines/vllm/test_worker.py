@@ -136,7 +136,7 @@ def test_answers_come_in_the_order_asked_with_what_was_begun_before(served: work
     told = []
     while (message := near.recv())[0] == "tick":
         told.append(message[1])
-    assert sum(told) == 2
+    assert (sum(t.requests for t in told), sum(t.tokens for t in told)) == (2, 3)
     scored, response = message[1]
     assert scored.ids[:, 0].tolist() == [9, 10]
     assert response.ids.tolist() == [6]
