@@ -15,7 +15,7 @@ from ..storage.errors import ConfigError
 from ..storage.facts import CheckpointFacts
 from ..storage.runs import RunFolder, RunView
 from ..storage.store.store import Artifact, Store
-from .config.engines import with_engines
+from .config.auto import decided
 from .config.run import RunConfig
 from .config.toml import config_of
 from .executors.executor import Executor
@@ -106,14 +106,8 @@ def look_at(config: RunConfig, reporter: Reporter | None = None) -> Session:
 
 
 def _decided(config: RunConfig, run: RunFolder, reporter: Reporter) -> RunConfig:
-    """Return a config whose engines have names, and say which `auto` stands for."""
-    if "auto" not in (config.rollout.engine, config.evaluate and config.evaluate.engine):
-        return config
-    decided = with_engines(config, run.about())
-    for name, before, now in (
-        ("rollout", config.rollout, decided.rollout),
-        ("evaluate", config.evaluate, decided.evaluate),
-    ):
-        if before is not None and now is not None and before.engine == "auto":
-            reporter.say(f"note: {name}.engine = 'auto' is {now.engine!r} in this run")
-    return decided
+    """Return a config without `auto` where results depend on it; say what that stands for."""
+    config, told = decided(config, run.about())
+    for line in told:
+        reporter.say(line)
+    return config

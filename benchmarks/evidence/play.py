@@ -48,7 +48,15 @@ PARTS = {
         f"{REAL} --lr 1 --keep 0.2 --rules random,soft_or,divergence,q3,ier,entropy_top "
         "--set train.tail=residual",
     ),
-    "half-passes": Part.of("smollm2-half", f"{REAL} --lr 1 --rules all", "train.epochs=1,2,4"),
+    "half-budget": Part.of(
+        "smollm2-half",
+        f"{REAL} --lr 1 --keep 0.5 --rules random,soft_or,entropy_top --set train.tail=residual",
+    ),
+    "half-passes": Part.of(
+        "smollm2-half",
+        f"{REAL} --lr 1 --rules all --set train.tail=residual",
+        "train.epochs=1,2,4",
+    ),
     "half-rates": Part.of("smollm2-half", f"{REAL} --lr 0.3,1,3 --keep 0.2 --rules {RULES}"),
     "noise": Part.of("smollm2-noise", f"{REAL} --lr 1 --keep 0.2 --rules {RULES}"),
     "noise-tails": Part.of("smollm2-noise", f"{REAL} --lr 1 --keep 0.2 --rules all", TAILS),

@@ -138,7 +138,7 @@ class RunConfig(Settings):
         train, replay = self.train, self.rollout.replay
         unfit = {
             f"train.loss = '{train.loss}'": train.loss != "forward_kl",
-            f"train.tail = {train.tail!r}": train.tail is not True,
+            f"train.tail = {train.tail!r}": train.tail not in (True, "auto"),
             f"train.clip_token = {train.clip_token}": train.clip_token is not None,
             f"rollout.replay = {replay!r}": replay is not None,
         }

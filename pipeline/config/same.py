@@ -16,8 +16,9 @@ def same_run(before: dict[str, Any], now: RunConfig) -> list[str]:
     # settings that are newer than the run stand at their defaults
     known = make_config(before, "the config stored with the run")
     old, new = dict(_flat(known.identity())), dict(_flat(now.identity()))
-    if now.rollout.engine == "auto":  # the run keeps what it was begun with
-        new["rollout.engine"] = old["rollout.engine"]
+    for key in ("rollout.engine", "train.tail"):
+        if new[key] == "auto":  # the run keeps what it was begun with
+            new[key] = old[key]
     return [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
 
 

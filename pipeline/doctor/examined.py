@@ -9,7 +9,7 @@ from ...stages.holder import Holder
 from ...storage.errors import TipError
 from ...storage.runs import RunView
 from ...storage.store.store import Store
-from ..config.engines import with_engines
+from ..config.auto import decided
 from ..config.run import RunConfig
 from ..executors.here import Here
 from ..inputs import Inputs
@@ -43,7 +43,7 @@ class Examined:
     """A config of which each part is looked at by itself, so that one may fail and others not."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.config, self.notes = _with_engines(config), Notes()
+        self.config, self.notes = _decided(config), Notes()
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -71,9 +71,9 @@ class Examined:
             here.close()
 
 
-def _with_engines(config: RunConfig) -> RunConfig:
-    """Return a config whose engines have names; what hinders that has a check of its own."""
+def _decided(config: RunConfig) -> RunConfig:
+    """Return a config without `auto`; what hinders that has a check of its own."""
     try:
-        return with_engines(config, RunView(config.runs, config.name).about())
+        return decided(config, RunView(config.runs, config.name).about())[0]
     except TipError:
         return config

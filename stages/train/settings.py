@@ -52,9 +52,11 @@ class TrainSettings(Settings):
     gradient are multiplied by clip_token over the divergence, so the token still teaches in its
     direction; a clamp would leave the most wrong tokens without a gradient. Keys hold it where it
     is set."""
-    tail: Literal[True, False, "residual"] = True
+    tail: Literal["auto", True, False, "residual"] = "auto"
     """Count all that lies outside the support as one more bucket. "residual": the sampled token
     stands for what the bucket leaves out, so that the mean is the loss over the whole vocabulary.
+    "auto": so for reverse KL where tokens are sampled from the whole vocabulary at temperature 1
+    and the teacher can be asked for the student's ids, else true; decided at a run's first start.
     false leaves the tail's term out, as truncated losses do: then the sum is no divergence. For
     comparison."""
     residual_cap: Annotated[float, Field(ge=1), BY_CONTENT] = 2.0

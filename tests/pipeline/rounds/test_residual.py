@@ -14,12 +14,13 @@ from tip.storage.errors import ConfigError
 from ..conftest import Listening, MakeConfig, artifacts, numbers, played, serving
 
 RESIDUAL = {"train": {"tail": "residual", "lr": 3e-4, "rollouts_per_step": 16}}
+BUCKET = {"train": {"tail": True, "lr": 3e-4, "rollouts_per_step": 16}}
 
 
 @pytest.mark.parametrize("mode", ["joint", "separate"])
 def test_it_trains_on_the_signals_of_a_run_with_another_tail(config: MakeConfig, mode: str) -> None:
     small = {"rounds": 1, "rollout": {"prompts": 32}, "score": {"mode": mode}}
-    plain = played(config("plain", **small))
+    plain = played(config("plain", **small, **BUCKET))
     said = Listening()
     session = open_session(config("residual", **small, **RESIDUAL), said)
     play(session)
