@@ -57,6 +57,11 @@ PARTS = {
         f"{REAL} --lr 1 --rules all --set train.tail=residual",
         "train.epochs=1,2,4",
     ),
+    "half-bf16": Part.of(
+        "smollm2-half",
+        f"{REAL} --lr 1 --keep 0.2 --rules all,entropy_top --set train.tail=residual",
+        "student.dtype=float32 teacher.dtype=float32,student.dtype=bfloat16 teacher.dtype=bfloat16",
+    ),
     "half-rates": Part.of("smollm2-half", f"{REAL} --lr 0.3,1,3 --keep 0.2 --rules {RULES}"),
     "noise": Part.of("smollm2-noise", f"{REAL} --lr 1 --keep 0.2 --rules {RULES}"),
     "noise-tails": Part.of("smollm2-noise", f"{REAL} --lr 1 --keep 0.2 --rules all", TAILS),

@@ -59,7 +59,13 @@ def selection(**changes: object) -> dict:
 
 
 def training(**changes: object) -> dict:
-    usual = {"tail": True, "lr": 3e-4, "betas": (0.9, 0.98), "schedule": "linear", "snapshot_seconds": 1}
+    usual = {
+        "tail": True,
+        "lr": 3e-4,
+        "betas": (0.9, 0.98),
+        "schedule": "linear",
+        "snapshot_seconds": 1,
+    }
     settings = TrainSettings.model_validate(usual | changes)
     rates = learning_rates(settings, horizon=30, first=8, count=4)
     return train_inputs(STUDENT, SOURCE, [SOURCE, SOURCE], settings, "torch.float32", rates, 3)
