@@ -1,5 +1,6 @@
 """The comparison for people: a terminal table, a Markdown page, a Parquet file."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,6 +139,8 @@ def _difference(line: dict[str, Any], to: str, digits: int) -> str:
     if verdict in (None, "itself"):
         return ""
     mean, low, high = (line[f"{part}_to_{to}"] for part in ("mean", "low", "high"))
+    if not math.isfinite(low):  # one seed knows no spread
+        return f"{mean:+.{digits}f} {verdict}"
     return f"{mean:+.{digits}f} [{low:+.{digits}f},{high:+.{digits}f}] {verdict}"
 
 

@@ -24,7 +24,7 @@ def test_a_kill_costs_the_batch_that_was_under_way(
 ) -> None:
     small = asked | {"batch_size": 32}
     whole = evaluate_round(open_session(config(evaluate=small, store=str(tmp_path / "w"))), 0)
-    session = open_session(config(evaluate=small), KillingReporter("evaluate", 35))
+    session = open_session(config(evaluate=small), KillingReporter("evaluate", 32 * 64))
     with pytest.raises(Killed):
         evaluate_round(session, 0)
     assert shards(session) == 1  # 32 of 40 problems

@@ -54,7 +54,7 @@ def test_another_rule_costs_no_generation_and_no_teacher_in_round_0(
 
 
 @pytest.mark.parametrize(
-    ("stage", "after"), [("rollout", 40), ("score", 1700), ("train", 2), ("round 1 train", 1)]
+    ("stage", "after"), [("rollout", 40 * 64), ("score", 1700), ("train", 2), ("round 1 train", 1)]
 )
 def test_a_run_killed_in_a_stage_continues_to_the_same_artifacts(
     ran: Session, config: MakeConfig, stage: str, after: int

@@ -27,7 +27,7 @@ def test_a_round_of_64_prompts_reuses_the_shards_of_one_of_32(
 
 def test_a_killed_runs_own_work_counts_as_paid(config: MakeConfig) -> None:
     with pytest.raises(Killed):
-        play(open_session(config(), KillingReporter("rollout", 40)))
+        play(open_session(config(), KillingReporter("rollout", 40 * 64)))
     session = played(config())
     made = by_round(session.run.metrics())[0].rollout
     assert made is not None
