@@ -151,6 +151,7 @@ def assert_late_rounds_take_what_early_ones_took(samples: Sequence[Sample], most
     assert late < most * early, samples
 
 
+@pytest.mark.soak
 def test_thirty_rounds_leave_nothing_behind_but_their_artifacts(shared: MakeConfig) -> None:
     _, samples = watched(shared("thirty", rounds=30, **TINY), 5)
     later = samples[1:]  # in the first rounds libraries start their threads
