@@ -15,6 +15,7 @@ import torch
 
 from ..storage.errors import ModelError
 from ..storage.facts import EngineGap
+from ..storage.ledger import Ledger
 from .engines.local.engine import LocalEngine
 from .engines.probe import measured_gap, refuse_gross, usual_limit
 from .engines.protocols import Engine, Scorer
@@ -104,7 +105,8 @@ class Holder:
 
     at_once: models held together; 1 where a student and a teacher take turns. folder_of: where the
     files of weights are on this host that are made or fetched when they are first needed.
-    attention: name of transformers' implementation. say: tells a person.
+    attention: name of transformers' implementation. say: tells a person. ledger: what seconds go
+    into.
     """
 
     def __init__(
@@ -115,8 +117,9 @@ class Holder:
         folder_of: Callable[[Weights], Path],
         attention: str = "sdpa",
         say: Callable[[str], None],
+        ledger: Ledger | None = None,
     ) -> None:
-        self.device = device
+        self.device, self.ledger = device, ledger or Ledger()
         self._at_once, self._attention, self.say = at_once, attention, say
         self._folder_of = folder_of
         self._models: dict[str, tuple[Weights, LanguageModel]] = {}
@@ -131,10 +134,7 @@ class Holder:
         held = self._models.get(weights.role)
         if held is not None and held[0] == weights:
             return held[1]
-        others = [role for role in self._models if self._at_once == 1 or role == weights.role]
-        for role in others:
-            del self._models[role]
-        self._end_process()
+        self._make_room(weights)
         model = self._load(weights, getattr(torch, weights.dtype))
         self._models[weights.role] = weights, model
         return model
@@ -142,9 +142,13 @@ class Holder:
     def trainee(self, weights: Weights, *, on_host: bool = False) -> LanguageModel:
         """Return a model in float32 to be trained, which its user alone holds; all else goes.
 
-        on_host: for who makes it smaller before the device sees it.
+        One that is held in float32 is given away. on_host: for who makes it smaller before the
+        device sees it.
         """
+        held = self._models.get(weights.role)
         self.release()
+        if held is not None and held[0] == weights and weights.dtype == "float32" and not on_host:
+            return held[1]
         return self._read(self._card(weights), torch.float32, on_host=on_host)
 
     def read_back(
@@ -153,6 +157,17 @@ class Holder:
         """Return the model of a folder that was exported from weights; its user alone holds it."""
         card = replace(weights.card, folder=folder)
         return self._read(card, getattr(torch, dtype), on_host=on_host)
+
+    def adopt(self, weights: Weights, model: LanguageModel) -> None:
+        """Hold a model that its user has done with as what weights name, whose bits it has.
+
+        In place of others, as if it had been loaded. One that lies elsewhere than on this holder's
+        device is let go.
+        """
+        if model.device != self.device:
+            return
+        self._make_room(weights)
+        self._models[weights.role] = weights, replace(model, card=self._card(weights))
 
     def generator(self, wanted: Generator, reference: Reference) -> Held:
         """Return an engine that generates.
@@ -197,13 +212,21 @@ class Holder:
         self._end_verifier()
         self.release()
 
+    def _make_room(self, weights: Weights) -> None:
+        """Let go of what may not be held beside a model of these weights."""
+        others = [role for role in self._models if self._at_once == 1 or role == weights.role]
+        for role in others:
+            del self._models[role]
+        self._end_process()
+
     def _load(self, weights: Weights, dtype: torch.dtype) -> LanguageModel:
         return self._read(self._card(weights), dtype)
 
     def _read(self, card: ModelCard, dtype: torch.dtype, *, on_host: bool = False) -> LanguageModel:
-        self._give_back()  # what was freed since lies scattered, and would not be used again
         device = torch.device("cpu") if on_host else self.device
-        return load_model(card, device, dtype, attention=self._attention)
+        with self.ledger.of("loading"):
+            self._give_back()  # what was freed since lies scattered, and would not be used again
+            return load_model(card, device, dtype, attention=self._attention)
 
     def _card(self, weights: Weights) -> ModelCard:
         """Return the card of weights that are files of this host."""
@@ -212,7 +235,8 @@ class Holder:
         return replace(weights.card, folder=self._folder_of(weights), adapter=None)
 
     def _vllm(self, spec: EngineSpec, weights: Weights) -> VllmEngine:
-        return VllmEngine(replace(spec, folder=self._card(weights).folder))
+        with self.ledger.of("loading"):
+            return VllmEngine(replace(spec, folder=self._card(weights).folder))
 
     def _give_back(self) -> None:
         if self.device.type == "cuda":
@@ -279,6 +303,7 @@ class Holder:
             top=wanted.top,
             tolerance=wanted.tolerance,
             say=self.say,
+            ledger=self.ledger,
         )
 
     def _end_process(self) -> None:

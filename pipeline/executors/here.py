@@ -36,6 +36,7 @@ class Here:
             folder_of=partial(folder_of, self._store, self._reporter.say),
             attention=set_up(device, config.threads, config.cpu),
             say=self._reporter.say,
+            ledger=self._store.ledger,
         )
 
     def map(self, works: Sequence[Work], title: str) -> Results:

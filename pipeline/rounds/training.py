@@ -43,7 +43,7 @@ def ensure_training(
     selection: Artifact,
 ) -> Artifact:
     """Return the checkpoint of a round's training."""
-    watch = Stopwatch()
+    watch = Stopwatch(session.store.ledger)
     work = train_work(session, number, student, rollouts, teacher, selection)
     if work.found(session.store) is None:
         _refuse_nothing(session, selection)

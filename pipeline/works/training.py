@@ -12,6 +12,7 @@ from ...stages.holder import Holder, Sequences, as_arrays
 from ...stages.models.card import ModelCard
 from ...stages.models.fingerprint import model_fingerprint
 from ...stages.models.language_model import LanguageModel
+from ...stages.models.recast import recast
 from ...stages.models.weights import Weights
 from ...stages.signals.supports import Cut
 from ...stages.train.data import TrainingData, load_training_data
@@ -87,24 +88,36 @@ class TrainWork:
         return all_found([store.find("checkpoint", self.key)])
 
     def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
-        """Train and export, unless that has been done."""
+        """Train and export, unless that has been done.
+
+        What was read back of the export stays in memory as the student of the next stage.
+        """
+        left: list[LanguageModel] = []
 
         def make(draft: Draft) -> dict[str, Any]:
             facts, trained, card = self._export(holder, store, draft, tick)
-            update: dict[str, Any] = {
-                "fingerprint": model_fingerprint(
+            with holder.ledger.of("writing"):
+                fingerprint = model_fingerprint(
                     draft.folder, card.tokenizer.get_vocab(), code=card.code, remember=False
-                ),
-                # the student is gone from memory, so this needs no more than training did
-                "reload_gap": difference(trained, likeness(self._read_back(holder, draft))),
-            }
+                )
+            # the student is gone from memory, so this needs no more than training did
+            exported = self._read_back(holder, draft)
+            gap = difference(trained, likeness(exported))
+            update: dict[str, Any] = {"fingerprint": fingerprint, "reload_gap": gap}
+            next_student = self._as_student(exported, holder)
+            del exported
             if self.probes:
-                exported = holder.read_back(self.student, draft.folder, self.student.dtype)
-                known = reference_logprobs(exported, as_arrays(self.probes)).tolist()
+                if next_student is None:
+                    next_student = holder.read_back(self.student, draft.folder, self.student.dtype)
+                known = reference_logprobs(next_student, as_arrays(self.probes)).tolist()
                 update["probe"] = {probe_key(as_arrays(self.probes)): known}
+            left.extend([next_student] if next_student is not None else [])
             return facts.model_copy(update=update).dump()
 
-        return (Made(*store.ensure("checkpoint", self.inputs(), make)),)
+        made = Made(*store.ensure("checkpoint", self.inputs(), make))
+        if made.fresh and left:
+            holder.adopt(self.student.trained(made.artifact), left[0])
+        return (made,)
 
     def spread(self, store: Store, most: int) -> tuple[Work, ...]:
         return ()
@@ -129,12 +142,13 @@ class TrainWork:
         self, holder: Holder, store: Store, tick: Tick, world: World | None
     ) -> tuple[LanguageModel, TrainingData, Totals]:
         """Train in this process, as one of a world or alone; return model, data and totals."""
-        data = load_training_data(
-            [store.path(a, "rollouts") for a in self.rollouts],
-            [store.path(a, "teacher") for a in self.teacher],
-            store.path(self.selection, "selection"),
-            self._cuts(),
-        )
+        with holder.ledger.of("loading"):
+            data = load_training_data(
+                [store.path(a, "rollouts") for a in self.rollouts],
+                [store.path(a, "teacher") for a in self.teacher],
+                store.path(self.selection, "selection"),
+                self._cuts(),
+            )
         model = self._trainee(holder)
         temperature = self.rollouts[0].inputs["temperature"]
         if data.drawn is not None and temperature != 1:
@@ -153,6 +167,7 @@ class TrainWork:
             world=world,
             tick=tick,
             say=holder.say,
+            ledger=holder.ledger,
         )
         return model, data, totals
 
@@ -175,6 +190,12 @@ class TrainWork:
     def _read_back(self, holder: Holder, draft: Draft) -> LanguageModel:
         return holder.read_back(self.student, draft.folder, "float32", on_host=self._small)
 
+    def _as_student(self, exported: LanguageModel, holder: Holder) -> LanguageModel | None:
+        """Return what was read back as stages ask for it, None where they must load it."""
+        if exported.device != holder.device:
+            return None
+        return recast(exported, getattr(torch, self.student.dtype))
+
     def _cuts(self) -> list[Cut] | None:
         """Return how each shard's supports were cut, where a residual needs to know."""
         if self.settings.tail != "residual":
@@ -188,7 +209,8 @@ class TrainWork:
         trained, facts = self.train(holder, store, tick)
         if self.settings.lora is not None:
             trained = merge(trained)
-        export(trained, draft, self.settings.export_dtype)
+        with holder.ledger.of("writing"):
+            export(trained, draft, self.settings.export_dtype)
         return facts, likeness(trained), trained.card
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ...storage.errors import NumericsError, StoreError
 from ...storage.files import is_finished
+from ...storage.ledger import Ledger
 from ..arrays.batching import fill
 from ..arrays.noise import mix
 from ..engines.protocols import Tick, silent
@@ -97,6 +98,7 @@ def train(
     world: World | None = None,
     tick: Tick = silent,
     say: Callable[[str], None] = lambda _: None,
+    ledger: Ledger | None = None,
 ) -> Totals:
     """Train the student in place, float32 masters throughout, and leave its training state.
 
@@ -104,12 +106,13 @@ def train(
     compute type. start: the state of the round before. state: where this round's goes. snapshot:
     where a killed training continues, until its owner drops it. Of what is found in both, `key`
     says whether it is of this very training; a finished state is not trained again. world: the
-    processes that train together; None for this one alone. Raises `NumericsError` when three steps
-    in a row are not finite.
+    processes that train together; None for this one alone. ledger: what seconds go into. Raises
+    `NumericsError` when three steps in a row are not finite.
     """
-    world = world or Alone()
+    world, ledger = world or Alone(), ledger or Ledger()
     model = _trainable(student, settings)
-    finished = _resume(world, state, model, None, key, say)
+    with ledger.of("loading"):
+        finished = _resume(world, state, model, None, key, say)
     if finished is not None:  # nothing is to be trained, so no moments take memory
         tick(finished.step)
         model.eval()
@@ -122,11 +125,10 @@ def train(
         say(f"note: the loss takes its plain way: {reason}")
     step = world.wrap(step)
     optimizer = make_optimizer(model, settings)
-    totals = _resume(world, snapshot, model, optimizer, key, say)
-    if totals is None:
-        totals = Totals()
-        if start is not None:
-            world.load(start, model, optimizer)
+    with ledger.of("loading"):
+        totals = _resume(world, snapshot, model, optimizer, key, say)
+        if totals is None:
+            totals = _begin(world, start, model, optimizer)
     saved = time.monotonic()
     tick(totals.step)
     with _compiling(student, settings, world, say) as seconds:
@@ -143,21 +145,20 @@ def train(
                 if ending or (late and totals.step < len(plan)):
                     about = {"key": key, "totals": asdict(totals)}
                     try:
-                        world.save(snapshot, model, optimizer, about)
+                        with ledger.of("writing"):
+                            world.save(snapshot, model, optimizer, about)
                     except StoreError as error:  # it may well come to its end before a kill does
                         say(f"note: no snapshot at step {totals.step}: {error}")
                     saved = time.monotonic()
                 if ending:  # another process was told so, or this one
                     raise Terminated
         totals.compile_seconds += seconds()
-    if totals.skipped and not totals.trained_tokens:
-        raise NumericsError(
-            f"the loss or its gradient was not finite in any of the {totals.skipped} steps of this "
-            f"round: {_WAY_OUT}"
-        )
+        ledger.add("compiling", seconds())
+    _refuse_unlearned(totals)
     optimizer.zero_grad(set_to_none=True)
     model.eval()
-    with whole():  # cut in two, it would cost all steps since the last snapshot
+    # cut in two, it would cost all steps since the last snapshot
+    with whole(), ledger.of("writing"):
         world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
     return totals
 
@@ -216,6 +217,15 @@ def _resume(
     return Totals(**about["totals"])
 
 
+def _begin(
+    world: World, start: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Totals:
+    """Load the state of the round before, where there is one; nothing is counted yet."""
+    if start is not None:
+        world.load(start, model, optimizer)
+    return Totals()
+
+
 def _plan(rollouts: np.ndarray, settings: TrainSettings, seed: int) -> list[np.ndarray]:
     """Return the rollouts of each step: each epoch in the order of a hash of (seed, epoch, id)."""
     plan = []
@@ -268,6 +278,15 @@ def _denominator(
     if settings.normalise == "total":
         return float(data.trainable[rows].sum())
     return float(data.weights[tokens].sum(dtype=np.float64))
+
+
+def _refuse_unlearned(totals: Totals) -> None:
+    """Raise `NumericsError` for a round in which no step could be taken."""
+    if totals.skipped and not totals.trained_tokens:
+        raise NumericsError(
+            f"the loss or its gradient was not finite in any of the {totals.skipped} steps of this "
+            f"round: {_WAY_OUT}"
+        )
 
 
 def _skip(totals: Totals, loss: float, norm: float) -> None:

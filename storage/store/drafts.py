@@ -17,6 +17,7 @@ import pyarrow as pa
 from ..columns import Column
 from ..content import content_hash
 from ..errors import StoreError
+from ..ledger import Ledger
 from ..tables import write_table
 from .artifacts import Part, contents_hash, damage, file_hash
 from .places import check_name, remove_tree, reported, unique
@@ -27,9 +28,10 @@ GRACE_SECONDS = 60.0  # a small file is written, linked and gone in far less
 class Draft:
     """What a `make` function writes into; every file in `folder` becomes a part."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ledger: Ledger | None = None) -> None:
         self.folder = folder
         """Local folder for writers that choose file names themselves, such as checkpoints."""
+        self.ledger = ledger or Ledger()
         self._announced: set[str] = set()
         self._tables: dict[str, tuple[str, int, str]] = {}
 
@@ -39,9 +41,10 @@ class Draft:
         if file in self._tables:
             raise ValueError(f"part {name!r} is written twice")
         path = self.file(file)
-        with reported("write", path):
-            written = write_table(path, table, columns)
-        self._tables[file] = (name, written.num_rows, content_hash(written))
+        with self.ledger.of("writing"):
+            with reported("write", path):
+                written = write_table(path, table, columns)
+            self._tables[file] = (name, written.num_rows, content_hash(written))
 
     def adopt(self, source: Path, part: Part) -> None:
         """Add a copy of what was committed elsewhere as a part. Its rows count as its content.
@@ -100,7 +103,7 @@ class Draft:
 
 
 @contextmanager
-def drafted(drafts: Path, name: str | None = None) -> Iterator[Draft]:
+def drafted(drafts: Path, name: str | None = None, ledger: Ledger | None = None) -> Iterator[Draft]:
     """Give a new draft below `drafts`; whatever was not taken from it is gone afterwards."""
     name = name or unique()
     folder, lock = drafts / name, _lock_of(drafts, name)
@@ -112,7 +115,7 @@ def drafted(drafts: Path, name: str | None = None) -> Iterator[Draft]:
             fcntl.flock(handle, fcntl.LOCK_EX)
         with reported("write", folder):
             folder.mkdir()
-        yield Draft(folder)
+        yield Draft(folder, ledger)
     finally:
         try:
             remove_tree(folder)

@@ -169,7 +169,7 @@ class Outcome:
 
 # What a stage cost, which depends on what was there, and when.
 _COSTS = re.compile(
-    r"seconds|peak_.*|fresh|generated_tokens|reused_tokens|own_tokens|teacher_tokens_.*"
+    r"seconds|spent|peak_.*|fresh|generated_tokens|reused_tokens|own_tokens|teacher_tokens_.*"
 )
 
 
