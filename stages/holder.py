@@ -30,6 +30,7 @@ from .models.language_model import LanguageModel
 from .models.load import load_model
 from .models.settings import ServerSettings
 from .models.weights import Weights
+from .train.states import States
 
 Sequences = tuple[tuple[int, ...], ...]
 
@@ -122,6 +123,8 @@ class Holder:
         self.device, self.ledger = device, ledger or Ledger()
         self._at_once, self._attention, self.say = at_once, attention, say
         self._folder_of = folder_of
+        self.states = States(self.ledger)
+        """The training states that this process leaves, which are written while it goes on."""
         self._models: dict[str, tuple[Weights, LanguageModel]] = {}
         self._process: tuple[EngineSpec, VllmEngine] | None = None
         self._gap: EngineGap | None = None
@@ -207,10 +210,12 @@ class Holder:
         self._give_back()
 
     def close(self) -> None:
-        """Let go of everything; may be called again."""
+        """Let go of everything, and wait for what is being written; may be called again."""
         self._scorer = None
         self._end_verifier()
         self.release()
+        if (failed := self.states.close()) is not None:
+            self.say(f"note: {failed}")
 
     def _make_room(self, weights: Weights) -> None:
         """Let go of what may not be held beside a model of these weights."""
@@ -220,6 +225,7 @@ class Holder:
         self._end_process()
 
     def _load(self, weights: Weights, dtype: torch.dtype) -> LanguageModel:
+        self.states.settle()  # masters and moments in memory were part of what training took
         return self._read(self._card(weights), dtype)
 
     def _read(self, card: ModelCard, dtype: torch.dtype, *, on_host: bool = False) -> LanguageModel:

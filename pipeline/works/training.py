@@ -24,6 +24,7 @@ from ...stages.train.state import load_state, state_about
 from ...stages.train.tempered import at_temperature
 from ...stages.train.totals import Totals
 from ...stages.train.train import train, train_inputs
+from ...stages.train.worlds.alone import Alone
 from ...stages.train.worlds.world import World
 from ...storage.errors import StoreError
 from ...storage.facts import CheckpointFacts
@@ -127,8 +128,10 @@ class TrainWork:
     ) -> tuple[LanguageModel, CheckpointFacts]:
         """Train, leave the state for the next round, and return the model with its facts.
 
+        The state may still be written afterwards (`Holder.states`).
         Where several processes train, they leave the state, and this one reads it.
         """
+        holder.states.settle()
         _check(self.start, self.student.key)
         if self.together is not None and (state_about(self.state) or {}).get("key") != self.key:
             holder.release()
@@ -164,7 +167,7 @@ class TrainWork:
             state=self.state,
             snapshot=self.snapshot,
             key=self.key,
-            world=world,
+            world=world or Alone(holder.states),
             tick=tick,
             say=holder.say,
             ledger=holder.ledger,
@@ -180,7 +183,7 @@ class TrainWork:
             return model
         model = adapt(model, lora, self.seed, holder.device)
         if self.start is not None:  # who asks it for log-probs means the student that sampled
-            load_state(self.start, model.model, None)
+            load_state(self.start, model.model, None, known=holder.states.seals)
         return model
 
     @property
@@ -231,8 +234,9 @@ class RestoreWork:
         return () if is_finished(self.training.state) else None
 
     def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
-        """Train again from stored signals; nothing is committed."""
+        """Train again from stored signals, until the state is written; nothing is committed."""
         self.training.train(holder, store, tick)
+        holder.states.settle()
         return ()
 
     def spread(self, store: Store, most: int) -> tuple[Work, ...]:

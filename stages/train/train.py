@@ -159,7 +159,7 @@ def train(
     model.eval()
     # cut in two, it would cost all steps since the last snapshot
     with whole(), ledger.of("writing"):
-        world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
+        world.leave(state, model, optimizer, {"key": key, "totals": asdict(totals)})
     return totals
 
 
