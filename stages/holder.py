@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..storage.errors import ModelError
 from ..storage.facts import EngineGap
 from ..storage.ledger import Ledger
 from .engines.local.engine import LocalEngine
@@ -21,7 +20,7 @@ from .engines.probe import measured_gap, refuse_gross, usual_limit
 from .engines.protocols import Engine, Scorer
 from .engines.server.scorer import ServerScorer
 from .engines.vllm.engine import VllmEngine
-from .engines.vllm.scorer import VllmScorer
+from .engines.vllm.scorer import VllmScorer, refuse_other_runner
 from .engines.vllm.spec import EngineSpec
 from .evaluate.verdicts import Verifier
 from .models.card import ModelCard
@@ -286,7 +285,7 @@ class Holder:
             return self._process[1]
 
         scorer = VllmScorer(start, self.say)
-        _refuse_other_runner(scorer, wanted.given_ids)
+        refuse_other_runner(scorer, wanted.given_ids)
         if not scorer.given_ids:
             self.say(
                 "note: this vLLM cannot be asked for given ids (its V2 runner can): the student's "
@@ -334,22 +333,3 @@ def gap_limit(weights: Weights) -> float:
     """Return the gap in nats beyond which an engine is refused: as set, or that of its type."""
     vllm = weights.vllm
     return usual_limit(weights.dtype, vllm.quantization) if vllm.max_gap is None else vllm.max_gap
-
-
-def _refuse_other_runner(scorer: Scorer, given_ids: bool) -> None:
-    """Raise `ModelError` where vLLM was given another runner than the one that keys stand for.
-
-    Of a GPU they say that it is asked for the student's ids, of a CPU that it is not.
-    """
-    if scorer.given_ids == given_ids:
-        return
-    if given_ids:
-        raise ModelError(
-            "teacher: this vLLM runs its V1 model runner, which cannot be asked for the student's "
-            "ids: set VLLM_USE_V2_MODEL_RUNNER=1 in the environment, or score.engine = "
-            "'transformers'"
-        )
-    raise ModelError(
-        "teacher: this vLLM runs its V2 model runner, which is not what scores on a CPU are "
-        "stored for: take VLLM_USE_V2_MODEL_RUNNER out of the environment"
-    )

@@ -1,5 +1,6 @@
 """One round's training: a checkpoint that is shared, a training state that is the run's own."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,14 +98,21 @@ class TrainWork:
 
         def make(draft: Draft) -> dict[str, Any]:
             facts, trained, card = self._export(holder, store, draft, tick)
-            with holder.ledger.of("writing"):
-                fingerprint = model_fingerprint(
-                    draft.folder, card.tokenizer.get_vocab(), code=card.code, remember=False
+            draft.hash_beside()
+            with ThreadPoolExecutor(1) as beside:
+                fingerprint = beside.submit(
+                    model_fingerprint,
+                    draft.folder,
+                    card.tokenizer.get_vocab(),
+                    code=card.code,
+                    remember=False,
                 )
-            # the student is gone from memory, so this needs no more than training did
-            exported = self._read_back(holder, draft)
-            gap = difference(trained, likeness(exported))
-            update: dict[str, Any] = {"fingerprint": fingerprint, "reload_gap": gap}
+                # the student is gone from memory, so this needs no more than training did
+                exported = self._read_back(holder, draft)
+                gap = difference(trained, likeness(exported))
+                with holder.ledger.of("waiting"):
+                    update: dict[str, Any] = {"fingerprint": fingerprint.result()}
+            update["reload_gap"] = gap
             next_student = self._as_student(exported, holder)
             del exported
             if self.probes:

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from ...storage.errors import NumericsError, StoreError
-from ...storage.files import is_finished
 from ...storage.ledger import Ledger
 from ..arrays.batching import fill
 from ..arrays.noise import mix
@@ -32,6 +31,7 @@ from .compiled import cannot_compile, compiled_layers, compiles
 from .data import TrainingData
 from .lora import adapter_dropout
 from .optimizers import make_optimizer
+from .resume import begin, resume
 from .settings import TrainSettings
 from .step import SelectiveStep, micro_batch
 from .totals import Totals
@@ -112,7 +112,7 @@ def train(
     world, ledger = world or Alone(), ledger or Ledger()
     model = _trainable(student, settings)
     with ledger.of("loading"):
-        finished = _resume(world, state, model, None, key, say)
+        finished = resume(world, state, model, None, key, say)
     if finished is not None:  # nothing is to be trained, so no moments take memory
         tick(finished.step)
         model.eval()
@@ -126,9 +126,9 @@ def train(
     step = world.wrap(step)
     optimizer = make_optimizer(model, settings)
     with ledger.of("loading"):
-        totals = _resume(world, snapshot, model, optimizer, key, say)
+        totals = resume(world, snapshot, model, optimizer, key, say)
         if totals is None:
-            totals = _begin(world, start, model, optimizer)
+            totals = begin(world, start, model, optimizer)
     saved = time.monotonic()
     tick(totals.step)
     with _compiling(student, settings, world, say) as seconds:
@@ -189,41 +189,6 @@ def _trainable(student: LanguageModel, settings: TrainSettings) -> nn.Module:
     if settings.activation_checkpointing:
         checkpoint_activations(student)
     return model
-
-
-def _resume(
-    world: World,
-    path: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
-    key: str,
-    say: Callable[[str], None],
-) -> Totals | None:
-    """Load what this very training left at a path; return its totals, None where it left nothing.
-
-    What is damaged is nothing, and said. States of older versions keep no totals, so there is
-    nothing to be had from them here.
-    """
-    about = world.about(path)
-    if about is None and is_finished(path):
-        say(f"note: {path}: damaged, so training does not go on from there")
-    if about is None or about.get("key") != key or "totals" not in about:
-        return None
-    try:
-        world.load(path, model, optimizer)
-    except StoreError as error:
-        say(f"note: {error}")
-        return None
-    return Totals(**about["totals"])
-
-
-def _begin(
-    world: World, start: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> Totals:
-    """Load the state of the round before, where there is one; nothing is counted yet."""
-    if start is not None:
-        world.load(start, model, optimizer)
-    return Totals()
 
 
 def _plan(rollouts: np.ndarray, settings: TrainSettings, seed: int) -> list[np.ndarray]:

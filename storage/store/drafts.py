@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,6 +26,10 @@ from .places import check_name, remove_tree, reported, unique
 GRACE_SECONDS = 60.0  # a small file is written, linked and gone in far less
 
 
+_Hashed = tuple[tuple[int, int], str]
+"""Size and time of a file, and the hash that it had then."""
+
+
 class Draft:
     """What a `make` function writes into; every file in `folder` becomes a part."""
 
@@ -34,6 +39,7 @@ class Draft:
         self.ledger = ledger or Ledger()
         self._announced: set[str] = set()
         self._tables: dict[str, tuple[str, int, str]] = {}
+        self._beside: dict[str, Future[_Hashed]] = {}
 
     def table(self, name: str, table: pa.Table, columns: tuple[Column, ...]) -> None:
         """Add a table as part `name`. Errors are those of `write_table`."""
@@ -68,6 +74,17 @@ class Draft:
         self._announced.add(name)
         return path
 
+    def hash_beside(self) -> None:
+        """Let a thread hash the files that are there, while their writer goes on.
+
+        One that is changed afterwards is hashed again.
+        """
+        pool = ThreadPoolExecutor(1, thread_name_prefix="tip-draft")
+        for path in _leaves(self.folder):
+            name = path.relative_to(self.folder).as_posix()
+            self._beside[name] = pool.submit(_hashed, path)
+        pool.shutdown(wait=False)
+
     def parts(self) -> dict[str, Part]:
         """Return what has been written, by name.
 
@@ -96,10 +113,25 @@ class Draft:
         except ValueError as error:
             raise StoreError(f"cannot store {path}: {error}") from error
         with reported("read", path):
-            size = path.stat().st_size
-            digest = file_hash(path)
+            size, digest = path.stat().st_size, self._digest(file, path)
         name, rows, content = self._tables.get(file) or (file, None, digest)
         return Part(name, f"{self.folder.name}/{file}", size, rows, content, digest)
+
+    def _digest(self, file: str, path: Path) -> str:
+        if file in self._beside:
+            stamp, digest = self._beside[file].result()
+            if stamp == _stamp(path):
+                return digest
+        return file_hash(path)
+
+
+def _hashed(path: Path) -> _Hashed:
+    return _stamp(path), file_hash(path)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
 
 
 @contextmanager

@@ -28,8 +28,11 @@ from tip.storage.errors import StoreError
 from ..conftest import Listening, MakeConfig, contents, played
 from ..killing import Killed, killed
 
-SMALL: dict[str, Any] = {"rollout": {"prompts": 8, "max_tokens": 16}}
-LORA = {"train": {"lora": {"rank": 4}, "lr": 1e-2}}
+SMALL: dict[str, Any] = {
+    "rollout": {"prompts": 8, "max_tokens": 16},
+    "train": {"rollouts_per_step": 4, "lr": 3e-4},
+}
+LORA = {"train": {"rollouts_per_step": 4, "lora": {"rank": 4}, "lr": 1e-2}}
 
 
 @pytest.fixture
@@ -72,10 +75,10 @@ def test_a_student_is_read_once_a_round_where_it_is_shown_to_be_what_was_exporte
     [
         ({}, 2),
         ({"student": {"dtype": "bfloat16"}}, 3),  # what is trained is float32
-        ({"train": {"export_dtype": "float32"}}, 2),
         (LORA, 2),
+        pytest.param({"train": {"export_dtype": "float32"}}, 2, marks=pytest.mark.soak),
     ],
-    ids=["float32", "bfloat16", "exported in float32", "adapters"],
+    ids=["float32", "bfloat16", "adapters", "exported in float32"],
 )
 def test_what_stays_in_memory_changes_no_bit(
     config: MakeConfig,
@@ -135,14 +138,23 @@ class Unwritten:
         monkeypatch.setattr(States, "leave", leave)
 
 
-@pytest.mark.parametrize("kept", [1, 2])
-@pytest.mark.parametrize("training", [0, 1])
+@pytest.fixture(scope="module")
+def whole(shared: MakeConfig) -> Session:
+    return played(shared(**SMALL))
+
+
+@pytest.mark.parametrize(
+    ("training", "kept"),
+    [(0, 2), (1, 1), *(pytest.param(*each, marks=pytest.mark.soak) for each in ((0, 1), (1, 2)))],
+)
 def test_a_run_killed_before_a_state_is_written_goes_on_to_the_same_bits(
-    config: MakeConfig, monkeypatch: pytest.MonkeyPatch, training: int, kept: int
+    config: MakeConfig,
+    whole: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    training: int,
+    kept: int,
 ) -> None:
-    changes = {"train": {"keep_states": kept, "rollouts_per_step": 4}}
-    whole = played(settings_of(config, "whole", **changes))
-    settings = settings_of(config, "killed", **changes)
+    settings = settings_of(config, "killed", train={"keep_states": kept})
     with monkeypatch.context() as patch:
         Unwritten(patch, training)
         real = module_of_trainings.ensure_state
@@ -165,7 +177,7 @@ def test_a_run_killed_before_a_state_is_written_goes_on_to_the_same_bits(
 
 
 def test_a_full_disk_is_told_at_the_next_stage_and_room_is_enough(
-    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    config: MakeConfig, whole: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, real = settings_of(config, "full"), States.leave
 
@@ -183,7 +195,9 @@ def test_a_full_disk_is_told_at_the_next_stage_and_room_is_enough(
         with pytest.raises(StoreError, match="training state cannot be written"):
             play(open_session(settings, reporter))
     assert [text.split()[2] for text in reporter.said if text.startswith("round")][-1] == "train"
-    assert contents(played(settings)) == contents(played(settings_of(config, "whole")))
+    session = played(settings)
+    assert contents(session) == contents(whole)
+    assert states(session) == states(whole)
 
 
 def test_a_state_is_written_while_the_next_stages_go_on(
