@@ -154,7 +154,7 @@ def test_a_run_killed_before_a_state_is_written_goes_on_to_the_same_bits(
     training: int,
     kept: int,
 ) -> None:
-    settings = settings_of(config, "killed", train={"keep_states": kept})
+    settings = settings_of(config, "killed", train=SMALL["train"] | {"keep_states": kept})
     with monkeypatch.context() as patch:
         Unwritten(patch, training)
         real = module_of_trainings.ensure_state
