@@ -147,10 +147,10 @@ class Holder:
         One that is held in float32 is given away. on_host: for who makes it smaller before the
         device sees it.
         """
-        held = self._models.get(weights.role)
+        held = None if on_host else self._in_float32(weights)
         self.release()
-        if held is not None and held[0] == weights and weights.dtype == "float32" and not on_host:
-            return held[1]
+        if held is not None:
+            return held
         return self._read(self._card(weights), torch.float32, on_host=on_host)
 
     def read_back(
@@ -215,6 +215,11 @@ class Holder:
         self.release()
         if (failed := self.states.close()) is not None:
             self.say(f"note: {failed}")
+
+    def _in_float32(self, weights: Weights) -> LanguageModel | None:
+        """Return the model of weights where it is held, in float32; of another one nothing."""
+        held = self._models.get(weights.role)
+        return held[1] if held and held[0] == weights and weights.dtype == "float32" else None
 
     def _make_room(self, weights: Weights) -> None:
         """Let go of what may not be held beside a model of these weights."""

@@ -145,14 +145,18 @@ def whole(shared: MakeConfig) -> Session:
 
 @pytest.mark.parametrize(
     ("training", "kept"),
-    [(0, 2), (1, 1), *(pytest.param(*each, marks=pytest.mark.soak) for each in ((0, 1), (1, 2)))],
+    [
+        (0, None),
+        (1, 1),
+        *(pytest.param(*each, marks=pytest.mark.soak) for each in ((0, 1), (1, None))),
+    ],
 )
 def test_a_run_killed_before_a_state_is_written_goes_on_to_the_same_bits(
     config: MakeConfig,
     whole: Session,
     monkeypatch: pytest.MonkeyPatch,
     training: int,
-    kept: int,
+    kept: int | None,
 ) -> None:
     settings = settings_of(config, "killed", train=SMALL["train"] | {"keep_states": kept})
     with monkeypatch.context() as patch:
