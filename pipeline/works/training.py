@@ -109,7 +109,8 @@ class TrainWork:
                 )
                 # the student is gone from memory, so this needs no more than training did
                 exported = self._read_back(holder, draft)
-                gap = difference(trained, likeness(exported))
+                with holder.ledger.of("writing"):
+                    gap = difference(trained, likeness(exported))
                 with holder.ledger.of("waiting"):
                     update: dict[str, Any] = {"fingerprint": fingerprint.result()}
             update["reload_gap"] = gap
@@ -222,7 +223,7 @@ class TrainWork:
             trained = merge(trained)
         with holder.ledger.of("writing"):
             export(trained, draft, self.settings.export_dtype)
-        return facts, likeness(trained), trained.card
+            return facts, likeness(trained), trained.card
 
 
 @dataclass(frozen=True)
