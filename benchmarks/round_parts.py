@@ -5,6 +5,7 @@ outermost one on the stack is the stage, so the parts of a stage add up to its t
 """
 
 import functools
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ WRAPPED: tuple[tuple[Any, str, str, bool], ...] = (
     (torch.optim.AdamW, "step", "optimiser step", True),
     (training, "train", "training loop, the rest", False),
     (training, "drift", "drift: rollouts read again after", True),
-    (Alone, "save", "training state to disk", True),
+    (Alone, "leave", "training state: handed to its thread", True),
     (training, "export", "checkpoint to disk", True),
     (training, "model_fingerprint", "fingerprint of the checkpoint", True),
 )
@@ -89,7 +90,8 @@ class Parts:
 
         @functools.wraps(function)
         def inner(*args: Any, **kwargs: Any) -> Any:
-            if self._stack and self._stack[-1][2]:
+            beside = threading.current_thread() is not threading.main_thread()
+            if beside or (self._stack and self._stack[-1][2]):
                 return function(*args, **kwargs)
             frame = [part, 0.0, closed]
             self._stack.append(frame)

@@ -15,6 +15,23 @@ from ..storage.errors import StoreError
 from ..storage.facts import ClipFacts, ResidualFacts
 
 
+class Spent(BaseModel):
+    """What the seconds of a stage went into; see `storage/ledger.py`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    computing: float = 0.0
+    loading: float = 0.0
+    waiting: float = 0.0
+    writing: float = 0.0
+    compiling: float = 0.0
+
+    def plus(self, other: "Spent | None") -> "Spent":
+        """Return the sums."""
+        more = {} if other is None else other.model_dump()
+        return Spent(**{word: n + more.get(word, 0.0) for word, n in self.model_dump().items()})
+
+
 class Metrics(BaseModel):
     """What every line says."""
 
@@ -24,6 +41,8 @@ class Metrics(BaseModel):
     stage: str
     seconds: float = 0.0
     """Wall time; by round, of all starts together."""
+    spent: Spent | None = None
+    """What they went into; None where older versions did not say so."""
     peak_memory_mb: int = 0
     """The largest memory that the process had held so far."""
     peak_gpu_memory_mb: int | None = None
@@ -39,6 +58,8 @@ class Metrics(BaseModel):
         another did.
         """
         update: dict[str, Any] = {"seconds": self.seconds + (before.seconds if before else 0)}
+        if self.spent is not None:
+            update["spent"] = self.spent.plus(before.spent if before else None)
         for paid, found, own in self.paid:
             mine = getattr(self, own)
             if mine is not None:

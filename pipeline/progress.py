@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ..stages.engines.protocols import Tick
+from ..storage.ledger import Ledger
 from ..storage.visible import visible
 from .pace import Pace, moving, new_bar
 
@@ -64,16 +65,27 @@ _FIRST_LINE = 60.0  # seconds
 
 
 class Stopwatch:
-    """Seconds since it was made."""
+    """Seconds since it was made, and by a ledger what they went into."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger | None = None) -> None:
         """Start."""
-        self._start = time.perf_counter()
+        self._ledger = ledger or Ledger()
+        self._start, self._before = time.perf_counter(), self._ledger.seconds()
 
     @property
     def seconds(self) -> float:
         """Return the seconds since the start, to the millisecond."""
         return round(time.perf_counter() - self._start, 3)
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Return what the seconds since the start went into: `computing` is what is left of them.
+
+        What another process computes in the place of this one is computing.
+        """
+        now = self._ledger.seconds()
+        named = {word: round(now[word] - before, 3) for word, before in self._before.items()}
+        return {"computing": round(max(0.0, self.seconds - sum(named.values())), 3), **named}
 
 
 def peak_memory(device: "torch.device") -> dict[str, int]:

@@ -5,14 +5,12 @@ something to make.
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from ..stages.models.device import resolve_device
 from ..stages.models.weights import Weights
 from ..storage.errors import ConfigError
-from ..storage.facts import CheckpointFacts
 from ..storage.runs import RunFolder, RunView
 from ..storage.store.store import Artifact, Store
 from .config.auto import decided
@@ -58,11 +56,7 @@ class Session:
 
     def trained(self, checkpoint: Artifact) -> Weights:
         """Return the student of a checkpoint; it keeps the first one's tokenizer and stop ids."""
-        first = self.inputs.first_student
-        fingerprint = CheckpointFacts.of(checkpoint).fingerprint
-        name = Path("checkpoint", checkpoint.key)
-        card = replace(first.card, folder=name, fingerprint=fingerprint, adapter=None)
-        return replace(first, card=card, key=checkpoint.key, checkpoint=checkpoint)
+        return self.inputs.first_student.trained(checkpoint)
 
     def of(self, run: RunFolder) -> "Session":
         """Return the session of another run of this store; whoever runs works stays the same."""

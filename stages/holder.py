@@ -13,14 +13,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..storage.errors import ModelError
 from ..storage.facts import EngineGap
+from ..storage.ledger import Ledger
 from .engines.local.engine import LocalEngine
 from .engines.probe import measured_gap, refuse_gross, usual_limit
 from .engines.protocols import Engine, Scorer
 from .engines.server.scorer import ServerScorer
 from .engines.vllm.engine import VllmEngine
-from .engines.vllm.scorer import VllmScorer
+from .engines.vllm.scorer import VllmScorer, refuse_other_runner
 from .engines.vllm.spec import EngineSpec
 from .evaluate.verdicts import Verifier
 from .models.card import ModelCard
@@ -29,6 +29,7 @@ from .models.language_model import LanguageModel
 from .models.load import load_model
 from .models.settings import ServerSettings
 from .models.weights import Weights
+from .train.states import States
 
 Sequences = tuple[tuple[int, ...], ...]
 
@@ -104,7 +105,8 @@ class Holder:
 
     at_once: models held together; 1 where a student and a teacher take turns. folder_of: where the
     files of weights are on this host that are made or fetched when they are first needed.
-    attention: name of transformers' implementation. say: tells a person.
+    attention: name of transformers' implementation. say: tells a person. ledger: what seconds go
+    into.
     """
 
     def __init__(
@@ -115,10 +117,13 @@ class Holder:
         folder_of: Callable[[Weights], Path],
         attention: str = "sdpa",
         say: Callable[[str], None],
+        ledger: Ledger | None = None,
     ) -> None:
-        self.device = device
+        self.device, self.ledger = device, ledger or Ledger()
         self._at_once, self._attention, self.say = at_once, attention, say
         self._folder_of = folder_of
+        self.states = States(self.ledger)
+        """The training states that this process leaves, which are written while it goes on."""
         self._models: dict[str, tuple[Weights, LanguageModel]] = {}
         self._process: tuple[EngineSpec, VllmEngine] | None = None
         self._gap: EngineGap | None = None
@@ -131,10 +136,7 @@ class Holder:
         held = self._models.get(weights.role)
         if held is not None and held[0] == weights:
             return held[1]
-        others = [role for role in self._models if self._at_once == 1 or role == weights.role]
-        for role in others:
-            del self._models[role]
-        self._end_process()
+        self._make_room(weights)
         model = self._load(weights, getattr(torch, weights.dtype))
         self._models[weights.role] = weights, model
         return model
@@ -142,9 +144,13 @@ class Holder:
     def trainee(self, weights: Weights, *, on_host: bool = False) -> LanguageModel:
         """Return a model in float32 to be trained, which its user alone holds; all else goes.
 
-        on_host: for who makes it smaller before the device sees it.
+        One that is held in float32 is given away. on_host: for who makes it smaller before the
+        device sees it.
         """
+        held = None if on_host else self._in_float32(weights)
         self.release()
+        if held is not None:
+            return held
         return self._read(self._card(weights), torch.float32, on_host=on_host)
 
     def read_back(
@@ -153,6 +159,17 @@ class Holder:
         """Return the model of a folder that was exported from weights; its user alone holds it."""
         card = replace(weights.card, folder=folder)
         return self._read(card, getattr(torch, dtype), on_host=on_host)
+
+    def adopt(self, weights: Weights, model: LanguageModel) -> None:
+        """Hold a model that its user has done with as what weights name, whose bits it has.
+
+        In place of others, as if it had been loaded. One that lies elsewhere than on this holder's
+        device is let go.
+        """
+        if model.device != self.device:
+            return
+        self._make_room(weights)
+        self._models[weights.role] = weights, replace(model, card=self._card(weights))
 
     def generator(self, wanted: Generator, reference: Reference) -> Held:
         """Return an engine that generates.
@@ -192,18 +209,34 @@ class Holder:
         self._give_back()
 
     def close(self) -> None:
-        """Let go of everything; may be called again."""
+        """Let go of everything, and wait for what is being written; may be called again."""
         self._scorer = None
         self._end_verifier()
         self.release()
+        if (failed := self.states.close()) is not None:
+            self.say(f"note: {failed}")
+
+    def _in_float32(self, weights: Weights) -> LanguageModel | None:
+        """Return the model of weights where it is held, in float32; of another one nothing."""
+        held = self._models.get(weights.role)
+        return held[1] if held and held[0] == weights and weights.dtype == "float32" else None
+
+    def _make_room(self, weights: Weights) -> None:
+        """Let go of what may not be held beside a model of these weights."""
+        others = [role for role in self._models if self._at_once == 1 or role == weights.role]
+        for role in others:
+            del self._models[role]
+        self._end_process()
 
     def _load(self, weights: Weights, dtype: torch.dtype) -> LanguageModel:
+        self.states.settle()  # masters and moments in memory were part of what training took
         return self._read(self._card(weights), dtype)
 
     def _read(self, card: ModelCard, dtype: torch.dtype, *, on_host: bool = False) -> LanguageModel:
-        self._give_back()  # what was freed since lies scattered, and would not be used again
         device = torch.device("cpu") if on_host else self.device
-        return load_model(card, device, dtype, attention=self._attention)
+        with self.ledger.of("loading"):
+            self._give_back()  # what was freed since lies scattered, and would not be used again
+            return load_model(card, device, dtype, attention=self._attention)
 
     def _card(self, weights: Weights) -> ModelCard:
         """Return the card of weights that are files of this host."""
@@ -212,7 +245,8 @@ class Holder:
         return replace(weights.card, folder=self._folder_of(weights), adapter=None)
 
     def _vllm(self, spec: EngineSpec, weights: Weights) -> VllmEngine:
-        return VllmEngine(replace(spec, folder=self._card(weights).folder))
+        with self.ledger.of("loading"):
+            return VllmEngine(replace(spec, folder=self._card(weights).folder))
 
     def _give_back(self) -> None:
         if self.device.type == "cuda":
@@ -256,7 +290,7 @@ class Holder:
             return self._process[1]
 
         scorer = VllmScorer(start, self.say)
-        _refuse_other_runner(scorer, wanted.given_ids)
+        refuse_other_runner(scorer, wanted.given_ids)
         if not scorer.given_ids:
             self.say(
                 "note: this vLLM cannot be asked for given ids (its V2 runner can): the student's "
@@ -279,6 +313,7 @@ class Holder:
             top=wanted.top,
             tolerance=wanted.tolerance,
             say=self.say,
+            ledger=self.ledger,
         )
 
     def _end_process(self) -> None:
@@ -303,22 +338,3 @@ def gap_limit(weights: Weights) -> float:
     """Return the gap in nats beyond which an engine is refused: as set, or that of its type."""
     vllm = weights.vllm
     return usual_limit(weights.dtype, vllm.quantization) if vllm.max_gap is None else vllm.max_gap
-
-
-def _refuse_other_runner(scorer: Scorer, given_ids: bool) -> None:
-    """Raise `ModelError` where vLLM was given another runner than the one that keys stand for.
-
-    Of a GPU they say that it is asked for the student's ids, of a CPU that it is not.
-    """
-    if scorer.given_ids == given_ids:
-        return
-    if given_ids:
-        raise ModelError(
-            "teacher: this vLLM runs its V1 model runner, which cannot be asked for the student's "
-            "ids: set VLLM_USE_V2_MODEL_RUNNER=1 in the environment, or score.engine = "
-            "'transformers'"
-        )
-    raise ModelError(
-        "teacher: this vLLM runs its V2 model runner, which is not what scores on a CPU are "
-        "stored for: take VLLM_USE_V2_MODEL_RUNNER out of the environment"
-    )

@@ -113,6 +113,8 @@ class RoundPointers(_Stored):
     tokens: tuple[str, ...] | None = None
     selection: str | None = None
     checkpoint: str | None = None
+    owes: str | None = None
+    """Key of a training whose state was not on the disk yet when this was written."""
 
     def of(self, kind: str) -> tuple[str, ...]:
         """Return the keys of a kind, none where there are none yet."""

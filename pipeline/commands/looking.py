@@ -20,7 +20,7 @@ def status(
     runs: Runs = "runs",
     as_json: AsJson = False,
 ) -> None:
-    """Show what runs have done: accuracy, loss, tokens and costs by round."""
+    """Show what runs have done: accuracy, loss, tokens, costs; what the seconds went into."""
     from ...storage.runs import RunFolder
     from ..show.status import print_run, print_runs
 

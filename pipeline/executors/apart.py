@@ -36,6 +36,11 @@ class Apart:
         with self._reporter.bar(title, total, unit) as tick, self._listening(tick), named("works"):
             return [process.run(worker.run, work) for work in works]
 
+    def settle(self) -> None:
+        """Wait for what the other process is writing."""
+        if self._process is not None:
+            self._process.run(worker.settle, None)
+
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None

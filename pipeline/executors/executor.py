@@ -15,6 +15,10 @@ class Executor(Protocol):
         """Return what each work gives, in order. title: of the bar that people see meanwhile."""
         ...
 
+    def settle(self) -> None:
+        """Wait for what works have left to be written. Raises `StoreError` where that failed."""
+        ...
+
     def close(self) -> None:
         """Let go of memory and processes; it may be used again afterwards."""
         ...

@@ -27,5 +27,8 @@ class Finder:
             results.append(found)
         return results
 
+    def settle(self) -> None:
+        """Do nothing: nothing is written."""
+
     def close(self) -> None:
         """Do nothing: nothing is held."""

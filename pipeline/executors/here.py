@@ -36,10 +36,13 @@ class Here:
             folder_of=partial(folder_of, self._store, self._reporter.say),
             attention=set_up(device, config.threads, config.cpu),
             say=self._reporter.say,
+            ledger=self._store.ledger,
         )
 
     def map(self, works: Sequence[Work], title: str) -> Results:
-        """Run works in order."""
+        """Run works in order; what could not be written since the last ones is told before."""
+        if "holder" in self.__dict__:
+            self.holder.states.check()
         total, unit = sum(work.size for work in works), works[0].unit if works else ""
         with self._reporter.bar(title, total, unit) as tick:
             return [self.run(work, tick) for work in works]
@@ -51,6 +54,11 @@ class Here:
             return work.ensure(self.holder, self._store, tick)
         tick(Spared(work.size))
         return found
+
+    def settle(self) -> None:
+        """Wait for the training state that is being written."""
+        if "holder" in self.__dict__:
+            self.holder.states.settle()
 
     def close(self) -> None:
         """Let go of models and engines."""

@@ -35,6 +35,7 @@ class OnRay:
                 self._crew.release()
             return self._here.map(works, title)
         crew = self._begun()
+        self._here.settle()
         self._here.close()
         parts = {place: works[place].spread(self._store, crew.size) for place in missing}
         total, unit = sum(work.size for work in works), works[0].unit
@@ -47,6 +48,10 @@ class OnRay:
             for place in missing:
                 found[place] = tuple(each for _ in parts[place] for each in next(made_now))
         return [made for made in found if made is not None]
+
+    def settle(self) -> None:
+        """Wait for what this process, which trains, is writing."""
+        self._here.settle()
 
     def close(self) -> None:
         """End the actors, and a cluster that was started for them."""

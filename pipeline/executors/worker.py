@@ -40,6 +40,12 @@ def run(work: Work) -> tuple[Made, ...]:
     return _running["here"].run(work, words.put)
 
 
+def settle(_: None) -> None:
+    """Wait for what is being written."""
+    if "here" in _running:
+        _running["here"].settle()
+
+
 def end(_: None) -> None:
     """Let go of models and engines before the process ends."""
     if "here" in _running:

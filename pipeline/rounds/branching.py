@@ -89,7 +89,7 @@ def view_of_branch(session: Session, origin: str) -> Session:
 def _point(run: RunFolder, parent: RunFolder, shared: int) -> None:
     for number in range(shared):
         pointers = parent.round(number) or RoundPointers()
-        run.point(number, **pointers.model_dump(exclude_none=True))
+        run.point(number, **pointers.model_dump(exclude_none=True, exclude={"owes"}))
 
 
 def _origin(config: RunConfig, origin: str) -> tuple[RunFolder, int]:

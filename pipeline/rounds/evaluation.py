@@ -23,7 +23,7 @@ from .rollouts import gap_of
 
 def ensure_evaluation(session: Session, number: int, model: Weights) -> EvaluateMetrics:
     """Return what a model's answers came to; number: rounds it has been trained for."""
-    settings, watch = session.inputs.evaluation, Stopwatch()
+    settings, watch = session.inputs.evaluation, Stopwatch(session.store.ledger)
     made = _whole(session, model) or [
         each
         for result in session.executor.map(

@@ -14,7 +14,7 @@ from .scores import ensure_scores
 from .selection import ensure_selection
 from .served import meet_server
 from .teacher import meet_teacher
-from .training import drop_old_states, ensure_training
+from .training import drop_old_states, ensure_training, settle_state
 
 
 def play(session: Session) -> None:
@@ -40,6 +40,8 @@ def _play(session: Session) -> None:
         play_round(session, number)
         if config.evaluate and _is_due(number + 1, config):
             ensure_evaluation(session, number + 1, session.student(number + 1))
+    if first < config.rounds:
+        settle_state(session, config.rounds - 1)
     beyond = session.run.round(config.rounds)
     if first < config.rounds and (beyond is None or beyond.checkpoint is None):
         drop_old_states(session, config.rounds - 1, ended=True)

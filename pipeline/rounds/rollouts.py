@@ -21,7 +21,7 @@ from .residual import check_replayed
 
 def ensure_rollouts(session: Session, number: int, student: Weights) -> list[Artifact]:
     """Return the rollouts of a round, a shard an artifact; those of another run on replay."""
-    watch, replay = Stopwatch(), session.config.rollout.replay
+    watch, replay = Stopwatch(session.store.ledger), session.config.rollout.replay
     if replay:
         found = replayed(session, replay, number)
         check_replayed(session, found)

@@ -46,7 +46,7 @@ def ensure_scores(
     session: Session, number: int, student: Weights, rollouts: list[Artifact]
 ) -> Scores:
     """Return the teacher signals and the token table of a round."""
-    watch = Stopwatch()
+    watch = Stopwatch(session.store.ledger)
     scores = score_shards(session, student, rollouts, f"round {number} score")
     metrics = _metrics(session, number, scores)
     lost = metrics.lost_mass or 0

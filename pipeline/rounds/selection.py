@@ -17,7 +17,7 @@ def ensure_selection(
     session: Session, number: int, rollouts: list[Artifact], tokens: list[Artifact]
 ) -> Artifact:
     """Return the selected tokens of a round."""
-    config, watch = session.config, Stopwatch()
+    config, watch = session.config, Stopwatch(session.store.ledger)
     work = SelectWork(
         tuple(rollouts),
         tuple(tokens),

@@ -17,7 +17,7 @@ from .replay import stored
 from .rollouts import ensure_rollouts
 from .scores import ensure_scores
 from .selection import ensure_selection
-from .training import ensure_training
+from .training import ensure_training, settle_state
 
 
 def rollout_round(session: Session, number: int) -> None:
@@ -52,6 +52,7 @@ def train_round(session: Session, number: int) -> None:
             _made(session, number, "teacher", "score"),
             selection,
         )
+        settle_state(session, number)
 
 
 def evaluate_round(session: Session, number: int) -> EvaluateMetrics:

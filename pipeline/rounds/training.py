@@ -42,14 +42,19 @@ def ensure_training(
     teacher: list[Artifact],
     selection: Artifact,
 ) -> Artifact:
-    """Return the checkpoint of a round's training."""
-    watch = Stopwatch()
+    """Return the checkpoint of a round's training.
+
+    Its state may still be written afterwards: see `settle_state`.
+    """
+    watch = Stopwatch(session.store.ledger)
     work = train_work(session, number, student, rollouts, teacher, selection)
     if work.found(session.store) is None:
         _refuse_nothing(session, selection)
         check_selected(session.config, SelectionFacts.of(selection))
         if number:
+            settle_state(session, number - 1)
             work = replace(work, start=ensure_state(session, number - 1, student.key))
+        session.run.point(number, owes=work.key)
     ((made,),) = session.executor.map([work], f"round {number} train")
     facts = CheckpointFacts.of(made.artifact)
     skipped = f", {facts.skipped} steps skipped (not finite)" if facts.skipped else ""
@@ -72,10 +77,26 @@ def ensure_training(
             f"note: {session.run.final} is a folder, not a link: remove it, and the next start "
             "makes it a link to the last student"
         )
-    session.run.drop_snapshot(work.key)  # not before: a kill after the last step costs no step
-    if made.fresh:  # a run that only looks at its first rounds still needs the states of its last
-        drop_old_states(session, number)
+    if not made.fresh:
+        settle_state(session, number)
     return made.artifact
+
+
+def settle_state(session: Session, number: int) -> None:
+    """See to it that the state of a round is on the disk, and drop what it takes the place of.
+
+    Before the next training begins, and before the run ends. What a kill has left to be written is
+    made again. Raises `StoreError` where the state could not be written.
+    """
+    session.executor.settle()
+    pointers = session.run.round(number)
+    if pointers is None or pointers.checkpoint is None:
+        return
+    if pointers.owes == pointers.checkpoint:  # a run that only looks at its rounds owes nothing
+        ensure_state(session, number, pointers.checkpoint)
+        drop_old_states(session, number)
+        session.run.point(number, owes=None)
+    session.run.drop_snapshot(pointers.checkpoint)  # not before: it may be what spares the steps
 
 
 def train_work(

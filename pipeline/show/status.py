@@ -5,7 +5,7 @@ from rich.console import Console
 from ...storage.errors import ConfigError, StoreError
 from ...storage.runs import RunFolder
 from ...storage.visible import visible
-from ..metrics import by_round
+from ..metrics import ByRound, Spent, by_round
 from ..stability import rounds_that_lost_ground
 from .cells import count, number, percent, print_lines, screen, seconds, table
 from .views import RoundLine, RunLine, round_lines, run_lines
@@ -34,12 +34,30 @@ def print_run(run: RunFolder, console: Console | None = None, *, as_json: bool =
         "trained, made (by the student), scored, reused: tokens; stale: KL of before to after.",
         soft_wrap=True,
     )
+    print_spent(rounds, console)
     if lost := rounds_that_lost_ground(rounds):
         console.print(
             f"warning: in {len(lost)} rounds, first in round {lost[0]}, the student had lost what "
             "it is not trained on: lower train.lr or raise select.keep",
             soft_wrap=True,
         )
+
+
+def print_spent(rounds: ByRound, console: Console) -> None:
+    """Print what the seconds of each stage went into, all rounds together, where that is known."""
+    spent: dict[str, Spent] = {}
+    for of_round in rounds.values():
+        for stage, line in of_round.every().items():
+            if line.spent is not None:
+                spent[stage] = line.spent.plus(spent.get(stage))
+    if not spent:
+        return
+    words = tuple(Spent.model_fields)
+    shown = table(("stage", "s", *words), "what the seconds went into", left=("stage",))
+    for stage, of_stage in spent.items():
+        parts = [getattr(of_stage, word) for word in words]
+        shown.add_row(stage, seconds(sum(parts)), *(seconds(part) for part in parts))
+    console.print(shown)
 
 
 def print_runs(runs: str, console: Console | None = None, *, as_json: bool = False) -> None:

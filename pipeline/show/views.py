@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ValidationError
 
@@ -20,6 +20,7 @@ class RoundLine:
     accuracy, held_out_kl: of the student that the round starts with, on held-out problems, 0..1 and
     reverse KL to the teacher. rollout_kl: the same on the round's own rollouts,
     before its training. generated: by the student. staleness: KL of before to after the training.
+    spent: seconds by stage and by what they went into, of stages whose metrics say so.
     """
 
     round: int
@@ -33,6 +34,7 @@ class RoundLine:
     teacher_tokens_reused: int | None
     staleness: float | None
     seconds: float
+    spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,11 @@ def _round_line(number: int, of_round: RoundMetrics) -> RoundLine:
         teacher_tokens_reused=None if score is None else score.teacher_tokens_reused,
         staleness=None if train is None else train.staleness,
         seconds=of_round.seconds,
+        spent={
+            stage: line.spent.model_dump()
+            for stage, line in of_round.every().items()
+            if line.spent is not None
+        },
     )
 
 

@@ -1,5 +1,6 @@
 """One round's training: a checkpoint that is shared, a training state that is the run's own."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ...stages.holder import Holder, Sequences, as_arrays
 from ...stages.models.card import ModelCard
 from ...stages.models.fingerprint import model_fingerprint
 from ...stages.models.language_model import LanguageModel
+from ...stages.models.recast import recast
 from ...stages.models.weights import Weights
 from ...stages.signals.supports import Cut
 from ...stages.train.data import TrainingData, load_training_data
@@ -23,6 +25,7 @@ from ...stages.train.state import load_state, state_about
 from ...stages.train.tempered import at_temperature
 from ...stages.train.totals import Totals
 from ...stages.train.train import train, train_inputs
+from ...stages.train.worlds.alone import Alone
 from ...stages.train.worlds.world import World
 from ...storage.errors import StoreError
 from ...storage.facts import CheckpointFacts
@@ -87,24 +90,44 @@ class TrainWork:
         return all_found([store.find("checkpoint", self.key)])
 
     def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
-        """Train and export, unless that has been done."""
+        """Train and export, unless that has been done.
+
+        What was read back of the export stays in memory as the student of the next stage.
+        """
+        left: list[LanguageModel] = []
 
         def make(draft: Draft) -> dict[str, Any]:
             facts, trained, card = self._export(holder, store, draft, tick)
-            update: dict[str, Any] = {
-                "fingerprint": model_fingerprint(
-                    draft.folder, card.tokenizer.get_vocab(), code=card.code, remember=False
-                ),
+            draft.hash_beside()
+            with ThreadPoolExecutor(1) as beside:
+                fingerprint = beside.submit(
+                    model_fingerprint,
+                    draft.folder,
+                    card.tokenizer.get_vocab(),
+                    code=card.code,
+                    remember=False,
+                )
                 # the student is gone from memory, so this needs no more than training did
-                "reload_gap": difference(trained, likeness(self._read_back(holder, draft))),
-            }
+                exported = self._read_back(holder, draft)
+                with holder.ledger.of("writing"):
+                    gap = difference(trained, likeness(exported))
+                with holder.ledger.of("waiting"):
+                    update: dict[str, Any] = {"fingerprint": fingerprint.result()}
+            update["reload_gap"] = gap
+            next_student = self._as_student(exported, holder)
+            del exported
             if self.probes:
-                exported = holder.read_back(self.student, draft.folder, self.student.dtype)
-                known = reference_logprobs(exported, as_arrays(self.probes)).tolist()
+                if next_student is None:
+                    next_student = holder.read_back(self.student, draft.folder, self.student.dtype)
+                known = reference_logprobs(next_student, as_arrays(self.probes)).tolist()
                 update["probe"] = {probe_key(as_arrays(self.probes)): known}
+            left.extend([next_student] if next_student is not None else [])
             return facts.model_copy(update=update).dump()
 
-        return (Made(*store.ensure("checkpoint", self.inputs(), make)),)
+        made = Made(*store.ensure("checkpoint", self.inputs(), make))
+        if made.fresh and left:
+            holder.adopt(self.student.trained(made.artifact), left[0])
+        return (made,)
 
     def spread(self, store: Store, most: int) -> tuple[Work, ...]:
         return ()
@@ -114,8 +137,10 @@ class TrainWork:
     ) -> tuple[LanguageModel, CheckpointFacts]:
         """Train, leave the state for the next round, and return the model with its facts.
 
+        The state may still be written afterwards (`Holder.states`).
         Where several processes train, they leave the state, and this one reads it.
         """
+        holder.states.settle()
         _check(self.start, self.student.key)
         if self.together is not None and (state_about(self.state) or {}).get("key") != self.key:
             holder.release()
@@ -129,12 +154,13 @@ class TrainWork:
         self, holder: Holder, store: Store, tick: Tick, world: World | None
     ) -> tuple[LanguageModel, TrainingData, Totals]:
         """Train in this process, as one of a world or alone; return model, data and totals."""
-        data = load_training_data(
-            [store.path(a, "rollouts") for a in self.rollouts],
-            [store.path(a, "teacher") for a in self.teacher],
-            store.path(self.selection, "selection"),
-            self._cuts(),
-        )
+        with holder.ledger.of("loading"):
+            data = load_training_data(
+                [store.path(a, "rollouts") for a in self.rollouts],
+                [store.path(a, "teacher") for a in self.teacher],
+                store.path(self.selection, "selection"),
+                self._cuts(),
+            )
         model = self._trainee(holder)
         temperature = self.rollouts[0].inputs["temperature"]
         if data.drawn is not None and temperature != 1:
@@ -150,9 +176,10 @@ class TrainWork:
             state=self.state,
             snapshot=self.snapshot,
             key=self.key,
-            world=world,
+            world=world or Alone(holder.states),
             tick=tick,
             say=holder.say,
+            ledger=holder.ledger,
         )
         return model, data, totals
 
@@ -165,7 +192,7 @@ class TrainWork:
             return model
         model = adapt(model, lora, self.seed, holder.device)
         if self.start is not None:  # who asks it for log-probs means the student that sampled
-            load_state(self.start, model.model, None)
+            load_state(self.start, model.model, None, known=holder.states.seals)
         return model
 
     @property
@@ -174,6 +201,12 @@ class TrainWork:
 
     def _read_back(self, holder: Holder, draft: Draft) -> LanguageModel:
         return holder.read_back(self.student, draft.folder, "float32", on_host=self._small)
+
+    def _as_student(self, exported: LanguageModel, holder: Holder) -> LanguageModel | None:
+        """Return what was read back as stages ask for it, None where they must load it."""
+        if exported.device != holder.device:
+            return None
+        return recast(exported, getattr(torch, self.student.dtype))
 
     def _cuts(self) -> list[Cut] | None:
         """Return how each shard's supports were cut, where a residual needs to know."""
@@ -188,8 +221,9 @@ class TrainWork:
         trained, facts = self.train(holder, store, tick)
         if self.settings.lora is not None:
             trained = merge(trained)
-        export(trained, draft, self.settings.export_dtype)
-        return facts, likeness(trained), trained.card
+        with holder.ledger.of("writing"):
+            export(trained, draft, self.settings.export_dtype)
+            return facts, likeness(trained), trained.card
 
 
 @dataclass(frozen=True)
@@ -209,8 +243,9 @@ class RestoreWork:
         return () if is_finished(self.training.state) else None
 
     def ensure(self, holder: Holder, store: Store, tick: Tick) -> tuple[Made, ...]:
-        """Train again from stored signals; nothing is committed."""
+        """Train again from stored signals, until the state is written; nothing is committed."""
         self.training.train(holder, store, tick)
+        holder.states.settle()
         return ()
 
     def spread(self, store: Store, most: int) -> tuple[Work, ...]:

@@ -69,7 +69,7 @@ def _whole_pass(model: LanguageModel) -> None:
         model.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device))
 
 
-def load_on_meta(card: ModelCard) -> Any:
+def load_on_meta(card: ModelCard, dtype: torch.dtype = torch.float32) -> Any:
     """Return a model on torch's device `meta`, without its weights: classes, modules and shapes.
 
     Where weights are here, their headers are read and no more. Raises `ModelError` as `load_model`
@@ -77,11 +77,11 @@ def load_on_meta(card: ModelCard) -> Any:
     config; tensors that are missing, of another shape, or of no part of the model.
     """
     if has_weights(card.folder):
-        return _from_folder(card, torch.float32, device_map="meta")
+        return _from_folder(card, dtype, device_map="meta")
     config = load_config(card.folder, card.code)
     with one_line(lambda reason: _unusable(card, reason)), quiet(), torch.device("meta"):
         return _class_of(config).from_config(
-            config, trust_remote_code=card.code, **_attention(config, card, torch.float32)
+            config, trust_remote_code=card.code, **_attention(config, card, dtype)
         )
 
 

@@ -1,8 +1,10 @@
 """A model as a value: which weights, for whom, computed in which type. Nothing is loaded by it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
+from ...storage.facts import CheckpointFacts
 from ...storage.store.artifacts import Artifact
 from .card import ModelCard
 from .settings import VllmSettings
@@ -31,6 +33,13 @@ class Weights:
     def fingerprint(self) -> str:
         """Return what a cache key knows of the weights; empty where they were not hashed yet."""
         return self.card.fingerprint
+
+    def trained(self, checkpoint: Artifact) -> "Weights":
+        """Return the student of a checkpoint of this one's; tokenizer and stop ids stay."""
+        fingerprint = CheckpointFacts.of(checkpoint).fingerprint
+        name = Path("checkpoint", checkpoint.key)
+        card = replace(self.card, folder=name, fingerprint=fingerprint, adapter=None)
+        return replace(self, card=card, key=checkpoint.key, checkpoint=checkpoint)
 
     def compute(self, engine: str = "transformers") -> str:
         """Return what a key knows of how an engine computes: its type, what vLLM makes of it."""

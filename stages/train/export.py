@@ -37,8 +37,9 @@ def refuse_beyond(model: LanguageModel, dtype: str) -> None:
 def export(model: LanguageModel, draft: Draft, dtype: str) -> None:
     """Write a Hugging Face model folder: weights in `dtype`, config, tokenizer.
 
-    The parameters are rounded to that type where they are, none to infinity. Buffers, which nothing
-    trains, keep their own. Tied weights are written once. Raises `ModelError` for a weight that has
+    The model's parameters are rounded to that type, none to infinity, in memory of their own: the
+    training state that has the ones before may still be written. Buffers, which nothing trains,
+    keep their type. Tied weights are written once. Raises `ModelError` for a weight that has
     grown beyond the type.
     """
     refuse_beyond(model, dtype)
@@ -91,7 +92,9 @@ def _another_model(reason: str) -> ModelError:
 
 
 def _round(model: LanguageModel, dtype: torch.dtype) -> None:
+    if dtype == torch.float32:
+        return
     most = torch.finfo(dtype).max
     with torch.no_grad():
         for parameter in model.model.parameters():
-            parameter.copy_(parameter.clamp(-most, most).to(dtype))
+            parameter.data = parameter.clamp(-most, most).to(dtype).to(parameter.dtype)

@@ -9,7 +9,7 @@ is read as it was written or not at all.
 import functools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +47,21 @@ def state_tensors(
     return tensors
 
 
-def write_state(path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
-    """Write what `state_tensors` gives, and `about`, below a folder: whole or not at all."""
-    hashes = tensor_hashes(tensors, tensors.__getitem__)
+def write_state(path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> str:
+    """Write what `state_tensors` gives, and `about`, below a folder: whole or not at all.
+
+    Returns its seal, the hash over hashes and `about`.
+    """
+    texts = _sealed(about, tensor_hashes(tensors, tensors.__getitem__))
     try:
         with replacing(path / FILE) as beside:
-            write_tensors(beside, tensors, _sealed(about, hashes))
+            write_tensors(beside, tensors, texts)
     except OSError as error:
         raise StoreError(
             f"{path}: the training state cannot be written ({error.strerror or error}); free some "
             "space, or choose another place with `runs`"
         ) from error
+    return texts["seal"]
 
 
 def drop_state(path: Path) -> None:
@@ -70,14 +74,15 @@ def load_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     spread: Callable[[Tensor, Tensor], Tensor] = lambda value, _: value,
+    known: Collection[str] = (),
 ) -> dict[str, Any]:
     """Read a state into a model and (where given) its optimiser; return `about`.
 
-    spread: gives a whole tensor as a parameter lies, where that lies spread over processes.
-    Raises `StoreError` when the file is damaged or belongs to another architecture; where a hash
-    tells so, nothing has been changed.
+    spread: gives a whole tensor as a parameter lies, where that lies spread over processes. known:
+    see `check_state`. Raises `StoreError` when the file is damaged or belongs to another
+    architecture; where a hash tells so, nothing has been changed.
     """
-    about, file = check_state(path), _file(path)
+    about, file = check_state(path, known), _file(path)
     try:
         names = _names(file)
         for name, parameter in model.named_parameters():
@@ -107,10 +112,11 @@ def masters_of(path: Path) -> dict[str, Tensor]:
         raise _unusable(path, str(error).splitlines()[0]) from error
 
 
-def check_state(path: Path) -> dict[str, Any]:
+def check_state(path: Path, known: Collection[str] = ()) -> dict[str, Any]:
     """Return `about` of a state, all of whose bytes are as they were written.
 
-    Those of older versions have no hashes. Raises `StoreError` for a damaged one.
+    Those of older versions have no hashes. known: seals of states whose numbers need not be hashed,
+    for this process has written them. Raises `StoreError` for a damaged one.
     """
     about = state_about(path)
     if about is None:
@@ -118,9 +124,12 @@ def check_state(path: Path) -> dict[str, Any]:
     try:
         file = _file(path)
         with safe_open(file, framework="pt") as texts:
-            sealed = texts.metadata().get("sealed")
-        whole = sealed is None or json.loads(sealed)["hashes"] == tensor_hashes(
-            _names(file), functools.partial(stored_tensor, file)
+            sealed, seal = (texts.metadata().get(name) for name in ("sealed", "seal"))
+        whole = (
+            sealed is None
+            or seal in known
+            or json.loads(sealed)["hashes"]
+            == tensor_hashes(_names(file), functools.partial(stored_tensor, file))
         )
     except (SafetensorError, OSError) as error:
         raise _unusable(path, str(error).splitlines()[0]) from error

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...storage.errors import NumericsError, StoreError
-from ...storage.files import is_finished
+from ...storage.ledger import Ledger
 from ..arrays.batching import fill
 from ..arrays.noise import mix
 from ..engines.protocols import Spared, Tick, silent
@@ -31,6 +31,7 @@ from .compiled import cannot_compile, compiled_layers, compiles
 from .data import TrainingData
 from .lora import adapter_dropout
 from .optimizers import make_optimizer
+from .resume import begin, resume
 from .settings import TrainSettings
 from .step import SelectiveStep, micro_batch
 from .totals import Totals
@@ -97,6 +98,7 @@ def train(
     world: World | None = None,
     tick: Tick = silent,
     say: Callable[[str], None] = lambda _: None,
+    ledger: Ledger | None = None,
 ) -> Totals:
     """Train the student in place, float32 masters throughout, and leave its training state.
 
@@ -104,12 +106,13 @@ def train(
     compute type. start: the state of the round before. state: where this round's goes. snapshot:
     where a killed training continues, until its owner drops it. Of what is found in both, `key`
     says whether it is of this very training; a finished state is not trained again. world: the
-    processes that train together; None for this one alone. Raises `NumericsError` when three steps
-    in a row are not finite.
+    processes that train together; None for this one alone. ledger: what seconds go into. Raises
+    `NumericsError` when three steps in a row are not finite.
     """
-    world = world or Alone()
+    world, ledger = world or Alone(), ledger or Ledger()
     model = _trainable(student, settings)
-    finished = _resume(world, state, model, None, key, say)
+    with ledger.of("loading"):
+        finished = resume(world, state, model, None, key, say)
     if finished is not None:  # nothing is to be trained, so no moments take memory
         tick(Spared(finished.step))
         model.eval()
@@ -122,11 +125,10 @@ def train(
         say(f"note: the loss takes its plain way: {reason}")
     step = world.wrap(step)
     optimizer = make_optimizer(model, settings)
-    totals = _resume(world, snapshot, model, optimizer, key, say)
-    if totals is None:
-        totals = Totals()
-        if start is not None:
-            world.load(start, model, optimizer)
+    with ledger.of("loading"):
+        totals = resume(world, snapshot, model, optimizer, key, say)
+        if totals is None:
+            totals = begin(world, start, model, optimizer)
     saved = time.monotonic()
     tick(Spared(totals.step))
     with _compiling(student, settings, world, say) as seconds:
@@ -143,22 +145,21 @@ def train(
                 if ending or (late and totals.step < len(plan)):
                     about = {"key": key, "totals": asdict(totals)}
                     try:
-                        world.save(snapshot, model, optimizer, about)
+                        with ledger.of("writing"):
+                            world.save(snapshot, model, optimizer, about)
                     except StoreError as error:  # it may well come to its end before a kill does
                         say(f"note: no snapshot at step {totals.step}: {error}")
                     saved = time.monotonic()
                 if ending:  # another process was told so, or this one
                     raise Terminated
         totals.compile_seconds += seconds()
-    if totals.skipped and not totals.trained_tokens:
-        raise NumericsError(
-            f"the loss or its gradient was not finite in any of the {totals.skipped} steps of this "
-            f"round: {_WAY_OUT}"
-        )
+        ledger.add("compiling", seconds())
+    _refuse_unlearned(totals)
     optimizer.zero_grad(set_to_none=True)
     model.eval()
-    with whole():  # cut in two, it would cost all steps since the last snapshot
-        world.save(state, model, optimizer, {"key": key, "totals": asdict(totals)})
+    # cut in two, it would cost all steps since the last snapshot
+    with whole(), ledger.of("writing"):
+        world.leave(state, model, optimizer, {"key": key, "totals": asdict(totals)})
     return totals
 
 
@@ -188,32 +189,6 @@ def _trainable(student: LanguageModel, settings: TrainSettings) -> nn.Module:
     if settings.activation_checkpointing:
         checkpoint_activations(student)
     return model
-
-
-def _resume(
-    world: World,
-    path: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
-    key: str,
-    say: Callable[[str], None],
-) -> Totals | None:
-    """Load what this very training left at a path; return its totals, None where it left nothing.
-
-    What is damaged is nothing, and said. States of older versions keep no totals, so there is
-    nothing to be had from them here.
-    """
-    about = world.about(path)
-    if about is None and is_finished(path):
-        say(f"note: {path}: damaged, so training does not go on from there")
-    if about is None or about.get("key") != key or "totals" not in about:
-        return None
-    try:
-        world.load(path, model, optimizer)
-    except StoreError as error:
-        say(f"note: {error}")
-        return None
-    return Totals(**about["totals"])
 
 
 def _plan(rollouts: np.ndarray, settings: TrainSettings, seed: int) -> list[np.ndarray]:
@@ -268,6 +243,15 @@ def _denominator(
     if settings.normalise == "total":
         return float(data.trainable[rows].sum())
     return float(data.weights[tokens].sum(dtype=np.float64))
+
+
+def _refuse_unlearned(totals: Totals) -> None:
+    """Raise `NumericsError` for a round in which no step could be taken."""
+    if totals.skipped and not totals.trained_tokens:
+        raise NumericsError(
+            f"the loss or its gradient was not finite in any of the {totals.skipped} steps of this "
+            f"round: {_WAY_OUT}"
+        )
 
 
 def _skip(totals: Totals, loss: float, norm: float) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 from ..columns import Column
 from ..content import content_hash
 from ..errors import StoreError
+from ..ledger import Ledger
 from ..tables import write_table
 from .artifacts import Part, contents_hash, damage, file_hash
 from .places import check_name, remove_tree, reported, unique
@@ -24,14 +26,20 @@ from .places import check_name, remove_tree, reported, unique
 GRACE_SECONDS = 60.0  # a small file is written, linked and gone in far less
 
 
+_Hashed = tuple[tuple[int, int], str]
+"""Size and time of a file, and the hash that it had then."""
+
+
 class Draft:
     """What a `make` function writes into; every file in `folder` becomes a part."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ledger: Ledger | None = None) -> None:
         self.folder = folder
         """Local folder for writers that choose file names themselves, such as checkpoints."""
+        self.ledger = ledger or Ledger()
         self._announced: set[str] = set()
         self._tables: dict[str, tuple[str, int, str]] = {}
+        self._beside: dict[str, Future[_Hashed]] = {}
 
     def table(self, name: str, table: pa.Table, columns: tuple[Column, ...]) -> None:
         """Add a table as part `name`. Errors are those of `write_table`."""
@@ -39,9 +47,10 @@ class Draft:
         if file in self._tables:
             raise ValueError(f"part {name!r} is written twice")
         path = self.file(file)
-        with reported("write", path):
-            written = write_table(path, table, columns)
-        self._tables[file] = (name, written.num_rows, content_hash(written))
+        with self.ledger.of("writing"):
+            with reported("write", path):
+                written = write_table(path, table, columns)
+            self._tables[file] = (name, written.num_rows, content_hash(written))
 
     def adopt(self, source: Path, part: Part) -> None:
         """Add a copy of what was committed elsewhere as a part. Its rows count as its content.
@@ -64,6 +73,17 @@ class Draft:
             path.parent.mkdir(parents=True, exist_ok=True)
         self._announced.add(name)
         return path
+
+    def hash_beside(self) -> None:
+        """Let a thread hash the files that are there, while their writer goes on.
+
+        One that is changed afterwards is hashed again.
+        """
+        pool = ThreadPoolExecutor(1, thread_name_prefix="tip-draft")
+        for path in _leaves(self.folder):
+            name = path.relative_to(self.folder).as_posix()
+            self._beside[name] = pool.submit(_hashed, path)
+        pool.shutdown(wait=False)
 
     def parts(self) -> dict[str, Part]:
         """Return what has been written, by name.
@@ -93,14 +113,29 @@ class Draft:
         except ValueError as error:
             raise StoreError(f"cannot store {path}: {error}") from error
         with reported("read", path):
-            size = path.stat().st_size
-            digest = file_hash(path)
+            size, digest = path.stat().st_size, self._digest(file, path)
         name, rows, content = self._tables.get(file) or (file, None, digest)
         return Part(name, f"{self.folder.name}/{file}", size, rows, content, digest)
 
+    def _digest(self, file: str, path: Path) -> str:
+        if file in self._beside:
+            stamp, digest = self._beside[file].result()
+            if stamp == _stamp(path):
+                return digest
+        return file_hash(path)
+
+
+def _hashed(path: Path) -> _Hashed:
+    return _stamp(path), file_hash(path)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
+
 
 @contextmanager
-def drafted(drafts: Path, name: str | None = None) -> Iterator[Draft]:
+def drafted(drafts: Path, name: str | None = None, ledger: Ledger | None = None) -> Iterator[Draft]:
     """Give a new draft below `drafts`; whatever was not taken from it is gone afterwards."""
     name = name or unique()
     folder, lock = drafts / name, _lock_of(drafts, name)
@@ -112,7 +147,7 @@ def drafted(drafts: Path, name: str | None = None) -> Iterator[Draft]:
             fcntl.flock(handle, fcntl.LOCK_EX)
         with reported("write", folder):
             folder.mkdir()
-        yield Draft(folder)
+        yield Draft(folder, ledger)
     finally:
         try:
             remove_tree(folder)

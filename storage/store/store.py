@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ..files import user_path
+from ..ledger import Ledger
 from .artifacts import Artifact, Part, artifact_key, contents_hash, damage, manifest, read_manifest
 from .claims import Claim, Patience, acquire
 from .drafts import Draft, drafted
@@ -73,6 +74,8 @@ class Store:
         written, or if it does not refuse a second create-only write.
         """
         self.place = _place(str(root), cache, write=write)
+        self.ledger = Ledger()
+        """What seconds went into, of the process that opened the store; its holder's as well."""
         self._patience, self._write = patience or Patience(), write
         self._whole: set[str] = set()  # homes of parts that this object has written or read whole
         if write:
@@ -128,13 +131,14 @@ class Store:
         folder = folder_name(kind, key)
         while (found := self.find(kind, key)) is None:
             self._refuse_looking()
-            claim = acquire(
-                self.place,
-                folder,
-                self._patience,
-                lambda: self.find(kind, key) is not None,
-                wait=wait,
-            )
+            with self.ledger.of("waiting"):
+                claim = acquire(
+                    self.place,
+                    folder,
+                    self._patience,
+                    lambda: self.find(kind, key) is not None,
+                    wait=wait,
+                )
             if claim is None:
                 if wait:
                     continue
@@ -189,7 +193,9 @@ class Store:
         home = _home(artifact, found)
         cached = f"{artifact.content}/{found.file.removeprefix(f'{artifact.draft}/')}"
         known = home in self._whole
-        path = self.place.local(home, cached, _nothing if known else partial(damage, part=found))
+        with self.ledger.of("loading"):
+            check = _nothing if known else partial(damage, part=found)
+            path = self.place.local(home, cached, check)
         self._whole.add(home)
         return path
 
@@ -251,13 +257,14 @@ class Store:
     def _make(
         self, kind: str, key: str, inputs: dict[str, Any], make: Make
     ) -> tuple[Artifact, bool]:
-        with drafted(self.place.drafts) as draft:
+        with drafted(self.place.drafts, ledger=self.ledger) as draft:
             facts = _run(make, draft)
-            parts = draft.parts()
-            artifact = Artifact(
-                kind, key, inputs, facts, parts, contents_hash(parts), draft.folder.name
-            )
-            return self._commit(draft, artifact)
+            with self.ledger.of("writing"):
+                parts = draft.parts()
+                artifact = Artifact(
+                    kind, key, inputs, facts, parts, contents_hash(parts), draft.folder.name
+                )
+                return self._commit(draft, artifact)
 
     def _commit(self, draft: Draft, artifact: Artifact) -> tuple[Artifact, bool]:
         kind, key = artifact.kind, artifact.key

@@ -226,7 +226,10 @@ USES = {
 VERIFY = ("cache", "verify", "--store", "{store}", "--runs", "{runs}")
 
 # Of a stage's line of metrics: what starting again changes, and what a clock says.
-_COSTS = ("seconds", "fresh", "generated", "reused", "scored", "teacher_tokens_own", "peak")
+_COSTS = (
+    *("seconds", "spent", "fresh", "generated", "reused", "scored"),
+    *("teacher_tokens_own", "peak"),
+)
 
 
 def finished(store: Path, runs: Path, name: str, rounds: int) -> dict[str, Any]:

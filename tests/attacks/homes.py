@@ -130,12 +130,12 @@ def log_of(order: Order) -> list[str]:
     return order.log.read_text().splitlines()
 
 
-def points_of(log: list[str]) -> list[Point]:
-    """Return all moments at which a process with such a log can be killed."""
+def points_of(log: list[str], word: str = "call") -> list[Point]:
+    """Return all moments at which a process with such a log can be killed. word: see `Point`."""
     points: list[Point] = []
-    for number, line in enumerate((x for x in log if x.startswith("call ")), 1):
+    for number, line in enumerate((x for x in log if x.startswith(f"{word} ")), 1):
         moments = ("before", "amid", "after") if line.endswith(" half") else ("before", "after")
-        points += [Point(number, moment) for moment in moments]
+        points += [Point(number, moment, word) for moment in moments]
     return points
 
 
@@ -169,7 +169,7 @@ class Outcome:
 
 # What a stage cost, which depends on what was there, and when.
 _COSTS = re.compile(
-    r"seconds|peak_.*|fresh|generated_tokens|reused_tokens|own_tokens|teacher_tokens_.*"
+    r"seconds|spent|peak_.*|fresh|generated_tokens|reused_tokens|own_tokens|teacher_tokens_.*"
 )
 
 

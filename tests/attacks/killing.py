@@ -1,7 +1,8 @@
 """The end of a process, or a pause, at one of its calls that change the file system.
 
-Of the main thread: what the claims' threads write comes by the clock, and no count would be the
-same twice. What native code does inside one call is passed over, but for a half-written file.
+Of the main thread, and, counted apart, of the one that writes states: what the claims' threads
+write comes by the clock, and no count would be the same twice. What native code does inside one
+call is passed over, but for a half-written file.
 """
 
 import builtins
@@ -31,10 +32,14 @@ _write = os.write  # what is written here is not counted
 
 @dataclass(frozen=True)
 class Point:
-    """A moment of a process: before, amid or after the call of a number, counted from 1."""
+    """A moment of a process: before, amid or after the call of a number, counted from 1.
+
+    word: `call` for those of the main thread, `beside` for those of the one that writes states.
+    """
 
     number: int
     moment: str
+    word: str = "call"
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ class Calls:
 
     def __init__(self, point: Point | None, act: Act, tell: Callable[[str], None]) -> None:
         self._point, self._act, self._tell = point, act, tell
-        self._count = 0
+        self._count = {"call": 0, "beside": 0}
 
     def wrap(self) -> None:
         """Put a count around the functions of this process."""
@@ -167,24 +172,26 @@ class Calls:
         """Return a function as it is counted. amid: does half of what it does."""
 
         def call(*arguments: Any, **named: Any) -> Any:
-            if threading.current_thread() is not threading.main_thread():
+            thread = threading.current_thread()
+            word = "beside" if thread.name.startswith("tip-state") else "call"
+            if word == "call" and thread is not threading.main_thread():
                 return function(*arguments, **named)
-            self._count += 1
-            number = self._count
-            self._tell(f"call {name}{' half' if amid else ''}")
-            self._reach(number, "before")
-            if amid is not None and self._point == Point(number, "amid"):
+            self._count[word] += 1
+            number = self._count[word]
+            self._tell(f"{word} {name}{' half' if amid else ''}")
+            self._reach(number, "before", word)
+            if amid is not None and self._point == Point(number, "amid", word):
                 amid(*arguments, **named)
                 self._act()
             try:
                 return function(*arguments, **named)
             finally:  # a folder may be there already
-                self._reach(number, "after")
+                self._reach(number, "after", word)
 
         return call
 
-    def _reach(self, number: int, moment: str) -> None:
-        if self._point == Point(number, moment):
+    def _reach(self, number: int, moment: str, word: str) -> None:
+        if self._point == Point(number, moment, word):
             self._act()
 
     def _if_writing(self, function: Callable[..., int]) -> Callable[..., int]:

@@ -59,6 +59,10 @@ class Attack:
         drawn = random.Random(f"{self.arguments} {case}")
         return drawn.choice(points[int(begin * len(points)) : int(end * len(points))])
 
+    def draw_beside(self, case: int) -> Point:
+        """Return where to kill in a case while a state is written, whatever else goes on then."""
+        return random.Random(f"beside {case}").choice(points_of(self.log, "beside"))
+
 
 def attack(folder: Path, prepare: Prepare, again: int, arguments: tuple[str, ...] = RUN) -> Attack:
     """Play a command unkilled."""
@@ -163,6 +167,16 @@ def branching(folder: Path, problems: Path, *, states: bool) -> Attack:
 @pytest.mark.parametrize("case", range(6))
 def test_a_killed_run_goes_on(short: Attack, tmp_path: Path, case: int) -> None:
     kill_and_start_again(short, Home(tmp_path / "home"), short.draw(case))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("case", range(20))
+@pytest.mark.parametrize("kind", ["plain", "full"])
+def test_a_run_killed_while_a_state_is_written_goes_on(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, case: int
+) -> None:
+    attack: Attack = request.getfixturevalue(kind)
+    kill_and_start_again(attack, Home(tmp_path / "home"), attack.draw_beside(case))
 
 
 @pytest.mark.soak

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tip.pipeline.metrics import by_round, costs
+from tip.pipeline.metrics import Spent, by_round, costs
 from tip.storage.errors import StoreError
 
 
@@ -18,6 +18,14 @@ def score(*lines: dict[str, Any]) -> Any:
 def test_seconds_add_up_over_starts_and_results_are_the_last() -> None:
     numbers = score(line(reverse_kl=2.0), line(reverse_kl=1.0))
     assert (numbers.seconds, numbers.reverse_kl) == (2.0, 1.0)
+
+
+def test_what_seconds_went_into_adds_up_and_is_unknown_of_older_versions() -> None:
+    assert score(line()).spent is None
+    told = {"computing": 0.5, "loading": 0.5}
+    assert score(line(), line(spent=told), line(spent=told)).spent == Spent(
+        computing=1.0, loading=1.0
+    )
 
 
 def test_what_a_killed_start_made_is_paid_and_not_reused() -> None:

@@ -1,6 +1,7 @@
 // What a run took, what it answered, and what it is: costs, problems, settings, keys.
 
 const STAGES = ["rollout", "score", "select", "train", "evaluate"];
+const SPENT = ["computing", "loading", "waiting", "writing", "compiling"];
 
 function renderCosts() {
   const run = theRun();
@@ -24,8 +25,18 @@ function renderCosts() {
   document.getElementById("cost-bars").replaceChildren(
     barRows({ id: "seconds", title: "Seconds by stage", legend: hues, write: duration,
       rows: picked.map(([round, s]) => ({ name: `round ${round}`, parts: STAGES.map((stage, i) => [`hue${i}`, s[stage]?.seconds ?? 0, `${stage}: ${duration(s[stage]?.seconds ?? 0)}`]) })) }),
+    ...spentBars(lines),
     barRows({ id: "teacher", title: "Tokens the teacher read", legend: [["hue1", "scored now"], ["hue2", "reused: nothing paid"]], write: count,
       rows: picked.filter(([, s]) => s.score).map(([round, s]) => ({ name: `round ${round}`, parts: [["hue1", s.score.teacher_tokens_scored, `scored ${count(s.score.teacher_tokens_scored)}`], ["hue2", s.score.teacher_tokens_reused, `reused ${count(s.score.teacher_tokens_reused)}`]] })) }));
+}
+
+/** Return a chart of what the seconds of each stage went into, none where no line says so. */
+function spentBars(lines) {
+  const sum = (stage, word) => lines.reduce((all, [, s]) => all + (s[stage]?.spent?.[word] ?? 0), 0);
+  const told = STAGES.filter((stage) => lines.some(([, s]) => s[stage]?.spent));
+  if (!told.length) return [];
+  return [barRows({ id: "spent", title: "What the seconds went into, all rounds", legend: SPENT.map((word, i) => [`hue${i}`, word]), write: duration,
+    rows: told.map((stage) => ({ name: stage, parts: SPENT.map((word, i) => [`hue${i}`, sum(stage, word), `${word}: ${duration(sum(stage, word))}`]) })) })];
 }
 
 function totalsOf(run) {

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ....storage.errors import ConfigError, ModelError
+from ....storage.ledger import Ledger
 from ...models.card import ModelCard
 from ...models.settings import ServerSettings
 from ..protocols import Scored, Tick, silent
@@ -35,16 +36,19 @@ class ServerScorer:
         top: int,
         tolerance: float,
         say: Callable[[str], None],
+        ledger: Ledger | None = None,
     ) -> None:
         """Find the server and show that it can do the work.
 
         needed: tokens of the longest sequence. top: ids a position. tolerance: mean gap in nats
-        that the same model may show. Raises `ModelError` for a server that is not there, has
-        another model or another vocabulary, and `ConfigError` for limits that are too low.
+        that the same model may show. ledger: where waiting for its answers is counted. Raises
+        `ModelError` for a server that is not there, has another model or another vocabulary, and
+        `ConfigError` for limits that are too low.
         """
         self.settings, self.vocabulary = settings, card.head_rows
         self._card, self._say, self._tolerance = card, say, tolerance
         self._needed, self._top = needed, min(top, card.head_rows)
+        self._ledger = ledger or Ledger()
         self._probe_ids = probe_ids(card, needed)
         command = f"vllm serve MODEL --max-logprobs {self._top}"
         self._client = ServerClient(settings, command=command, say=say)
@@ -85,7 +89,8 @@ class ServerScorer:
         out: list[Scored] = []
         with self._client.answers(asks, prove=self._same_model) as answers:
             for answer in answers:
-                part = awaited(answer)
+                with self._ledger.of("waiting"):
+                    part = awaited(answer)
                 out += part
                 tick(sum(len(scored.ids) for scored in part))
         self._client.answer(self._same_model)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..protocols import Scored, Tick, silent
+from ....storage.errors import ModelError
+from ..protocols import Scored, Scorer, Tick, silent
 from .engine import VllmEngine
 from .words import EngineMemoryError
 
@@ -40,3 +41,22 @@ class VllmScorer:
                     raise
                 self._say(f"note: {error}; trying again with vllm.batch_tokens = {half}")
                 self._engine = self._start(half)
+
+
+def refuse_other_runner(scorer: Scorer, given_ids: bool) -> None:
+    """Raise `ModelError` where vLLM was given another runner than the one that keys stand for.
+
+    Of a GPU they say that it is asked for the student's ids, of a CPU that it is not.
+    """
+    if scorer.given_ids == given_ids:
+        return
+    if given_ids:
+        raise ModelError(
+            "teacher: this vLLM runs its V1 model runner, which cannot be asked for the student's "
+            "ids: set VLLM_USE_V2_MODEL_RUNNER=1 in the environment, or score.engine = "
+            "'transformers'"
+        )
+    raise ModelError(
+        "teacher: this vLLM runs its V2 model runner, which is not what scores on a CPU are "
+        "stored for: take VLLM_USE_V2_MODEL_RUNNER out of the environment"
+    )

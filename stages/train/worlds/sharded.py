@@ -83,6 +83,12 @@ class Sharded:
         if failed[0] is not None:
             raise StoreError(failed[0])
 
+    def leave(
+        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]
+    ) -> None:
+        """Write a training state to its end: the processes have nothing else to do."""
+        self.save(path, model, optimizer, about)
+
     def load(
         self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
     ) -> dict[str, Any]:

@@ -48,6 +48,15 @@ class World(Protocol):
         """Write masters, moments and `about` as a training state, whole or not at all."""
         ...
 
+    def leave(
+        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, about: dict[str, Any]
+    ) -> None:
+        """Write a finished training's state as `save` does, maybe while this process goes on.
+
+        Nothing may change its numbers any more, and who needs the file waits for it.
+        """
+        ...
+
     def load(
         self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
     ) -> dict[str, Any]:

@@ -102,6 +102,14 @@ def test_the_students_candidates_are_a_distribution(page_file: Path, opened: Ope
             assert total == pytest.approx(1, abs=0.01)
 
 
+def test_what_the_seconds_went_into_is_drawn_by_stage(page_file: Path, opened: Open) -> None:
+    page = opened().open(page_file.as_uri())
+    chart = page.locator("#cost-bars", has_text="What the seconds went into")
+    chart.wait_for()
+    words = chart.inner_text()
+    assert all(word in words for word in ("computing", "loading", "waiting", "writing", "train"))
+
+
 def test_rules_and_underlines_are_those_of_the_selection(
     run: Session, page_file: Path, opened: Open
 ) -> None:

@@ -33,6 +33,17 @@ def test_a_round_shows_what_it_made_found_and_came_to(run: RunFolder) -> None:
     assert "warning" not in out.getvalue()
 
 
+def test_what_the_seconds_went_into_is_shown_by_stage_where_it_is_known(run: RunFolder) -> None:
+    out = io.StringIO()
+    print_run(run, Console(file=out, width=100))
+    assert "what the seconds went into" not in out.getvalue()
+    for number in range(2):
+        spent = {"computing": 1.0, "loading": 0.5, "writing": 2.0}
+        run.append({"stage": "train", "round": number, "seconds": 3.5, "spent": spent})
+    print_run(run, Console(file=out, width=100))
+    assert "train 7.0 2.0 1.0 0.0 4.0 0.0" in lines_of(out)
+
+
 def test_a_run_shows_how_far_it_is_and_what_it_came_to_last(run: RunFolder) -> None:
     out = io.StringIO()
     print_runs(str(run.path.parent), Console(file=out, width=100))

@@ -1,5 +1,6 @@
 """A draft has one owner, and only a dead owner's draft is swept."""
 
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from tip.storage.columns import TOKENS
 from tip.storage.errors import StoreError
+from tip.storage.store import drafts as module
 from tip.storage.store.drafts import abandoned, drafted, sweep_drafts
 
 from ..example_tables import example
@@ -115,3 +117,29 @@ def test_what_was_committed_elsewhere_is_the_same_part_here(tmp_path: Path) -> N
             pytest.raises(StoreError, match="its bytes are not what was committed"),
         ):
             copy.adopt(path, part)
+
+
+def test_a_file_that_was_hashed_beside_is_not_read_again_unless_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, real = list[str](), module.file_hash
+
+    def file_hash(path: Path) -> str:
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(module, "file_hash", file_hash)
+    with drafted(tmp_path) as draft:
+        for name in ("a", "b/c"):
+            draft.file(name).write_text(name)
+        draft.hash_beside()
+        assert {part.digest for part in draft.parts().values()} == {
+            hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b/c")
+        }
+        assert sorted(read) == ["a", "c"]
+        draft.file("a").write_text("more")
+        draft.file("d").write_text("new")
+        parts = draft.parts()
+        assert parts["a"].digest == hashlib.sha256(b"more").hexdigest()
+        assert parts["d"].digest == hashlib.sha256(b"new").hexdigest()
+        assert sorted(read) == ["a", "a", "c", "d"]
