@@ -104,7 +104,7 @@ def test_auto_leaves_out_what_was_not_tried(
     world, asked = Alone(), []
     world.size = size
     monkeypatch.setattr(train_module, "compiles", lambda wanted, _: asked.append(wanted))
-    settings = train_settings(lora=LoraSettings(**lora))
+    settings = train_settings(lora=LoraSettings(**lora), compile="auto")
     with train_module._compiling(load(untied.student), settings, world, print) as seconds:
         assert seconds() == 0
     assert asked == [expected]
