@@ -43,6 +43,8 @@ Rows = list[dict[str, Any]]
 
 def main() -> int:
     """Measure, print and write; return the exit code."""
+    # this file's own folder is no place to import from: its names are those of `benchmarks/`, too
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != HERE]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--small", action="store_true", help="on a CPU, with shapes of no weight")
@@ -77,10 +79,10 @@ def prepare(folder: Path, small: bool) -> None:
         import pydantic  # noqa: F401
     except ImportError:
         (folder / "pydantic.py").symlink_to(HERE / "without_pydantic.py")
-    # this file's own folder is no place to import from: its names are those of `benchmarks/`, too
-    sys.path[:1] = [str(folder), str(HERE.parent)]
+    first = [str(folder), str(HERE.parent)]
+    sys.path[:0] = first
     os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(folder), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        [*first, *filter(None, [os.environ.get("PYTHONPATH")])]
     )
     os.environ |= {
         "HF_HUB_OFFLINE": "1",
@@ -93,8 +95,10 @@ def prepare(folder: Path, small: bool) -> None:
 
 def measured(part: str, small: bool) -> Iterator[dict[str, Any]]:
     """Yield the rows of a part as they come; one that says why where it fails or takes too long."""
-    context = get_context("forkserver")  # its processes start with what they all need
-    context.set_forkserver_preload(PRELOADED)
+    context = get_context("spawn")  # a fork of who has looked for a GPU could use none
+    if small:
+        context = get_context("forkserver")  # its processes start with what they all need
+        context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=play, args=(part, small, theirs))
     start = time.monotonic()

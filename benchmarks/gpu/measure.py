@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import torch
 from apart import rise_mb as rise_of_process
 from timing import all_turns
+from tip.stages.models.compiled import cannot_compile, compiled_layers
 from tip.stages.models.language_model import LanguageModel
-from tip.stages.train.compiled import cannot_compile, compiled_layers
 
 MB = 1 << 20
 Value = TypeVar("Value")

@@ -12,6 +12,7 @@ from .measure import Row, Setting, left_out
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ROOT / "tests" / "stages"
 SMALL = "test_log_softmax.py"
+SECONDS = 220  # before the part itself is ended, which would leave pytest behind
 
 
 def files(names: str) -> list[Path]:
@@ -33,7 +34,11 @@ def rows(setting: Setting) -> Iterator[Row]:
         report = Path(name) / "tests.xml"
         command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}"]
         done = subprocess.run(
-            [sys.executable, *command, *chosen, *paths], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, *command, *chosen, *paths],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
         )
         if not report.is_file():
             raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1])
