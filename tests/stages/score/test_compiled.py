@@ -78,15 +78,8 @@ def test_all_lengths_of_all_shards_take_one_program_a_model(made: list[Shard], t
     # a batch of a single row takes one of its own
     assert programs == expected_programs
     assert set(programs) == {2, 4}
-
-
-def test_another_student_of_the_same_shape_takes_the_same_program(
-    made: list[Shard], traced: Any
-) -> None:
-    score_joint(*pair(made[0]), made[0].rollouts, COMPILED)
-    programs = traced["unique_graphs"]
-    score_joint(*pair(made[0]), made[0].rollouts, COMPILED)
-    assert traced["unique_graphs"] == programs
+    score_joint(*pair(made[0]), made[0].rollouts, COMPILED)  # a student after another round
+    assert traced["unique_graphs"] == 4
 
 
 def test_what_is_scored_again_as_a_check_is_not_compiled(
