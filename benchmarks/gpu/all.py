@@ -15,7 +15,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -60,7 +62,10 @@ def main() -> int:
         prepare(Path(name), options.small)
         from tip.benchmarks.gpu.table import show
 
-        rows = [row for part in options.parts or PARTS for row in measured(part, options.small)]
+        # one at a time; figures of no weight may disturb each other
+        with ThreadPoolExecutor(2 if options.small else 1) as pool:
+            work = partial(measured, small=options.small)
+            rows = [row for found in pool.map(work, options.parts or PARTS) for row in found]
         found = about(options.small) | {"rows": rows}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -93,8 +98,12 @@ def prepare(folder: Path, small: bool) -> None:
         os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 
 
-def measured(part: str, small: bool) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a part as they come; one that says why where it fails or takes too long."""
+def measured(part: str, small: bool) -> Rows:
+    """Return the rows of a part, among them one that says why where it fails or takes too long."""
+    return list(_rows(part, small))
+
+
+def _rows(part: str, small: bool) -> Iterator[dict[str, Any]]:
     context = get_context("spawn")  # a fork of who has looked for a GPU could use none
     if small:
         context = get_context("forkserver")  # its processes start with what they all need
