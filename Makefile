@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint soak bench models clean
+.PHONY: demo test lint soak bench bench-gpu models clean
 
 demo: $(VENV)/.plain
 	$(BIN)/tip demo
@@ -28,6 +28,12 @@ soak: $(VENV)/.dev models
 BENCHMARKS := train_step memory plan scoring rollouts selection payload round trl_step
 bench: $(VENV)/.bench models
 	for name in $(BENCHMARKS); do echo "# $$name"; $(BIN)/python benchmarks/$$name.py models || exit 1; done
+
+# On a machine with one GPU, by the packages that PYTHON has: nothing is installed, and nothing comes
+# over a network. `make bench-gpu PYTHON=python3 PARTS="body step"`; all parts take half an hour at
+# most. `SMALL=--small` runs the same code on a CPU.
+bench-gpu:
+	$(PYTHON) benchmarks/gpu/all.py $(PARTS) $(SMALL) --json bench/gpu.json
 
 # A real pair without a model hub: SmolLM2-135M-Instruct and half of its layers.
 models: $(VENV)/.dev models/smollm2-half/model.safetensors

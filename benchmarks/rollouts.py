@@ -98,6 +98,8 @@ def generate(
     batch: int,
     top: int,
     stop_ids: Sequence[int] = (),
+    *,
+    graphs: bool = False,
 ) -> int:
     """Sample with the embedded engine; return the tokens made."""
     sampling = Sampling(
@@ -111,10 +113,13 @@ def generate(
         top_most=top,
     )
     requests = [Request(tuple(ids), rollout) for rollout, ids in enumerate(prompts)]
-    return len(LocalEngine(model, batch).generate(requests, sampling).ids.values)
+    engine = LocalEngine(model, batch, graphs=graphs)
+    return len(engine.generate(requests, sampling).ids.values)
 
 
-def plain(model: LanguageModel, prompts: list[list[int]], stop_ids: list[int]) -> int:
+def plain(
+    model: LanguageModel, prompts: list[list[int]], stop_ids: list[int], tokens: int = LIMIT
+) -> int:
     """Sample with transformers' own loop; return the tokens made, stop tokens included."""
     longest = max(map(len, prompts))
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -125,18 +130,18 @@ def plain(model: LanguageModel, prompts: list[list[int]], stop_ids: list[int]) -
     torch.manual_seed(0)
     with defaults(model), torch.inference_mode():
         out = model.model.generate(
-            ids,
-            attention_mask=mask,
+            ids.to(model.device),
+            attention_mask=mask.to(model.device),
             do_sample=True,
             top_k=0,
             top_p=1.0,
             temperature=1.0,
-            max_new_tokens=LIMIT,
-            min_new_tokens=None if stop_ids else LIMIT,
+            max_new_tokens=tokens,
+            min_new_tokens=None if stop_ids else tokens,
             eos_token_id=stop_ids or None,
             pad_token_id=0,
         )
-    stopped = torch.isin(out[:, longest:], torch.tensor(stop_ids, dtype=torch.long))
+    stopped = torch.isin(out[:, longest:].cpu(), torch.tensor(stop_ids, dtype=torch.long))
     before = stopped.cumsum(1) - stopped.long()
     return int((before == 0).sum())
 

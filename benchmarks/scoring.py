@@ -75,23 +75,25 @@ def main() -> None:
     save("scoring", lines, options.out)
 
 
-def random_rollouts(vocabulary: int) -> pa.Table:
+def random_rollouts(
+    vocabulary: int, rows: int = ROWS, prompt: int = PROMPT, response: int = RESPONSE
+) -> pa.Table:
     """Return a shard of random tokens with `TOP` student ids at each."""
     rng = np.random.default_rng(0)
-    n = ROWS * RESPONSE
-    top = np.stack([rng.choice(vocabulary, TOP, replace=False) for _ in range(n)])
+    step = vocabulary // TOP
+    top = np.arange(TOP) * step + rng.integers(0, step, (rows * response, TOP))
     columns = {
-        "rollout": np.arange(ROWS),
-        "prompt_hash": [f"{row}" for row in range(ROWS)],
-        "sample": np.zeros(ROWS, np.int32),
-        "prompt_ids": list(rng.integers(10, vocabulary, (ROWS, PROMPT))),
-        "response_ids": list(rng.integers(10, vocabulary, (ROWS, RESPONSE))),
-        "trainable": [[True] * RESPONSE] * ROWS,
-        "logprobs": [[-1.0] * RESPONSE] * ROWS,
-        "top_ids": list(top.reshape(ROWS, -1)),
-        "top_counts": [[TOP] * RESPONSE] * ROWS,
-        "stop_reason": ["length"] * ROWS,
-        "reward": pa.nulls(ROWS, pa.float32()),
+        "rollout": np.arange(rows),
+        "prompt_hash": [f"{row}" for row in range(rows)],
+        "sample": np.zeros(rows, np.int32),
+        "prompt_ids": list(rng.integers(10, vocabulary, (rows, prompt))),
+        "response_ids": list(rng.integers(10, vocabulary, (rows, response))),
+        "trainable": [[True] * response] * rows,
+        "logprobs": [[-1.0] * response] * rows,
+        "top_ids": list(top.reshape(rows, -1)),
+        "top_counts": [[TOP] * response] * rows,
+        "stop_reason": ["length"] * rows,
+        "reward": pa.nulls(rows, pa.float32()),
     }
     return pa.table(columns, schema=schema(ROLLOUTS))
 
@@ -101,7 +103,7 @@ def plain(student: LanguageModel, teacher: LanguageModel, rollouts: pa.Table) ->
     """Run both bodies and both heads over the same tokens, chunk by chunk."""
     shard = read_rollouts(rollouts, None)
     chunk = chunk_rows(SETTINGS.chunk_elements, student.vocabulary)
-    for rows in fill([PROMPT + RESPONSE - 1] * ROWS, SETTINGS.batch_tokens):
+    for rows in fill(shard.read_lengths(shard.student_prompts), SETTINGS.batch_tokens):
         for model, prompts in (
             (student, shard.student_prompts),
             (teacher, shard.teacher_prompts),

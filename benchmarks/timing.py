@@ -1,7 +1,8 @@
 """Time pieces of work by turns, and lines of results that say what they are compared with.
 
 Every figure is a ratio within one run: the work and its baseline take turns, and each counts with
-its fastest turn, since other work on the machine only ever adds time.
+its fastest turn, since other work on the machine only ever adds time. (On a GPU, which nobody
+shares, with its median: `gpu/measure.py`.)
 """
 
 import gc
@@ -13,16 +14,27 @@ from pathlib import Path
 
 def by_turns(works: Mapping[str, Callable[[], object]], turns: int) -> dict[str, float]:
     """Return the seconds of each work's fastest turn, after one turn that is not counted."""
-    best = dict.fromkeys(works, float("inf"))
+    return {name: min(seconds) for name, seconds in all_turns(works, turns).items()}
+
+
+def all_turns(
+    works: Mapping[str, Callable[[], object]], turns: int, wait: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Return the seconds of each turn of each work, after one turn that is not counted.
+
+    wait: ends when a device has done what it was given; a turn ends then.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(turns + 1):
         for name, work in works.items():
             gc.collect()
+            wait()
             start = time.perf_counter()
             work()
-            seconds = time.perf_counter() - start
+            wait()
             if turn:
-                best[name] = min(best[name], seconds)
-    return best
+                taken[name].append(time.perf_counter() - start)
+    return taken
 
 
 def line(

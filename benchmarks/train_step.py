@@ -12,6 +12,7 @@ come, and again with the matrix products and the attention of this project.
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from arguments import models_folder
 from defaults import by_default
 from pair import load, three_products
 from timing import by_turns, line, save
-from tip.stages.arrays.batching import pad
+from tip.stages.arrays.batching import fill, pad
 from tip.stages.arrays.ragged import Ragged
 from tip.stages.models.device import resolve_dtype
 from tip.stages.models.language_model import LanguageModel
@@ -31,9 +32,18 @@ from tip.stages.train.step import SelectiveStep
 from tip.stages.train.train import accumulate
 from tip.stages.train.worlds.alone import Alone
 
-ROLLOUTS, PROMPT, RESPONSE, ENTRIES, TURNS = 4, 64, 192, 88, 4
+ENTRIES, TURNS = 88, 4
 KEEPS = (0.1, 0.2, 0.5, 1.0)
 SETTINGS = TrainSettings(batch_tokens=2048)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How many rollouts a step has, and tokens of each prompt and response."""
+
+    rollouts: int = 4
+    prompt: int = 64
+    response: int = 192
 
 
 def main() -> None:
@@ -87,31 +97,32 @@ def main() -> None:
     save("train_step", lines, options.out)
 
 
-def training_data(vocabulary: int, keep: float) -> TrainingData:
+def training_data(vocabulary: int, keep: float, shape: Shape = Shape()) -> TrainingData:
     """Return rollouts of random tokens, the same share selected in each, with random supports."""
     rng = np.random.default_rng(0)
+    rollouts, response = shape.rollouts, shape.response
 
     def tokens(rows: int, length: int) -> Ragged:
         ids = rng.integers(10, vocabulary, rows * length).astype(np.int32)
         return Ragged(ids, np.full(rows, length, np.int32))
 
-    count = int(keep * RESPONSE)
+    count = int(keep * response)
     positions = np.concatenate(
-        [np.sort(rng.permutation(RESPONSE)[:count]) for _ in range(ROLLOUTS)]
+        [np.sort(rng.permutation(response)[:count]) for _ in range(rollouts)]
     )
-    n = len(positions)
-    ids = np.sort(np.stack([rng.permutation(vocabulary)[:ENTRIES] for _ in range(n)]), 1)
+    n, step = len(positions), vocabulary // ENTRIES
+    ids = np.arange(ENTRIES) * step + rng.integers(0, step, (n, ENTRIES))
     each = np.full(n, ENTRIES, np.int32)
     logprobs = np.log(rng.dirichlet(np.full(ENTRIES + 1, 0.3), n) + 1e-7)
     return TrainingData(
-        rollouts=np.arange(ROLLOUTS),
-        prompts=tokens(ROLLOUTS, PROMPT),
-        responses=tokens(ROLLOUTS, RESPONSE),
+        rollouts=np.arange(rollouts),
+        prompts=tokens(rollouts, shape.prompt),
+        responses=tokens(rollouts, response),
         old_logprobs=Ragged(
-            np.zeros(ROLLOUTS * RESPONSE, np.float32), np.full(ROLLOUTS, RESPONSE, np.int32)
+            np.zeros(rollouts * response, np.float32), np.full(rollouts, response, np.int32)
         ),
-        trainable=np.full(ROLLOUTS, RESPONSE),
-        selected=np.full(ROLLOUTS, count),
+        trainable=np.full(rollouts, response),
+        selected=np.full(rollouts, count),
         positions=positions.astype(np.int32),
         weights=np.ones(n, np.float32),
         supports=stored(
@@ -120,45 +131,60 @@ def training_data(vocabulary: int, keep: float) -> TrainingData:
     )
 
 
-def step(student: LanguageModel, data: TrainingData) -> None:
+def step(student: LanguageModel, data: TrainingData, settings: TrainSettings = SETTINGS) -> None:
     """Take the gradient of a step, as `tip train` does."""
     student.model.zero_grad(set_to_none=True)
-    autocast, rows = resolve_dtype(SETTINGS.autocast, student.device), np.arange(ROLLOUTS)
-    module = SelectiveStep(student, SETTINGS, autocast)
-    accumulate(Alone(), module, data, rows, SETTINGS, float(len(data.positions)))
+    autocast, rows = resolve_dtype(settings.autocast, student.device), np.arange(len(data.selected))
+    module = SelectiveStep(student, settings, autocast)
+    accumulate(Alone(), module, data, rows, settings, float(len(data.positions)))
 
 
-def inputs(student: LanguageModel, data: TrainingData) -> torch.Tensor:
-    """Return the ids that the body reads: up to the last selected token, as in a step."""
-    lengths = data.lengths
-    rows = [
-        np.concatenate([data.prompts.row(r), data.responses.row(r)])[: lengths[r]]
-        for r in range(ROLLOUTS)
-    ]
-    return pad(rows, student.device)
-
-
-def body(student: LanguageModel, data: TrainingData) -> None:
-    """Run the body forward and backward, with a gradient that is at hand."""
-    student.model.zero_grad(set_to_none=True)
-    hidden = student.hidden(inputs(student, data))
-    hidden.backward(torch.ones_like(hidden))
-
-
-def dense_step(student: LanguageModel, data: TrainingData) -> Callable[[], None]:
-    """Return a step over all response tokens and the whole vocabulary, by autograd."""
-    ids = pad(
-        [np.concatenate([data.prompts.row(r), data.responses.row(r)]) for r in range(ROLLOUTS)],
-        student.device,
+def autocast(student: LanguageModel, settings: TrainSettings) -> torch.autocast:
+    """Let a body compute in the type that a step's does."""
+    dtype = resolve_dtype(settings.autocast, student.device)
+    wanted = dtype != torch.float32
+    kind = student.device.type
+    return torch.autocast(
+        kind, dtype=dtype if wanted else None, enabled=wanted, cache_enabled=False
     )
-    teacher = torch.randn(ROLLOUTS, RESPONSE, student.vocabulary)
+
+
+def body(student: LanguageModel, data: TrainingData, settings: TrainSettings = SETTINGS) -> None:
+    """Run the body forward and backward over what a step reads, with a gradient at hand."""
+    student.model.zero_grad(set_to_none=True)
+    passes(student, data, settings)
+
+
+def passes(student: LanguageModel, data: TrainingData, settings: TrainSettings) -> None:
+    """Add the gradient of the body to what is there, micro-batch by micro-batch."""
+    for rows in fill(data.lengths, settings.batch_tokens):
+        ids = pad([data.sequence(row) for row in rows], student.device)
+        with autocast(student, settings):
+            hidden = student.hidden(ids)
+        hidden.backward(torch.ones_like(hidden))
+
+
+def dense_step(
+    student: LanguageModel, data: TrainingData, settings: TrainSettings = SETTINGS
+) -> Callable[[], None]:
+    """Return a step over all response tokens and the whole vocabulary, by autograd."""
+    start, count = int(data.prompts.counts[0]), len(data.selected)
+    whole = [np.concatenate([data.prompts.row(r), data.responses.row(r)]) for r in range(count)]
+    ids, response = pad(whole, student.device), int(data.responses.counts[0])
+    dtype = resolve_dtype(settings.autocast, student.device)
+    shape = count, response, student.vocabulary
+    teacher = torch.randn(*shape, device=student.device, dtype=dtype)
+    batches = fill([len(row) for row in whole], settings.batch_tokens)
 
     def work() -> None:
         student.model.zero_grad(set_to_none=True)
-        logits = student.model(input_ids=ids, use_cache=False).logits[:, PROMPT - 1 : -1]
-        log_p, log_q = logits.log_softmax(-1), teacher.log_softmax(-1)
-        loss = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-        loss.backward()
+        for rows in map(torch.as_tensor, batches):
+            with autocast(student, settings):
+                logits = student.model(input_ids=ids[rows], use_cache=False).logits
+            log_p = logits[:, start - 1 : -1].float().log_softmax(-1)
+            log_q = teacher[rows].float().log_softmax(-1)
+            loss = (log_p.exp() * (log_p - log_q)).sum(-1).sum() / (count * response)
+            loss.backward()
 
     return work
 

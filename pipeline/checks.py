@@ -16,6 +16,7 @@ from ..stages.engines.settings import SamplingSettings
 from ..stages.engines.vllm.engine import require_vllm
 from ..stages.models.attention import check_attention
 from ..stages.models.card import ModelCard
+from ..stages.models.compiled import compiles
 from ..stages.models.device import resolve_device, resolve_dtype
 from ..stages.models.fingerprint import has_weights, weight_files
 from ..stages.models.load import load_on_meta
@@ -32,7 +33,6 @@ from ..stages.prompts.render import Prompt
 from ..stages.prompts.settings import TextSettings
 from ..stages.signals.fused import fuses
 from ..stages.train.checkpointing import refuse_without_checkpointing
-from ..stages.train.compiled import compiles
 from ..stages.train.lora import lora_parameters, require_lora
 from ..stages.train.optimizers import require_optimizer
 from ..stages.train.worlds.launched import launched
@@ -296,6 +296,7 @@ def _fused_loss(inputs: Inputs) -> str:
 def _compiled(inputs: Inputs) -> str:
     config, device = inputs.config, resolve_device(inputs.config.device)
     compiles(config.train.compile, device)
+    compiles(config.score.compile, device, "score.compile")
     return f"torch.compile works on {device}"
 
 
@@ -316,7 +317,7 @@ def _fuses(config: RunConfig) -> bool:
 
 
 def _compiles(config: RunConfig) -> bool:
-    return config.train.compile is True
+    return True in (config.train.compile, config.score.compile)
 
 
 def _trains_together(config: RunConfig) -> bool:

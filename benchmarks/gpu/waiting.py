@@ -1,140 +1,123 @@
-"""On a GPU: what decoding, scoring and training wait for, by file and line, and what they take.
+"""What a training step, a batch of scoring and a step of decoding wait for, by file and line.
 
-    python benchmarks/gpu/waiting.py MODEL [--rows 128] [--tokens 256] [--out FOLDER]
-
-needs a GPU and an installed tip. Waits are those that CUDA's driver warns of
-(`torch.cuda.set_sync_debug_mode`); waiting for an event is none of them. Decoding is taken as it is
-and replayed from recorded steps, a training step with layers compiled and not; each counts with
-its fastest turn. With a GPU missing (`--device cpu`) nothing waits, and figures say nothing of one.
+On a GPU waits are those that CUDA's driver warns of (`torch.cuda.set_sync_debug_mode`); waiting for
+an event is none of them. On a CPU they are those that `tests/stages/waits.py` counts while it plays
+a GPU, which counts events, too.
 """
 
-import argparse
 import sys
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # what all benchmarks share
-
-import train_step
-from pair import card
-from timing import by_turns, line, save
-from tip.stages.engines.local.engine import LocalEngine
-from tip.stages.engines.protocols import Request, Sampling
+from tip.benchmarks.rollouts import generate
+from tip.benchmarks.scoring import SETTINGS, random_rollouts
+from tip.benchmarks.train_step import Shape, training_data
+from tip.stages.arrays.batching import fill
+from tip.stages.models.device import resolve_dtype
 from tip.stages.models.language_model import LanguageModel
-from tip.stages.models.load import load_model
-from tip.stages.prompts.render import Prompt
-from tip.stages.rollout.rollout import roll_out
 from tip.stages.score.joint import score_joint
-from tip.stages.score.settings import ScoreSettings
-from tip.stages.train.compiled import compiled_layers
-from tip.storage.keys import ids_hash
+from tip.stages.score.shard import read_rollouts
+from tip.stages.train.optimizers import make_optimizer
+from tip.stages.train.settings import TrainSettings
+from tip.stages.train.step import SelectiveStep
+from tip.stages.train.totals import Totals
+from tip.stages.train.train import _step
+from tip.stages.train.worlds.alone import Alone
 
-TURNS, PROMPT = 2, 64
+from .measure import Row, Setting, left_out
+from .qwen3 import half, make, trainee
 
+Counting = Callable[[Callable[[], object]], Counter[str]]
+SHOWN = 4  # places that a row names
 
-def main() -> None:
-    """Print and write the lines of this benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path, help="a model folder, teacher and student alike")
-    parser.add_argument("--rows", type=int, default=128)
-    parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--out", type=Path, default=Path("bench"))
-    options = parser.parse_args()
-    device = torch.device(options.device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = load_model(card(options.model), device, dtype)
-    lines = [*decoding(model, options.rows, options.tokens), scoring(model, options.rows)]
-    del model
-    save("waiting", [*lines, *training(options.model, device)], options.out)
+TRAINING = {"wanted": "<= 1", "before": "4", "work": "waits of a training step"}
+SCORING = {"wanted": "<= 2", "before": "107", "work": "waits of a batch of scoring"}
+DECODING = {"wanted": "<= 0.125", "before": "15", "work": "waits of a step of decoding"}
 
 
-def decoding(model: LanguageModel, rows: int, tokens: int) -> Iterator[dict[str, object]]:
-    """Yield the lines of decoding: as it is, and replayed."""
-    asked, terms = requests(rows, model.vocabulary), sampling(tokens)
-    engines = {g: LocalEngine(model, rows, graphs=g) for g in (False, True)}
-    seconds = by_turns(
-        {str(g): lambda e=e: done(e.generate(asked, terms), model) for g, e in engines.items()},
-        TURNS,
+def rows(setting: Setting) -> Iterator[Row]:
+    """Yield what each of them waits for."""
+    if setting.device.type == "cuda":
+        yield from _rows(setting, lambda model: model, _counted)
+        return
+    if (missing := left_out("waits", "pytest")) is not None:  # which plays a GPU
+        yield missing
+        return
+    sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "stages"))
+    from waits import on_gpu, played_gpu
+
+    def counted(work: Callable[[], object]) -> Counter[str]:
+        work()
+        waits.clear()
+        work()
+        return Counter(waits.places)
+
+    with played_gpu() as waits:
+        yield from _rows(setting, on_gpu, counted)
+
+
+def _rows(
+    setting: Setting, placed: Callable[[LanguageModel], LanguageModel], counted: Counting
+) -> Iterator[Row]:
+    """Yield the rows. placed: gives a model where its waits are counted."""
+    student = placed(trainee("0.6B", setting))
+    settings = TrainSettings(rollouts_per_step=8, fused=setting.pick("auto", False))
+    data = training_data(student.vocabulary, 0.2, setting.pick(Shape(8, 128, 256), Shape(3, 8, 16)))
+    optimizer, totals = make_optimizer(student.model, settings), Totals()
+    step = SelectiveStep(student, settings, resolve_dtype(settings.autocast, setting.device))
+    given = Alone(), step, optimizer, data, np.arange(len(data.selected)), settings, totals
+    yield told(counted(lambda: _step(*given)), 1, **TRAINING)
+
+    model = placed(make("0.6B", setting, half(setting)))
+    count, prompt, response = setting.pick((64, 128, 256), (4, 6, 10))
+    rollouts = random_rollouts(model.vocabulary, count, prompt, response)
+    shard = read_rollouts(rollouts, None)
+    settings_of = SETTINGS.model_copy(update={"batch_tokens": setting.pick(8192, 40)})
+    batches = len(fill(shard.read_lengths(shard.student_prompts), settings_of.batch_tokens))
+    found = counted(lambda: score_joint(model, model, rollouts, settings_of))
+    yield told(found, batches, **SCORING)
+
+    tokens = setting.pick(256, 16)
+    prompts = [row.tolist() for row in shard.student_prompts]
+    found = counted(lambda: generate(model, prompts, tokens, len(prompts), 64))
+    yield told(found, tokens, **DECODING)
+
+
+def told(found: Counter[str], steps: int, **more: str) -> Row:
+    """Return the row of some waits, of so many steps or batches."""
+    places = ", ".join(f"{count} {place}" for place, count in found.most_common(SHOWN))
+    waits = found.total()
+    return Row(
+        at=f"{steps} of them",
+        value=waits,
+        low=waits,
+        high=waits,
+        unit="waits",
+        baseline="the number of them",
+        ratio=waits / steps,
+        note=places,
+        **more,  # type: ignore[arg-type]
     )
-    found = waits(lambda: engines[False].generate(asked, terms), model.device)
-    yield told(f"decoding, waits in {tokens} steps", found, tokens)
-    for graphs in engines:
-        speed, first = rows * tokens / seconds[str(graphs)], rows * tokens / seconds["False"]
-        title = f"decoding, {rows} rows, {'replayed' if graphs else 'as it is'}"
-        yield line(title, speed, "tokens/s", "as it is", speed / first)
 
 
-def scoring(model: LanguageModel, rows: int) -> dict[str, object]:
-    """Return the line of joint scoring, the model by itself."""
-    prompts = [
-        Prompt(r.prompt_ids, ids_hash(list(r.prompt_ids)), r.prompt_ids, None, 0)
-        for r in requests(rows, model.vocabulary)
-    ]
-    table = roll_out(LocalEngine(model, rows), prompts, 1, sampling(PROMPT))
-    found = waits(lambda: score_joint(model, model, table, ScoreSettings()), model.device)
-    return told(f"scoring, waits in {rows * PROMPT:,} tokens", found, 1)
-
-
-def training(folder: Path, device: torch.device) -> Iterator[dict[str, object]]:
-    """Yield the lines of a training step: its layers as they are, and compiled."""
-    student = load_model(card(folder), device, torch.float32)
-    student.model.requires_grad_(True)
-    data = train_step.training_data(student.vocabulary, 0.2)
-    seconds = {}
-    for name, layers in (("as they are", nullcontext()), ("compiled", compiled_layers(student))):
-        with layers:
-            work = {name: lambda: done(train_step.step(student, data), student)}
-            seconds |= by_turns(work, TURNS)
-            found = waits(lambda: train_step.step(student, data), device)
-        yield told(f"training step, layers {name}, waits", found, 1)
-        ratio = seconds[name] / seconds["as they are"]
-        yield line(f"training step, layers {name}", seconds[name], "s", "as they are", ratio)
-
-
-def requests(rows: int, vocabulary: int) -> list[Request]:
-    """Return requests of random prompts."""
-    ids = np.random.default_rng(0).integers(10, vocabulary, (rows, PROMPT))
-    return [Request(tuple(row.tolist()), n) for n, row in enumerate(ids)]
-
-
-def sampling(tokens: int) -> Sampling:
-    """Return terms under which each row goes on to the limit."""
-    return Sampling(1.0, 1.0, 0, tokens, (), 0, 0.99, 64)
-
-
-def done(result: object, model: LanguageModel) -> object:
-    """Wait until the GPU has done what a work gave it."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    return result
-
-
-def told(what: str, found: Counter[str], steps: int) -> dict[str, object]:
-    """Return the line of some waits, and print where they are."""
-    for place, count in found.most_common(12):
-        print(f"    {count:>6} {place}")
-    return line(what, found.total(), "waits", "a step", found.total() / steps)
-
-
-def waits(work: Callable[[], object], device: torch.device) -> Counter[str]:
+def _counted(work: Callable[[], object]) -> Counter[str]:
     """Return how often a work waits at each `file:line`, after one turn that is not counted."""
     work()
-    with counting(device) as found:
+    torch.cuda.synchronize()
+    with _warned() as found:
         work()
     return found
 
 
 @contextmanager
-def counting(device: torch.device) -> Iterator[Counter[str]]:
-    """Count what the driver warns of inside the block."""
+def _warned() -> Iterator[Counter[str]]:
+    """Count what CUDA's driver warns of inside the block."""
     found: Counter[str] = Counter()
     here = str(Path(torch.__file__).parent)
 
@@ -147,14 +130,8 @@ def counting(device: torch.device) -> Iterator[Counter[str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = note
-        if device.type == "cuda":
-            torch.cuda.set_sync_debug_mode("warn")
+        torch.cuda.set_sync_debug_mode("warn")
         try:
             yield found
         finally:
-            if device.type == "cuda":
-                torch.cuda.set_sync_debug_mode("default")
-
-
-if __name__ == "__main__":
-    main()
+            torch.cuda.set_sync_debug_mode("default")

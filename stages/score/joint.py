@@ -15,6 +15,7 @@ from ...storage.facts import TeacherFacts, TokensFacts
 from ..arrays.chunks import chunk_rows
 from ..arrays.log_softmax import log_softmax
 from ..engines.protocols import Tick, silent
+from ..models.compiled import compiled_to_read
 from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
 from ..signals.divergences import features
@@ -51,7 +52,8 @@ def score_joint(
     def score(rows: np.ndarray) -> Read:
         return _batch(student, teacher, shard, rows, settings)
 
-    supports, columns = in_batches(shard, lengths, settings.batch_tokens, score, tick)
+    with compiled_to_read(settings.compile, student, teacher):
+        supports, columns = in_batches(shard, lengths, settings.batch_tokens, score, tick)
     assert supports is not None  # `score` gives some
     gaps = [
         check_model(who, model, prompts, shard, columns[f"{who}_logprob"], settings.check_rows)

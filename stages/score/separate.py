@@ -18,6 +18,7 @@ from ..arrays.batching import on_device
 from ..arrays.chunks import chunk_rows
 from ..arrays.log_softmax import log_softmax
 from ..engines.protocols import Tick, silent
+from ..models.compiled import compiled_to_read
 from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
 from ..signals.divergences import support_features
@@ -58,7 +59,8 @@ def score_teacher(
 
     prompts = shard.teacher_prompts
     lengths = shard.read_lengths(prompts)
-    supports, columns = in_batches(shard, lengths, settings.batch_tokens, score, tick)
+    with compiled_to_read(settings.compile, teacher):
+        supports, columns = in_batches(shard, lengths, settings.batch_tokens, score, tick)
     assert supports is not None  # `score` gives some
     logprobs, rows = columns["teacher_logprob"], settings.check_rows
     gap = check_model("teacher", teacher, prompts, shard, logprobs, rows)
@@ -114,7 +116,8 @@ def score_student(
 
     prompts = shard.student_prompts
     lengths = shard.read_lengths(prompts)
-    _, columns = in_batches(shard, lengths, settings.batch_tokens, score, tick)
+    with compiled_to_read(settings.compile, student):
+        _, columns = in_batches(shard, lengths, settings.batch_tokens, score, tick)
     logprobs, rows = columns["student_logprob"], settings.check_rows
     gap = check_model("student", student, prompts, shard, logprobs, rows)
     return tokens_result(shard, columns, student.card, gap)

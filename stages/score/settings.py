@@ -33,6 +33,11 @@ class ScoreSettings(Settings):
     """Tokens a forward pass, padding included. Changes only rounding."""
     chunk_elements: Annotated[Count, NOT_IN_KEY] = 1 << 24
     """Logits held at once in each model's head (rows x vocabulary)."""
+    compile: Annotated[Literal["auto", True, False], NOT_IN_KEY] = False
+    """Compile the decoder layers of what transformers runs, as train.compile does for training;
+    rollouts that are scored again as a check are not, so each shard holds both ways against each
+    other. Not yet tried on a GPU, so off. `auto`: on a GPU where that works, for weights that are
+    not quantised. Changes only rounding."""
     check_rows: Annotated[Natural, NOT_IN_KEY] = 1
     """Rollouts a shard that are scored again, alone, and must agree."""
 

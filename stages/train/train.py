@@ -24,10 +24,10 @@ from ...storage.ledger import Ledger
 from ..arrays.batching import fill
 from ..arrays.noise import mix
 from ..engines.protocols import Spared, Tick, silent
+from ..models.compiled import cannot_compile, compiled_layers, compiles
 from ..models.language_model import LanguageModel
 from ..stopping import Terminated, whole
 from .checkpointing import checkpoint_activations, refuse_noise
-from .compiled import cannot_compile, compiled_layers, compiles
 from .data import TrainingData
 from .lora import adapter_dropout
 from .optimizers import make_optimizer

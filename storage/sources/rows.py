@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, is_panic
 from ..files import user_path
 from .hub import parquet_files
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".txt")
@@ -172,6 +173,8 @@ def _fields(fields: Any, needed: Collection[str], place: str, expected: str) -> 
 
 
 def _csv(path: Path, source: str, limit: int | None, needed: Collection[str]) -> Iterator[Row]:
+    import polars as pl  # heavy, and JSON does without
+
     try:
         frame = pl.read_csv(path, infer_schema=False, n_rows=limit, glob=False)
         # as the file has it: of a doubled name polars makes two
@@ -188,6 +191,8 @@ def _csv(path: Path, source: str, limit: int | None, needed: Collection[str]) ->
 def _parquet(
     paths: Path | list[Path], source: str, limit: int | None, needed: Collection[str]
 ) -> Iterator[Row]:
+    import polars as pl  # heavy
+
     try:
         scan = pl.scan_parquet(paths, n_rows=limit, glob=False)
         names = scan.collect_schema().names()
@@ -201,12 +206,14 @@ def _parquet(
 
 def _unusable(source: str, kind: str, error: BaseException) -> BaseException:
     """Return the error of a file that polars cannot read, or what has nothing to do with it."""
+    import polars as pl  # heavy
+
     if not isinstance(error, pl.exceptions.PolarsError) and not is_panic(error):
         return error
     return InputError(f"{source} is no usable {kind}: {_first_line(error)}")
 
 
-def _numbered(frame: pl.DataFrame, source: str) -> Iterator[Row]:
+def _numbered(frame: "pl.DataFrame", source: str) -> Iterator[Row]:
     for number, fields in enumerate(frame.iter_rows(named=True), start=1):
         yield Row(number, fields, source)
 

@@ -67,6 +67,18 @@ def test_a_fused_loss_that_cannot_be_had_is_refused_before_any_work(config: Make
     assert list(session.store.list()) == []
 
 
+@pytest.mark.parametrize("stage", ["train", "score"])
+def test_a_compiler_that_does_not_work_is_told_before_any_work(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setattr("tip.stages.models.compiled.cannot_compile", lambda _: "no g++")
+    session = open_session(config(**{stage: {"compile": True}}))
+    expected = rf"^{stage}\.compile = true: no g\+\+; set {stage}\.compile = 'auto', or false$"
+    with pytest.raises(ConfigError, match=expected):
+        play(session)
+    assert list(session.store.list()) == []
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

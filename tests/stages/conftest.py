@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from devices import DEVICES
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -17,6 +18,12 @@ settings.load_profile("stages")
 
 # Tiny products gain nothing from threads, and bit-for-bit promises hold at one thread count.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", params=DEVICES, ids=lambda device: device.type)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Return a device of this machine: what asks for it runs on each."""
+    return request.param
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -176,9 +176,11 @@ def tokenizer(words: int) -> PreTrainedTokenizerFast:
     )
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """Load a model folder for the CPU."""
-    return load_model(read_card(ModelSettings(model=str(folder))), CPU, dtype)
+def load(
+    folder: Path, dtype: torch.dtype = torch.float32, *, device: torch.device = CPU
+) -> LanguageModel:
+    """Load a model folder."""
+    return load_model(read_card(ModelSettings(model=str(folder))), device, dtype)
 
 
 def prompt(ids: Sequence[int], teacher_ids: Sequence[int] | None = None) -> Prompt:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from tiny import CUT, load, prompts, score_settings, select, shard, training_data, write_model
+from tiny import CPU, CUT, load, prompts, score_settings, select, shard, training_data, write_model
 from tip.stages.models.device import resolve_dtype
 from tip.stages.models.language_model import LanguageModel
 from tip.stages.score.joint import score_joint
@@ -61,14 +61,20 @@ def subset(data: TrainingData, rows: np.ndarray) -> TrainingData:
 
 
 def train_settings(**changes: Any) -> TrainSettings:
-    """Return settings that cut a round of ten rollouts into steps of 4, 4 and 2."""
+    """Return settings that cut a round of ten rollouts into steps of 4, 4 and 2.
+
+    A GPU computes in float32, too, and compiles nothing unless it is told to.
+    """
     usual = {"rollouts_per_step": 4, "lr": 1e-2, "batch_tokens": 40, "chunk_elements": 300}
+    usual |= {"autocast": "float32", "compile": False}
     return TrainSettings(**usual | changes)
 
 
-def trainable(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
+def trainable(
+    folder: Path, dtype: torch.dtype = torch.float32, *, device: torch.device = CPU
+) -> LanguageModel:
     """Load a model that wants gradients."""
-    student = load(folder, dtype)
+    student = load(folder, dtype, device=device)
     student.model.requires_grad_(True)
     return student
 
@@ -79,8 +85,9 @@ def step_of(student: LanguageModel, settings: TrainSettings) -> SelectiveStep:
 
 
 def gradients(student: LanguageModel) -> dict[str, Tensor]:
-    """Return the gradient of each parameter that has one, float64."""
-    return {n: p.grad.double() for n, p in student.model.named_parameters() if p.grad is not None}
+    """Return the gradient of each parameter that has one, float64, on the CPU."""
+    named = student.model.named_parameters()
+    return {n: p.grad.double().cpu() for n, p in named if p.grad is not None}
 
 
 def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
@@ -91,10 +98,15 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 
 
 def accumulated(
-    made: Round, rows: np.ndarray = ALL, dtype: torch.dtype = torch.float32, **changes: Any
+    made: Round,
+    rows: np.ndarray = ALL,
+    dtype: torch.dtype = torch.float32,
+    *,
+    device: torch.device = CPU,
+    **changes: Any,
 ) -> tuple[float, dict[str, Tensor]]:
     """Return loss and gradient of one step over rows as the stage computes them."""
-    student, chosen = trainable(made.student, dtype), train_settings(**changes)
+    student, chosen = trainable(made.student, dtype, device=device), train_settings(**changes)
     if chosen.activation_checkpointing:
         _trainable(student, chosen)
     due = denominator(made.data, rows, chosen.normalise)
@@ -104,8 +116,8 @@ def accumulated(
 
 
 def weights(student: LanguageModel) -> dict[str, Tensor]:
-    """Return a copy of all parameters."""
-    return {n: p.detach().clone() for n, p in student.model.named_parameters()}
+    """Return a copy of all parameters, on the CPU."""
+    return {n: p.detach().to("cpu", copy=True) for n, p in student.model.named_parameters()}
 
 
 def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

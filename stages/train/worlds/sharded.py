@@ -21,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ....storage.errors import StoreError
-from ..compiled import layers_of
+from ...models.compiled import layers_of
 from ..state import load_state, state_about, state_tensors, write_state
 from .shares import shares
 

@@ -1,10 +1,18 @@
 """Log-probs are right to float32's last digits whatever the size of the vocabulary."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
+from devices import computed_on
 from tip.stages.arrays.log_softmax import log_softmax
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(device: torch.device) -> Iterator[None]:
+    with computed_on(device, globals(), "log_softmax"):
+        yield
 
 
 @pytest.mark.parametrize("vocabulary", [2, 1000, 49_152, 262_144])

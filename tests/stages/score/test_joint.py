@@ -5,7 +5,7 @@ stored teacher log-probs are rounded to float16, 2^-11 of their size.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from devices import given
 from reference_ier import ratio_bounds
 from tiny import STOP, Shard, load, log_probs, prompts, score_settings, shard, write_model
 from tip.stages.arrays import chunks
@@ -37,6 +38,12 @@ LENGTHS = (5, 2, 9, 3)
 Tables = tuple[pa.Table, pa.Table, TeacherFacts, TokensFacts]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def there(device: torch.device) -> Iterator[None]:
+    with given(device, globals(), "load"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Shard:
     """Rollouts of an untied Qwen3 under a tied Llama whose head has six rows more."""
@@ -48,8 +55,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Shard:
 
 
 @pytest.fixture(scope="module")
-def models(made: Shard) -> tuple[LanguageModel, LanguageModel]:
-    return load(made.student), load(made.teacher)
+def models(made: Shard, device: torch.device) -> tuple[LanguageModel, LanguageModel]:
+    return load(made.student, device=device), load(made.teacher, device=device)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
 """Every feature agrees with a dense float64 reference, on easy, near-equal and extreme rows."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from devices import computed_on
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -24,6 +26,14 @@ from torch import Tensor
 DIVERGENCES = ("reverse_kl", "forward_kl", "jsd", "hellinger")
 # What float32 gives: log-probs are rounded at 1e-7 of their size, sums over 300 ids at 1e-6.
 NATS = {"rtol": 5e-6, "atol": 2e-6}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(device: torch.device) -> Iterator[None]:
+    with computed_on(
+        device, globals(), "features", "log_softmax", "signal_to_noise", "support_features"
+    ):
+        yield
 
 
 def logits(rows: int, vocabulary: int, seed: int, spread: float = 3.0) -> Tensor:

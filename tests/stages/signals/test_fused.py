@@ -12,6 +12,7 @@ from typing import get_args
 import interpreted
 import pytest
 import torch
+from devices import on
 from hypothesis import HealthCheck, given, settings
 from interpreted import Interpreter, interpreter
 from tip.stages.models.head import LogitMap
@@ -35,7 +36,10 @@ MAPS = [LogitMap(), LogitMap(0.125), LogitMap(cap=3.0), LogitMap(2.0, 5.0)]
 
 
 @pytest.fixture(scope="module")
-def there() -> Iterator[Interpreter]:
+def there(device: torch.device) -> Iterator[Interpreter]:
+    if device.type != "cpu":  # compiled
+        yield lambda function, *given, **named: on(device, function)(*given, **named)
+        return
     with interpreter() as call:
         yield call
 
@@ -266,7 +270,9 @@ def test_a_fused_loss_without_a_gpu_is_refused_with_the_way_out() -> None:
         fuses(True, CPU, torch.float32)
 
 
-def test_the_kernels_are_tried_before_they_are_used(there: Interpreter) -> None:
-    assert there(lack, CPU, torch.float32) is None
-    assert there(lack, CPU, torch.bfloat16) is None
-    assert there(fuses, True, CPU, torch.bfloat16)
+def test_the_kernels_are_tried_before_they_are_used(
+    there: Interpreter, device: torch.device
+) -> None:
+    assert there(lack, device, torch.float32) is None
+    assert there(lack, device, torch.bfloat16) is None
+    assert there(fuses, True, device, torch.bfloat16)

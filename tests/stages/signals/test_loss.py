@@ -5,11 +5,13 @@ seen): a log-prob of size 10 is rounded at 1e-6, and a gradient is its product w
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import get_args
 
 import pytest
 import torch
+from devices import computed_on
 from hypothesis import given
 from hypothesis import strategies as st
 from tip.stages.arrays import chunks
@@ -23,6 +25,12 @@ from torch import Tensor
 
 DIVERGENCES: tuple[Divergence, ...] = get_args(Divergence)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(device: torch.device) -> Iterator[None]:
+    with computed_on(device, globals(), "sparse_loss", "bucket_loss_"):
+        yield
 
 
 def normal(*shape: int, seed: int, spread: float = 1.0) -> Tensor:

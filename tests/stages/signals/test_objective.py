@@ -5,11 +5,13 @@ residual terms come from the divergence of a single id, d(r), and c = d + d' by 
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import get_args
 
 import pytest
 import torch
+from devices import computed_on
 from hypothesis import given
 from tip.stages.models.head import Head
 from tip.stages.settings import TOKEN_LOSSES, Divergence, TokenLoss
@@ -23,6 +25,12 @@ from .test_residual import Enumerated, sampled_rows
 
 DIVERGENCES: tuple[Divergence, ...] = get_args(Divergence)
 TOKENS, IDS, CLIP, BETA = 60, 30, 0.7, 0.2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(device: torch.device) -> Iterator[None]:
+    with computed_on(device, globals(), "sparse_loss", "bucket_loss_"):
+        yield
 
 
 def normal(*shape: int, seed: int, spread: float = 1.0) -> Tensor:

@@ -5,11 +5,13 @@ dense divergence over the whole vocabulary, in float64 by autograd, is the refer
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import get_args
 
 import pytest
 import torch
+from devices import computed_on
 from hypothesis import given
 from hypothesis import strategies as st
 from tip.stages.models.head import Head
@@ -26,6 +28,12 @@ DIVERGENCES: tuple[Divergence, ...] = get_args(Divergence)
 VOCABULARY = 9
 # Sizes of the support's own part, from none at all to all ids but one, and all.
 RAGGED = (0, 1, 3, 5, 8, 9)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(device: torch.device) -> Iterator[None]:
+    with computed_on(device, globals(), "sparse_loss", "bucket_loss_"):
+        yield
 
 
 def normal(*shape: int, seed: int, spread: float = 1.0) -> Tensor:

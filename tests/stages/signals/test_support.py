@@ -1,9 +1,11 @@
 """The support is the union it should be, and its tail is exact."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
+from devices import computed_on
 from hypothesis import given
 from hypothesis import strategies as st
 from tip.stages.signals.loss import bucket_loss_
@@ -18,6 +20,15 @@ from tip.stages.signals.support import (
     teacher_support,
     top_ids,
 )
+
+TESTED = ("bucket_loss_", "drawn_support", "largest", "merge_ids", "support_ids")
+TESTED += ("teacher_support", "top_ids")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(device: torch.device) -> Iterator[None]:
+    with computed_on(device, globals(), *TESTED):
+        yield
 
 
 def flagged(sets: list[list[int]], slots: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,11 +4,14 @@ Tolerances are relative to the norm of the whole gradient. Against a dense loop:
 3e-6 in float32 (1e-6 was seen). Between orders of summation: 1e-12 and 2e-6 (8e-7 was seen).
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from devices import given
+from tiny import CPU
 from tiny_training import (
     ALL,
     Round,
@@ -28,6 +31,12 @@ from tip.stages.train.worlds.alone import Alone
 from torch import Tensor
 
 DIVERGENCES = ["reverse_kl", "forward_kl", "jsd", "jeffreys"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(device: torch.device) -> Iterator[None]:
+    with given(device, globals(), "accumulated", "trainable"):
+        yield
 
 
 @pytest.fixture(params=["untied", "tied"])
@@ -56,7 +65,7 @@ def test_the_chunk_of_the_head_changes_the_gradient_by_rounding_only(
         assert distance(found, expected) < tolerance
 
 
-def test_bfloat16_autocast_runs_on_a_cpu_and_comes_close(made: Round) -> None:
+def test_bfloat16_autocast_comes_close(made: Round) -> None:
     loss, expected = accumulated(made)
     again, found = accumulated(made, autocast="bfloat16")
     # bfloat16 keeps 8 bits; two layers of it move these losses by a per cent or two
@@ -119,7 +128,7 @@ def test_a_step_is_one_forward_pass_whose_backward_fills_all_gradients(made: Rou
 def test_a_factor_on_the_loss_is_refused_since_the_head_has_its_gradient_already(
     untied: Round,
 ) -> None:
-    student = trainable(untied.student)
+    student = trainable(untied.student, device=CPU)  # a GPU would have to be waited for
     step, due = step_of(student, train_settings()), denominator(untied.data, ALL)
     rows = np.flatnonzero(untied.data.lengths)
     loss, _ = step(micro_batch(untied.data, rows, due, train_settings(), student.device))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import load
+from tiny import CPU, load
 from tiny_training import (
     ALL,
     Round,
@@ -63,19 +63,22 @@ def test_a_step_divides_once_by_what_its_own_rollouts_hold(
 
 @pytest.mark.parametrize("batch_tokens", [1, 25, 100_000])
 def test_micro_batches_and_their_order_change_the_gradient_by_rounding_only(
-    made: Round, batch_tokens: int
+    made: Round, batch_tokens: int, device: torch.device
 ) -> None:
     turned = np.random.default_rng(0).permutation(ALL)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-6)):
         loss, expected = accumulated(made, dtype=dtype)
-        again, found = accumulated(made, turned, dtype, batch_tokens=batch_tokens)
+        again, found = accumulated(made, turned, dtype, device=device, batch_tokens=batch_tokens)
         assert again == pytest.approx(loss, rel=tolerance)
         assert distance(found, expected) < tolerance
 
 
-def test_activation_checkpointing_gives_the_same_gradient(made: Round) -> None:
-    expected = accumulated(made)[1]
-    assert distance(accumulated(made, activation_checkpointing=True)[1], expected) < 1e-7
+def test_activation_checkpointing_gives_the_same_gradient(
+    made: Round, device: torch.device
+) -> None:
+    expected = accumulated(made, device=device)[1]
+    found = accumulated(made, device=device, activation_checkpointing=True)[1]
+    assert distance(found, expected) < 1e-7
 
 
 _NUMBERS = itertools.count()
@@ -101,12 +104,13 @@ def run(
     start: Path | None = None,
     key: str = "this training",
     autocast: torch.dtype = torch.float32,
+    device: torch.device = CPU,
     tick: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     **changes: Any,
 ) -> Result:
     """Train the student of a round."""
-    student, state = load(made.student), folder / f"state-{next(_NUMBERS)}"
+    student, state = load(made.student, device=device), folder / f"state-{next(_NUMBERS)}"
     totals = train(
         student,
         made.data,
@@ -133,12 +137,13 @@ def test_training_brings_the_student_closer_to_the_teacher(made: Round, tmp_path
     assert last < 0.5 * first
 
 
-def test_a_step_is_adamw_with_the_rate_of_its_place(untied: Round, tmp_path: Path) -> None:
+def test_a_step_is_adamw_with_the_rate_of_its_place(
+    untied: Round, tmp_path: Path, device: torch.device
+) -> None:
     rates = (1e-2, 3e-3, 0.0)
-    chosen = train_settings(weight_decay=0.1, clip=0.5, betas=(0.8, 0.95), eps=1e-6)
-    result = run(
-        untied, tmp_path, rates=rates, weight_decay=0.1, clip=0.5, betas=(0.8, 0.95), eps=1e-6
-    )
+    changes: dict[str, Any] = {"weight_decay": 0.1, "clip": 0.5, "betas": (0.8, 0.95), "eps": 1e-6}
+    chosen = train_settings(**changes)
+    result = run(untied, tmp_path, rates=rates, device=device, **changes)
     student, data = trainable(untied.student), untied.data
     named = dict(student.model.named_parameters())
     matrices = [p for p in named.values() if p.ndim > 1]

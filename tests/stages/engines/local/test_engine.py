@@ -1,6 +1,6 @@
 """The embedded engine: the tokens it should take, from the right distribution, in any batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from devices import given
 from drawing import TEMPERED, assert_drawn_from, expected_distribution
-from tiny import CPU, load, log_probs, prompts, reference_model, sampling, write_model
+from tiny import load, log_probs, prompts, reference_model, sampling, write_model
 from tip.stages.engines.local.engine import LocalEngine
 from tip.stages.engines.protocols import Request, Responses, Spared
 from tip.stages.models.language_model import LanguageModel
@@ -24,14 +25,20 @@ LENGTHS = (9, 1, 4, 4, 7, 2, 12, 3)
 Folders = dict[str, Path]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def there(device: torch.device) -> Iterator[None]:
+    with given(device, globals(), "load"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return {a: write_model(tmp_path_factory.mktemp(a), a) for a in ARCHITECTURES}
 
 
 @pytest.fixture(scope="module")
-def model(folders: Folders) -> LanguageModel:
-    return load(folders["qwen3"])
+def model(folders: Folders, device: torch.device) -> LanguageModel:
+    return load(folders["qwen3"], device=device)
 
 
 def requests(lengths: Sequence[int] = LENGTHS, seed: int = 0) -> list[Request]:
@@ -194,11 +201,13 @@ def test_pairs_of_tokens_that_the_engine_samples_follow_the_models_joint_distrib
     assert_drawn_from(counts, np.concatenate(joint))
 
 
-def test_the_window_matters_to_the_model_that_has_one(folders: Folders, tmp_path: Path) -> None:
+def test_the_window_matters_to_the_model_that_has_one(
+    folders: Folders, tmp_path: Path, device: torch.device
+) -> None:
     without = write_model(tmp_path, "mistral", sliding_window=None)
     terms = sampling(temperature=0.0, stop_ids=())
     a, b = (
         LocalEngine(load(f), 8).generate(requests(), terms) for f in (folders["mistral"], without)
     )
     assert rows(a) != rows(b), "else the tests above would show nothing about windows"
-    assert load(without).device == CPU
+    assert load(without).device == device

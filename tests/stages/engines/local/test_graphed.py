@@ -51,6 +51,20 @@ def test_rooms_are_filled_moved_and_left_as_a_cache_that_grows(
     np.testing.assert_allclose(found.logprobs, expected.logprobs, rtol=1e-5, atol=2e-5)
 
 
+def test_recorded_steps_write_what_computed_ones_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    """On a CPU nothing is recorded; on a GPU steps are replayed, over rooms that are left."""
+    model, asked = load(write_model(tmp_path, "qwen3"), device=device), requests()
+    terms = sampling(max_tokens=40, stop_ids=STOPS)
+    expected = LocalEngine(model, 40).generate(asked, terms)
+    monkeypatch.setattr(graphed, "_SPARE", 9)
+    monkeypatch.setattr(LocalEngine, "_begun", lambda self, *args: GraphedBatch(self.model, *args))
+    found = LocalEngine(model, 40).generate(asked, terms)
+    assert np.array_equal(found.ids.values, expected.ids.values)
+    np.testing.assert_allclose(found.logprobs, expected.logprobs, rtol=1e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("architecture", "expected"),
     [("llama", True), ("gemma2", False), ("mistral", False), ("bloom", False), ("mamba", False)],

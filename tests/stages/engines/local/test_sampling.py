@@ -1,13 +1,21 @@
 """A token is drawn from its distribution by the noise that means it, top-k and top-p included."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from devices import computed_on
 from drawing import TEMPERED, assert_drawn_from, expected_distribution
 from tip.stages.arrays.noise import uniforms
 from tip.stages.engines.local.sampling import draw
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(device: torch.device) -> Iterator[None]:
+    with computed_on(device, globals(), "draw"):
+        yield
 
 
 @pytest.mark.parametrize("terms", TEMPERED, ids=str)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny import CPU, load
 from tiny_training import Round, distance, train_settings, weights
-from tip.stages.train import compiled
+from tip.stages.models import compiled
+from tip.stages.models.compiled import cannot_compile, compiled_layers, compiles, layers_of
 from tip.stages.train import train as train_module
-from tip.stages.train.compiled import cannot_compile, compiled_layers, compiles, layers_of
 from tip.stages.train.settings import LoraSettings, TrainSettings
 from tip.stages.train.totals import Totals
 from tip.stages.train.worlds.alone import Alone
@@ -104,7 +104,7 @@ def test_auto_leaves_out_what_was_not_tried(
     world, asked = Alone(), []
     world.size = size
     monkeypatch.setattr(train_module, "compiles", lambda wanted, _: asked.append(wanted))
-    settings = train_settings(lora=LoraSettings(**lora))
+    settings = train_settings(lora=LoraSettings(**lora), compile="auto")
     with train_module._compiling(load(untied.student), settings, world, print) as seconds:
         assert seconds() == 0
     assert asked == [expected]

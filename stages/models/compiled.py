@@ -11,7 +11,7 @@ Source: PyTorch, "Reducing torch.compile cold start compilation time with region
 import functools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -19,21 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from ...storage.errors import ConfigError
-from ..models.language_model import LanguageModel
+from .language_model import LanguageModel
 
+Wanted = Literal["auto", True, False]
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
-def compiles(wanted: Literal["auto", True, False], device: torch.device) -> bool:
+def compiles(wanted: Wanted, device: torch.device, setting: str = "train.compile") -> bool:
     """Tell whether layers are compiled on a device. `auto`: on a GPU where compiling works.
 
-    Raises `ConfigError` where it is wanted and does not.
+    setting: by which it is wanted. Raises `ConfigError` where it is and does not work.
     """
     if wanted is False or (wanted == "auto" and device.type != "cuda"):
         return False
     reason = cannot_compile(device)
     if wanted is True and reason is not None:
-        raise ConfigError(f"train.compile = true: {reason}; set train.compile = 'auto', or false")
+        raise ConfigError(f"{setting} = true: {reason}; set {setting} = 'auto', or false")
     return reason is None
 
 
@@ -59,13 +60,28 @@ def _small(numbers: Tensor) -> Tensor:
 
 
 @contextmanager
-def compiled_layers(student: LanguageModel) -> Iterator[Callable[[], float]]:
-    """Let a student's decoder layers be compiled inside the block, when they first compute.
+def compiled_to_read(wanted: Wanted, *models: LanguageModel) -> Iterator[None]:
+    """Let models that read whole sequences be compiled inside the block, where that is wanted.
+
+    `auto` leaves out what is not tried: quantised weights.
+    """
+    with ExitStack() as stack:
+        for model in models:
+            odd = getattr(model.model.config, "quantization_config", None) is not None
+            how = False if odd and wanted == "auto" else wanted
+            if compiles(how, model.device, "score.compile"):
+                stack.enter_context(compiled_layers(model))
+        yield
+
+
+@contextmanager
+def compiled_layers(model: LanguageModel) -> Iterator[Callable[[], float]]:
+    """Let a model's decoder layers be compiled inside the block, when they first compute.
 
     Gives what tells the seconds spent compiling since.
     """
     _keep_programs()
-    before, layers = _seconds(), list(layers_of(student.body))
+    before, layers = _seconds(), list(layers_of(model.body))
     for layer in layers:
         layer.compile(dynamic=True)
     try:
