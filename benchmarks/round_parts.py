@@ -34,7 +34,7 @@ LOADING = "reading: tables"
 # (owner, attribute, part, closed): of a closed one the inside is not looked at.
 WRAPPED: tuple[tuple[Any, str, str, bool], ...] = (
     (holder, "load_model", "model: weights from disk", False),
-    (models, "probe", "model: probe of body and head", True),
+    (models, "check_head", "model: head and body against the whole", True),
     (LanguageModel, "hidden", "body forward", False),
     (Head, "logits", "head", False),
     (LocalEngine, "generate", "drawing, log-probs, top ids", False),
