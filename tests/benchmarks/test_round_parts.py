@@ -1,4 +1,4 @@
-"""What a round's parts are timed by are names of functions, which a move of one would leave behind."""
+"""What a round's parts are timed by are names of functions: a move must not leave them behind."""
 
 import pytest
 from tip.benchmarks.round_parts import WRAPPED
