@@ -34,7 +34,7 @@ from tip.stages.train.worlds.alone import Alone
 
 ENTRIES, TURNS = 88, 4
 KEEPS = (0.1, 0.2, 0.5, 1.0)
-SETTINGS = TrainSettings(batch_tokens=2048)
+SETTINGS = TrainSettings(tail=True, batch_tokens=2048)
 
 
 @dataclass(frozen=True)

@@ -64,12 +64,17 @@ class Session:
         return replace(self, config=config, run=run, inputs=self.inputs.of(config))
 
 
-def open_session(config: RunConfig, reporter: Reporter | None = None) -> Session:
-    """Return the session of a run whose works are run in this process, or as `workers` says."""
+def open_session(
+    config: RunConfig, reporter: Reporter | None = None, origin: str | None = None
+) -> Session:
+    """Return the session of a run whose works are run in this process, or as `workers` says.
+
+    origin: `RUN@N` that the run branches off.
+    """
     resolve_device(config.device)  # one that is not there is met before anything is written
     reporter = reporter or Reporter(quiet=True)
     run = RunFolder(config.runs, config.name)
-    config = _decided(config, run, reporter)
+    config = _decided(config, run, reporter, origin)
     store = Store(config.store)
     executor = OnRay if config.workers.executor == "ray" else Here
     return Session(
@@ -82,12 +87,14 @@ def open_session(config: RunConfig, reporter: Reporter | None = None) -> Session
     )
 
 
-def look_at(config: RunConfig, reporter: Reporter | None = None) -> Session:
-    """Return a session that finds and never makes, and writes nowhere."""
+def look_at(
+    config: RunConfig, reporter: Reporter | None = None, origin: str | None = None
+) -> Session:
+    """Return a session that finds and never makes, and writes nowhere. origin: as above."""
     resolve_device(config.device)
     reporter = reporter or Reporter(quiet=True)
     run = RunView(config.runs, config.name)
-    config = _decided(config, run, reporter)
+    config = _decided(config, run, reporter, origin)
     store = Store(config.store, write=False)
     return Session(
         config,
@@ -99,9 +106,11 @@ def look_at(config: RunConfig, reporter: Reporter | None = None) -> Session:
     )
 
 
-def _decided(config: RunConfig, run: RunFolder, reporter: Reporter) -> RunConfig:
+def _decided(
+    config: RunConfig, run: RunFolder, reporter: Reporter, origin: str | None
+) -> RunConfig:
     """Return a config without `auto` where results depend on it; say what that stands for."""
-    config, told = decided(config, run.about())
+    config, told = decided(config, run, origin)
     for line in told:
         reporter.say(line)
     return config

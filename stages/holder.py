@@ -246,7 +246,8 @@ class Holder:
 
     def _vllm(self, spec: EngineSpec, weights: Weights) -> VllmEngine:
         with self.ledger.of("loading"):
-            return VllmEngine(replace(spec, folder=self._card(weights).folder))
+            self.states.settle()  # its process takes what memory there is
+        return VllmEngine(replace(spec, folder=self._card(weights).folder))
 
     def _give_back(self) -> None:
         if self.device.type == "cuda":

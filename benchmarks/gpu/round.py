@@ -74,7 +74,7 @@ def stage(
 
     tables: as `write_round` gives them. each: rollouts of a step.
     """
-    settings = TrainSettings(rollouts_per_step=each, fused="auto")
+    settings = TrainSettings(tail=True, rollouts_per_step=each, fused="auto")
     of_student = card(folder / "student", setting)
     setting.wait()
     ledger, start = Ledger(), time.perf_counter()

@@ -17,7 +17,8 @@ FUSED, PLAIN = "train step at 20 %, fused loss", "train step at 20 %, plain loss
 def rows(setting: Setting) -> Iterator[Row]:
     """Yield steps at 20 % with the fused loss and the plain one, and the dense step."""
     student, shape = trainee("1.7B", setting), setting.pick(SHAPE, SMALL)
-    data, plain = training_data(student.vocabulary, 0.2, shape), TrainSettings(fused=False)
+    data = training_data(student.vocabulary, 0.2, shape)
+    plain = TrainSettings(tail=True, fused=False)
     vocabulary, width = student.head.weight.shape
     works: dict[str, Callable[[], object]] = {
         "body": partial(body, student, data, plain),
@@ -27,7 +28,7 @@ def rows(setting: Setting) -> Iterator[Row]:
     }
     reason = lack(setting.device, half(setting))
     if reason is None:
-        works[FUSED] = partial(step, student, data, TrainSettings(fused=True))
+        works[FUSED] = partial(step, student, data, TrainSettings(tail=True, fused=True))
     at = f"1.7B, {shape.rollouts} x ({shape.prompt} + {shape.response:,}) tokens, layers compiled"
     with compiling(student, setting):
         found = timed(works, setting)

@@ -67,7 +67,8 @@ def _rows(
 ) -> Iterator[Row]:
     """Yield the rows. placed: gives a model where its waits are counted."""
     student = placed(trainee("0.6B", setting))
-    settings = TrainSettings(rollouts_per_step=8, fused=setting.pick("auto", False))
+    fused = setting.pick("auto", False)
+    settings = TrainSettings(tail=True, rollouts_per_step=8, fused=fused)
     data = training_data(student.vocabulary, 0.2, setting.pick(Shape(8, 128, 256), Shape(3, 8, 16)))
     optimizer, totals = make_optimizer(student.model, settings), Totals()
     step = SelectiveStep(student, settings, resolve_dtype(settings.autocast, setting.device))

@@ -8,8 +8,9 @@ from typing import Any
 from ...stages.select.check import check_selection
 from ...stages.train.settings import TrainSettings
 from ...storage.errors import ConfigError
-from ...storage.runs import RunFolder
+from ...storage.runs import RunFolder, RunView
 from ..checks import check_inputs
+from ..config.auto import decided
 from ..config.run import RunConfig
 from ..config.same import same_run
 from ..inputs import Inputs
@@ -43,12 +44,14 @@ def jobs_of(
     if config.evaluate is None:
         raise ConfigError("compare needs an [evaluate] section: add one with problems and answers")
     refuse_unused(config.select, rows)
+    seeds = list(seeds)
     inputs = Inputs(config, reporter, look=True)
     check_inputs(inputs)
     if not all(row.refresh for row in rows) and not _prompts_suffice(config, inputs, reporter):
         rows = [row for row in rows if row.refresh]
     if config.score.support == "sampled":
         rows = _with_a_teacher(rows, reporter)
+    config = _of_one_tail(config, rows, seeds, reporter)
     jobs = [Job(row, seed, run_config(config, row, seed)) for seed in seeds for row in rows]
     for job in jobs:
         _check_begun(job.config)
@@ -58,6 +61,28 @@ def jobs_of(
     for each in {_inputs(job.config): job.config for job in jobs}.values():
         check_usable(look_at(each))
     return jobs
+
+
+def _of_one_tail(
+    config: RunConfig, rows: Sequence[Row], seeds: Sequence[int], reporter: Reporter
+) -> RunConfig:
+    """Return a config whose `auto` tail is decided for all rows at once: else they differed in it.
+
+    It is that of the runs that have begun; else a residual where every row can have one.
+    """
+    configs = [run_config(config, row, seed) for seed in seeds for row in rows]
+    open_ = [each for each in configs if each.train.tail == "auto"]  # which no row decides itself
+    runs = {each.name: RunView(each.runs, each.name) for each in open_}
+    begun = [each for each in open_ if any(runs[each.name].rounds())]
+    found = [decided(each, runs[each.name]) for each in begun or open_]
+    tails = [each.train.tail for each, _ in found]
+    if not tails or (begun and len(set(map(repr, tails))) > 1):
+        return config  # no row has it, or an older version let them differ: each keeps its own
+    tail = next((tail for tail in tails if tail != "residual"), "residual")
+    if not begun and tail != "residual":
+        why = next(told[-1] for each, told in found if each.train.tail != "residual")
+        reporter.say(why.replace("in this run", "in all rows, since in one"))
+    return config.model_copy(update={"train": config.train.model_copy(update={"tail": tail})})
 
 
 def _inputs(config: RunConfig) -> str:

@@ -5,23 +5,30 @@ is installed meanwhile. Keys hold what it stands for and never `auto`.
 """
 
 import importlib.util
-from typing import Any
+from typing import Any, get_args
 
 from ...stages.engines.settings import EngineName
 from ...stages.models.device import resolve_device
-from ...storage.runs import RunRecord, RunView
+from ...stages.select.rulebook import load_rule
+from ...stages.settings import Divergence
+from ...storage.runs import RunFolder, RunView
 from .run import RunConfig
 
 _ENGINES = ("rollout", "evaluate")
+_MEASURED = "reverse_kl"  # the one loss whose residual was held against its bucket
 
 
-def decided(config: RunConfig, before: RunRecord | None) -> tuple[RunConfig, list[str]]:
+def decided(
+    config: RunConfig, run: RunFolder, origin: str | None = None
+) -> tuple[RunConfig, list[str]]:
     """Return a config in which nothing that results depend on is `auto`, and what is to be told.
 
-    before: the run's record, of which all stays; None, or one without a config, where it has not
-    begun. Raises `ConfigError` for a device that is not there.
+    run: where the run is, or would be; of one that has begun all stays. origin: `RUN@N` that it
+    branches off. Raises `ConfigError` for a device that is not there, `InputError` for a rule that
+    cannot be read.
     """
-    known, update, told = (before.config if before else {}), dict[str, Any](), list[str]()
+    record = run.about() if any(run.rounds()) else None
+    known, update, told = (record.config if record else {}), dict[str, Any](), list[str]()
     for name in _ENGINES:
         section = getattr(config, name)
         if section is not None and section.engine == "auto":
@@ -29,11 +36,10 @@ def decided(config: RunConfig, before: RunRecord | None) -> tuple[RunConfig, lis
             update[name] = section.model_copy(update={"engine": engine})
             told.append(f"note: {name}.engine = 'auto' is {engine!r} in this run")
     if config.train.tail == "auto":
-        why = _no_residual(config)
-        tail = (known.get("train") or {}).get("tail", "residual" if why is None else True)
+        tail, why = (_tail_in(known), None) if known else _tail(config, origin)
         update["train"] = config.train.model_copy(update={"tail": tail})
-        if not known and why is not None:
-            told.append(f"note: train.tail = 'auto' is true in this run: {why}")
+        if why is not None:
+            told.append(f"note: train.tail = 'auto' is {_word(tail)} in this run: {why}")
     return (config.model_copy(update=update) if update else config), told
 
 
@@ -42,29 +48,47 @@ def _engine_here(config: RunConfig) -> EngineName:
     return "vllm" if _on_gpu(config) and importlib.util.find_spec("vllm") else "transformers"
 
 
-def _no_residual(config: RunConfig) -> str | None:
-    """Return why a run's tail has no residual, None where it has one.
+def _tail(config: RunConfig, origin: str | None) -> tuple[Any, str | None]:
+    """Return the tail of a run that has not begun, and why it is none with a residual.
 
-    A replay trains as the run did whose rollouts it takes, for they and their scores are the same.
+    A branch goes on, and a replay trains, as the run did from which it has its rollouts.
     """
-    train, rollout, score = config.train, config.rollout, config.score
-    if rollout.replay is not None:
-        record = RunView(config.runs, rollout.replay).about()
-        tail = ((record.config if record else {}).get("train") or {}).get("tail")
-        return None if tail == "residual" else f"that of run {rollout.replay} had no residual"
-    cut = rollout.cut
-    if cut is None and rollout.temperature != 1:
+    if (why := _no_residual(config)) is not None:
+        return True, why
+    followed = origin.partition("@")[0] if origin else config.rollout.replay
+    record = RunView(config.runs, followed).about() if followed else None
+    tail = "residual" if record is None else _tail_in(record.config)
+    return tail, None if tail == "residual" else f"that of run {followed} is"
+
+
+def _tail_in(known: dict[str, Any]) -> Any:
+    """Return the tail that a record says; of the oldest, which say none, it was a bucket."""
+    return (known.get("train") or {}).get("tail", True)
+
+
+def _no_residual(config: RunConfig) -> str | None:
+    """Return why a run cannot have a residual, or why nobody knows what it would do."""
+    rollout, engine = config.rollout, config.score.engine
+    spelt = [config.train.loss, *load_rule(config.select.rule).losses]
+    others = [loss for loss in spelt if loss in get_args(Divergence) and loss != _MEASURED]
+    cut = None if rollout.replay else rollout.cut
+    if cut is None and not rollout.replay and rollout.temperature != 1:
         cut = f"temperature = {rollout.temperature:g}"
-    if score.support == "sampled":
+    if config.score.support == "sampled":
         return "score.support = 'sampled' has no tail"
-    if train.loss != "reverse_kl":
-        return f"a residual was measured for reverse KL alone, not for {train.loss!r}"
+    if others:
+        return f"a residual was measured for reverse KL alone, not for {others[0]!r}"
     if cut:
         return f"it wants tokens from the whole vocabulary at temperature 1, but rollout.{cut}"
-    if score.engine == "server" or (score.engine == "vllm" and not _on_gpu(config)):
-        return f"score.engine = {score.engine!r} cannot be asked for the student's ids here"
+    if engine == "server" or (engine == "vllm" and not _on_gpu(config)):
+        return f"score.engine = {engine!r} cannot be asked for the student's ids here"
     return None
 
 
 def _on_gpu(config: RunConfig) -> bool:
     return resolve_device(config.device).type == "cuda"
+
+
+def _word(tail: Any) -> str:
+    """Return a tail as a config file has it."""
+    return str(tail).lower() if isinstance(tail, bool) else repr(tail)

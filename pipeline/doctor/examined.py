@@ -74,6 +74,6 @@ class Examined:
 def _decided(config: RunConfig) -> RunConfig:
     """Return a config without `auto`; what hinders that has a check of its own."""
     try:
-        return decided(config, RunView(config.runs, config.name).about())[0]
+        return decided(config, RunView(config.runs, config.name))[0]
     except TipError:
         return config

@@ -39,7 +39,8 @@ class Apart:
     def settle(self) -> None:
         """Wait for what the other process is writing."""
         if self._process is not None:
-            self._process.run(worker.settle, None)
+            with named("works"):
+                self._process.run(worker.settle, None)
 
     def close(self) -> None:
         """End the process."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...stages.engines.protocols import Tick
+from ...stages.engines.protocols import Spared, Tick
 from ...storage.errors import TipError
 from ...storage.files import user_path
 from ...storage.store.seen import leave_mark, remove_mark
@@ -36,7 +36,7 @@ class _Member:
     greeting: Greeting | None = None
     work: int | None = None
     stream: Any = None
-    ticked: int = 0
+    ticked: list[int] = field(default_factory=list)
     """What its work has ticked so far."""
 
 
@@ -138,7 +138,7 @@ class Crew:
     def _hand_out(self, job: _Job) -> None:
         for member in self._members:
             if job.waiting and member.greeting is not None and member.work is None:
-                member.work, member.ticked = job.waiting.popleft(), 0
+                member.work, member.ticked = job.waiting.popleft(), []
                 work = job.works[member.work]
                 streaming = member.handle.run.options(num_returns="streaming")
                 member.stream = streaming.remote(work, self._ended)
@@ -168,7 +168,7 @@ class Crew:
     def _pass_on(self, words: list[int | str], member: _Member, job: _Job) -> None:
         for word in words:
             if isinstance(word, int):
-                member.ticked += word
+                member.ticked.append(word)
                 job.tick(word)
             elif word not in job.said:  # every actor would tell of its own engine
                 job.said.add(word)
@@ -194,7 +194,10 @@ class Crew:
         place, member.work = member.work, None
         if place is None:
             return
-        job.tick(-member.ticked)
+        spared = sum(n for n in member.ticked if isinstance(n, Spared))
+        job.tick(spared - sum(member.ticked))  # what it computed and what it was spared, apart
+        if spared:
+            job.tick(Spared(-spared))
         job.losses[place] += 1
         work = job.works[place]
         name = f"work {place + 1} of {len(job.works)} ({work.size:,} {work.unit})"

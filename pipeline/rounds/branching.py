@@ -13,7 +13,7 @@ from ...stages.train.state import check_state
 from ...storage.errors import ConfigError
 from ...storage.runs import Branch, RoundPointers, RunFolder, RunRecord, RunView
 from ..config.run import RunConfig
-from ..config.toml import config_of, make_config
+from ..config.toml import make_config
 from ..session import Session
 from .training import ensure_state
 
@@ -42,7 +42,6 @@ def _branch(session: Session, origin: str) -> None:
         return  # written last, so the branch is whole
     try:
         pointers = parent.round(shared - 1) or RoundPointers()
-        _tell_of_tail(session, parent)
         state = ensure_state(session.of(parent), shared - 1, str(pointers.checkpoint))
         check_state(state)  # a damaged one would be met when half of a round has been paid for
     finally:
@@ -57,16 +56,6 @@ def _branch(session: Session, origin: str) -> None:
     )
     run.share_state(state)
     _point(run, parent, shared)
-
-
-def _tell_of_tail(session: Session, parent: RunFolder) -> None:
-    """Say so where the shared rounds were trained with another tail: `auto` may have changed it."""
-    before, now = config_of(parent).train.tail, session.config.train.tail
-    if before != now:
-        session.reporter.say(
-            f"note: {parent.name} was trained with train.tail = {before!r}, this run goes on with "
-            f"{now!r}"
-        )
 
 
 def view_of_branch(session: Session, origin: str) -> Session:

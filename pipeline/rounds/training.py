@@ -48,7 +48,7 @@ def ensure_training(
     """
     watch = Stopwatch(session.store.ledger)
     work = train_work(session, number, student, rollouts, teacher, selection)
-    if work.found(session.store) is None:
+    if asked := work.found(session.store) is None:
         _refuse_nothing(session, selection)
         check_selected(session.config, SelectionFacts.of(selection))
         if number:
@@ -78,6 +78,8 @@ def ensure_training(
             "makes it a link to the last student"
         )
     if not made.fresh:
+        if asked:  # another run has trained it meanwhile: the next round sees to a state
+            session.run.point(number, owes=None)
         settle_state(session, number)
     return made.artifact
 

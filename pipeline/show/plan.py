@@ -46,7 +46,7 @@ def plan_and_print(
     """
     target = None if gigabytes is None else card(gigabytes)
     meant = config if target is None else on_card(config)
-    plan = plan_of(look_at(meant, reporter), origin, target)
+    plan = plan_of(look_at(meant, reporter, origin), origin, target)
     if as_json:
         print_lines([plan])
     else:

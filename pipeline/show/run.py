@@ -36,7 +36,7 @@ def run_and_show(config: RunConfig, reporter: Reporter, origin: str | None) -> N
 
 def _run_and_show(config: RunConfig, reporter: Reporter, origin: str | None) -> None:
     screen = Screen(RunFolder(config.runs, config.name), config.rounds, reporter.console)
-    session = open_session(config, screen)
+    session = open_session(config, screen, origin)
     if origin:
         branch(session, origin)
     with screen.open():

@@ -93,6 +93,7 @@ class ScoreWork:
                 self.settings,
                 teacher_prompts=own_prompts(self.source, self.shown),
                 tick=tick,
+                ledger=holder.ledger,
             )
 
         def make_teacher(draft: Draft) -> dict[str, Any]:
@@ -188,7 +189,8 @@ class TeacherWork:
             "tick": tick,
         }
         if self.reader is None:
-            return score_teacher(holder.model(self.teacher), rollouts, self.settings, **terms)
+            model, terms["ledger"] = holder.model(self.teacher), holder.ledger
+            return score_teacher(model, rollouts, self.settings, **terms)
         scorer = holder.scorer(self.reader)
         if isinstance(scorer, ServerScorer):
             _keep_or_compare(scorer, self.teacher, store)
@@ -234,6 +236,7 @@ class TokensWork:
                 read_table([store.path(self.teacher, "teacher")]),
                 self.settings,
                 tick=tick,
+                ledger=holder.ledger,
             )
             draft.table("tokens", table, TOKENS)
             return facts.model_copy(update={"mode": "support"}).dump()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...storage.errors import ConfigError
+from ...storage.ledger import Ledger
 from .language_model import LanguageModel
 
 Wanted = Literal["auto", True, False]
@@ -60,18 +61,24 @@ def _small(numbers: Tensor) -> Tensor:
 
 
 @contextmanager
-def compiled_to_read(wanted: Wanted, *models: LanguageModel) -> Iterator[None]:
+def compiled_to_read(
+    wanted: Wanted, *models: LanguageModel, ledger: Ledger | None = None
+) -> Iterator[None]:
     """Let models that read whole sequences be compiled inside the block, where that is wanted.
 
-    `auto` leaves out what is not tried: quantised weights.
+    `auto` leaves out what is not tried: quantised weights. ledger: where its seconds are counted.
     """
     with ExitStack() as stack:
+        seconds: Callable[[], float] = float  # none
         for model in models:
             odd = getattr(model.model.config, "quantization_config", None) is not None
             how = False if odd and wanted == "auto" else wanted
             if compiles(how, model.device, "score.compile"):
-                stack.enter_context(compiled_layers(model))
+                since = stack.enter_context(compiled_layers(model))
+                seconds = since if seconds is float else seconds  # the first counts for all
         yield
+        if ledger is not None:
+            ledger.add("compiling", seconds())
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 
 from ...storage.facts import TeacherFacts, TokensFacts
+from ...storage.ledger import Ledger
 from ..arrays.chunks import chunk_rows
 from ..arrays.log_softmax import log_softmax
 from ..engines.protocols import Tick, silent
@@ -34,6 +35,7 @@ def score_joint(
     *,
     teacher_prompts: Mapping[str, Sequence[int]] | None = None,
     tick: Tick = silent,
+    ledger: Ledger | None = None,
 ) -> tuple[pa.Table, pa.Table, TeacherFacts, TokensFacts]:
     """Return the `teacher` and `tokens` tables of a shard, and the facts of both.
 
@@ -52,7 +54,7 @@ def score_joint(
     def score(rows: np.ndarray) -> Read:
         return _batch(student, teacher, shard, rows, settings)
 
-    with compiled_to_read(settings.compile, student, teacher):
+    with compiled_to_read(settings.compile, student, teacher, ledger=ledger):
         supports, columns = in_batches(shard, lengths, settings.batch_tokens, score, tick)
     assert supports is not None  # `score` gives some
     gaps = [

@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from ...storage.facts import TeacherFacts, TokensFacts
+from ...storage.ledger import Ledger
 from ..arrays.batching import on_device
 from ..arrays.chunks import chunk_rows
 from ..arrays.log_softmax import log_softmax
@@ -44,6 +45,7 @@ def score_teacher(
     student_vocabulary: int,
     teacher_prompts: Mapping[str, Sequence[int]] | None = None,
     tick: Tick = silent,
+    ledger: Ledger | None = None,
 ) -> tuple[pa.Table, TeacherFacts]:
     """Return the `teacher` table of a shard, without the student, and facts.
 
@@ -59,7 +61,7 @@ def score_teacher(
 
     prompts = shard.teacher_prompts
     lengths = shard.read_lengths(prompts)
-    with compiled_to_read(settings.compile, teacher):
+    with compiled_to_read(settings.compile, teacher, ledger=ledger):
         supports, columns = in_batches(shard, lengths, settings.batch_tokens, score, tick)
     assert supports is not None  # `score` gives some
     logprobs, rows = columns["teacher_logprob"], settings.check_rows
@@ -97,6 +99,7 @@ def score_student(
     settings: ScoreSettings,
     *,
     tick: Tick = silent,
+    ledger: Ledger | None = None,
 ) -> tuple[pa.Table, TokensFacts]:
     """Make the `tokens` table from stored teacher signals, and facts: no teacher runs.
 
@@ -116,7 +119,7 @@ def score_student(
 
     prompts = shard.student_prompts
     lengths = shard.read_lengths(prompts)
-    with compiled_to_read(settings.compile, student):
+    with compiled_to_read(settings.compile, student, ledger=ledger):
         _, columns = in_batches(shard, lengths, settings.batch_tokens, score, tick)
     logprobs, rows = columns["student_logprob"], settings.check_rows
     gap = check_model("student", student, prompts, shard, logprobs, rows)

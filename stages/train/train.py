@@ -58,6 +58,8 @@ def train_inputs(
     key and content hash. rates: the resolved learning rates of this round's steps, so that the
     schedule's horizon is in the key only through them.
     """
+    if settings.tail == "auto":
+        raise ValueError("a run decides what train.tail = 'auto' stands for before it trains")
     more = {
         "residual_cap": (settings.residual_cap, settings.tail == "residual"),
         "jsd_beta": (settings.jsd_beta, settings.jsd_beta != 0.5),  # which rules name may be `jsd`

@@ -33,9 +33,16 @@ class VllmScorer:
     ) -> list[Scored]:
         """Return what the teacher says; see `Scorer`."""
         while True:
+            told: list[int] = []
+
+            def ticked(count: int, told: list[int] = told) -> None:
+                told.append(count)
+                tick(count)
+
             try:
-                return self._engine.score(sequences, starts, top, given, tick)
+                return self._engine.score(sequences, starts, top, given, ticked)
             except EngineMemoryError as error:
+                tick(-sum(told))  # all of it is read again
                 half = self._engine.facts.batch_tokens // 2
                 if half < _LEAST_BATCH:
                     raise

@@ -10,8 +10,9 @@ from tip.pipeline.progress import Reporter
 from tip.pipeline.rounds.play import play
 from tip.pipeline.session import open_session
 from tip.storage.errors import ConfigError, InputError, TipError
+from tip.storage.runs import RunFolder, RunRecord
 
-from ..conftest import MakeConfig
+from ..conftest import Listening, MakeConfig
 
 QUIET = Reporter(quiet=True)
 
@@ -143,3 +144,32 @@ def test_a_tail_that_a_later_row_cannot_have_is_met_before_the_first_is_played(
     with pytest.raises(ConfigError, match="cannot be asked"):
         jobs_of(settings, rows_of(["all"], [0.2], ["train.tail=true,residual"]), [0], QUIET)
     assert nothing_is_made(settings)
+
+
+def test_rows_of_a_comparison_have_one_tail(
+    config: MakeConfig, asked: dict[str, object], tmp_path: Path
+) -> None:
+    """Rows that may have a residual would be compared with rows that may not."""
+    settings, listening = config(evaluate=asked), Listening()
+
+    def tails(changes: list[str], name: str = "x") -> set[object]:
+        named = settings.model_copy(update={"name": name})
+        jobs = jobs_of(named, rows_of(["all", "q3"], [0.2], changes), [0, 1], listening)
+        return {job.config.train.tail for job in jobs}
+
+    assert tails([]) == {"residual"}
+    assert tails(["train.tail=true,residual"]) == {"residual", True}
+    assert not [line for line in listening.said if "train.tail" in line]
+    assert tails(["train.loss=reverse_kl,jsd"]) == {True}
+    assert listening.said[-1] == (
+        "note: train.tail = 'auto' is true in all rows, since in one: a residual was measured for "
+        "reverse KL alone, not for 'jsd'"
+    )
+    # rows that join a comparison which has begun take its tail
+    (job, *_) = jobs_of(settings, rows_of(["all"], [0.2]), [0], QUIET)
+    values = job.config.model_dump(mode="json")
+    values["train"]["tail"] = True
+    run = RunFolder(settings.runs, job.config.name)
+    run.save(RunRecord(config=values))
+    run.point(0, rollouts=("key",))
+    assert tails([], settings.name) == {True}

@@ -1,6 +1,7 @@
 """What `auto` stands for: decided at the first start, and kept from then on."""
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from tip.pipeline.config.auto import decided
 from tip.pipeline.config.run import RunConfig
 from tip.pipeline.config.same import same_run
 from tip.pipeline.config.toml import make_config
-from tip.storage.runs import RunFolder, RunRecord
+from tip.storage.runs import RunFolder, RunRecord, RunView
 
 from .test_run import LEAST
 
 AUTO = make_config(LEAST | {"rollout": {"engine": "auto"}}, "x")
+NOWHERE = RunView("nowhere", "x")
 SEPARATE = {"mode": "separate", "engine": "server"}
 
 
@@ -22,6 +24,15 @@ def machine(monkeypatch: pytest.MonkeyPatch, *, gpu: bool, vllm: bool) -> None:
     device = torch.device("cuda" if gpu else "cpu")
     monkeypatch.setattr(auto, "resolve_device", lambda _: device)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: "it" if vllm else None)
+
+
+def begun(tmp_path: Path, config: dict[str, Any], rounds: int = 1) -> RunFolder:
+    """Return the folder of a run with a record, and with pointers of so many rounds."""
+    run = RunFolder(tmp_path, "begun")
+    run.save(RunRecord(config=config))
+    for number in range(rounds):
+        run.point(number, rollouts=("key",))
+    return run
 
 
 def made(**changes: Any) -> RunConfig:
@@ -41,7 +52,7 @@ def test_auto_is_vllm_where_it_is_installed_and_there_is_a_gpu(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, vllm: bool, expected: str
 ) -> None:
     machine(monkeypatch, gpu=gpu, vllm=vllm)
-    config, told = decided(AUTO, None)
+    config, told = decided(AUTO, NOWHERE)
     assert config.rollout.engine == expected
     assert told == [f"note: rollout.engine = 'auto' is {expected!r} in this run"]
     assert make_config(LEAST, "x").rollout.engine == "transformers"  # `auto` is to be asked for
@@ -49,33 +60,34 @@ def test_auto_is_vllm_where_it_is_installed_and_there_is_a_gpu(
 
 def test_on_a_cpu_auto_has_the_keys_of_the_embedded_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, gpu=False, vllm=True)
-    config, _ = decided(AUTO, None)
-    named, _ = decided(make_config(LEAST, "x"), None)
+    config, _ = decided(AUTO, NOWHERE)
+    named, _ = decided(make_config(LEAST, "x"), NOWHERE)
     assert config.rollout.key() == named.rollout.key()
     assert config.model_dump() == named.model_dump()
 
 
-def test_a_run_keeps_the_engine_that_it_was_begun_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_keeps_the_engine_that_it_was_begun_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     machine(monkeypatch, gpu=True, vllm=True)
-    begun = decided(AUTO, None)[0].model_dump(mode="json")
+    known = decided(AUTO, NOWHERE)[0].model_dump(mode="json")
     machine(monkeypatch, gpu=True, vllm=False)
-    assert decided(AUTO, RunRecord(config=begun))[0].rollout.engine == "vllm"
-    assert decided(AUTO, RunRecord(config={}))[0].rollout.engine == "transformers"
-    assert same_run(begun, AUTO) == []
+    assert decided(AUTO, begun(tmp_path, known))[0].rollout.engine == "vllm"
+    assert same_run(known, AUTO) == []
     other = make_config(LEAST | {"rollout": {"engine": "transformers"}}, "x")
-    assert same_run(begun, other) == ["rollout.engine"]
+    assert same_run(known, other) == ["rollout.engine"]
 
 
 def test_a_config_without_auto_stays_the_same_object() -> None:
     named = made(train={"tail": True})
-    config, told = decided(named, None)
+    config, told = decided(named, NOWHERE)
     assert config is named
     assert told == []
 
 
 def test_a_tail_has_a_residual_where_nothing_stands_against_it() -> None:
     assert make_config(LEAST, "x").train.tail == "auto"
-    config, told = decided(make_config(LEAST, "x"), None)
+    config, told = decided(make_config(LEAST, "x"), NOWHERE)
     assert (config.train.tail, told) == ("residual", [])
 
 
@@ -94,15 +106,15 @@ def test_a_tail_has_a_residual_where_nothing_stands_against_it() -> None:
             "score.engine = 'server' cannot be asked for the student's ids here",
         ),
         ({"score": SEPARATE | {"engine": "vllm"}}, "score.engine = 'vllm' cannot be asked"),
-        ({"rollout": {"replay": "other"}}, "that of run other had no residual"),
+        ({"select": {"rule": "eopd"}}, "for reverse KL alone, not for 'jeffreys'"),
     ],
     ids=str,
 )
 def test_where_something_does_the_tail_is_a_bucket_and_the_reason_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, changes: dict[str, Any], why: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, Any], why: str
 ) -> None:
     machine(monkeypatch, gpu=False, vllm=True)
-    config, (told,) = decided(made(runs=str(tmp_path), **changes), None)
+    config, (told,) = decided(made(runs=str(tmp_path), **changes), NOWHERE)
     assert config.train.tail is True
     assert told.startswith("note: train.tail = 'auto' is true in this run: ")
     assert why in told
@@ -111,21 +123,40 @@ def test_where_something_does_the_tail_is_a_bucket_and_the_reason_is_told(
 def test_vllm_on_a_gpu_can_be_asked_for_the_students_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, gpu=True, vllm=True)
     config = made(score={"engine": "vllm", "mode": "separate"})
-    assert decided(config, None)[0].train.tail == "residual"
+    assert decided(config, NOWHERE)[0].train.tail == "residual"
 
 
-def test_a_replay_has_the_tail_of_the_run_that_it_replays(tmp_path: Any) -> None:
-    first = decided(make_config(LEAST | {"runs": str(tmp_path)}, "x"), None)[0]
-    RunFolder(str(tmp_path), "other").save(RunRecord(config=first.model_dump(mode="json")))
-    replay = made(runs=str(tmp_path), rollout={"replay": "other"})
-    assert decided(replay, None)[0].train.tail == "residual"
-
-
-def test_a_run_keeps_the_tail_that_it_was_begun_with() -> None:
-    config = make_config(LEAST, "x")
+def test_a_replay_and_a_branch_have_the_tail_of_the_run_that_they_follow(tmp_path: Path) -> None:
+    replay = made(runs=str(tmp_path), rollout={"replay": "begun", "top_p": 0.5})  # of no use here
+    branch = made(runs=str(tmp_path))
     for tail in (True, False, "residual"):
-        begun = made(train={"tail": tail}).model_dump(mode="json")
-        kept, told = decided(config, RunRecord(config=begun))
+        begun(tmp_path, made(train={"tail": tail}).model_dump(mode="json"))
+        for config, origin in ((replay, None), (branch, "begun@1")):
+            found, told = decided(config, NOWHERE, origin)
+            assert found.train.tail == tail
+            word = str(tail).lower()
+            why = f"note: train.tail = 'auto' is {word} in this run: that of run begun is"
+            assert told == ([] if tail == "residual" else [why])
+    other = made(runs=str(tmp_path), rollout={"replay": "begun"}, train={"loss": "jsd"})
+    found, (told,) = decided(other, NOWHERE)
+    assert found.train.tail is True
+    assert "not for 'jsd'" in told
+
+
+def test_a_run_keeps_the_tail_that_it_was_begun_with(tmp_path: Path) -> None:
+    config = make_config(LEAST, "x")
+    known: dict[str, Any] = {}
+    for tail in (True, False, "residual"):
+        known = made(train={"tail": tail}).model_dump(mode="json")
+        kept, told = decided(config, begun(tmp_path, known))
         assert (kept.train.tail, told) == (tail, [])
-        assert same_run(begun, config) == []
-    assert same_run(begun, made(train={"tail": True})) == ["train.tail"]
+        assert same_run(known, config) == []
+    assert same_run(known, made(train={"tail": True})) == ["train.tail"]
+    assert decided(config, begun(tmp_path, LEAST))[0].train.tail is True  # no word of it then
+
+
+def test_a_first_start_that_was_stopped_before_any_round_decides_nothing(tmp_path: Path) -> None:
+    known = made(train={"tail": "residual"}).model_dump(mode="json")
+    config, (told,) = decided(made(rollout={"top_p": 0.9}), begun(tmp_path, known, rounds=0))
+    assert config.train.tail is True
+    assert "rollout.top_p = 0.9" in told
