@@ -125,7 +125,8 @@ def _settings(folder: Path) -> dict[str, Any]:
         "rollout": {"prompts": 5, "samples": 2, "max_tokens": 16, "student_top_max": 8},
         "score": {"teacher_top_max": 8},
         "select": {"rule": "random", "keep": 0.5},
-        "train": {"lr": 1e-3, "rollouts_per_step": 4, "warmup_steps": 1} | _EXPORT,
+        # the bucket's gradient can be held against a dense one, a residual's mean alone
+        "train": {"tail": True, "lr": 1e-3, "rollouts_per_step": 4, "warmup_steps": 1} | _EXPORT,
         "evaluate": asked | {"max_tokens": 8, "temperature": 0, "limit": 4},
     }
 

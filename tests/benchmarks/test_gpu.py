@@ -53,7 +53,7 @@ def test_without_packages_of_the_pipeline_the_rest_is_measured(tmp_path: Path) -
     assert code == 0, errors
     assert {"card", "torch", "transformers", "date"} < found.keys()
     *rows, demo = found["rows"]
-    assert [row["part"] for row in rows] == ["ceilings"] * 3 + ["round"] * 5
+    assert [row["part"] for row in rows] == ["ceilings"] * 3 + ["round"] * 6
     assert_measured(rows)
     assert demo["note"] == "left out: the package pydantic is not installed"
     assert not demo["failed"]

@@ -135,6 +135,7 @@ class Killing(Listening):
             yield tick
 
 
+@pytest.mark.soak  # below a work is lost that takes no model
 def test_what_a_killed_actor_had_another_one_makes_the_same(
     cluster: str,
     here: Session,
