@@ -11,6 +11,7 @@ from ...stages.engines.settings import EngineName
 from ...stages.models.device import resolve_device
 from ...stages.select.rulebook import load_rule
 from ...stages.settings import Divergence
+from ...storage.errors import TipError
 from ...storage.runs import RunFolder, RunView
 from .run import RunConfig
 
@@ -24,8 +25,7 @@ def decided(
     """Return a config in which nothing that results depend on is `auto`, and what is to be told.
 
     run: where the run is, or would be; of one that has begun all stays. origin: `RUN@N` that it
-    branches off. Raises `ConfigError` for a device that is not there, `InputError` for a rule that
-    cannot be read.
+    branches off. Raises `ConfigError` for a device that is not there.
     """
     record = run.about() if any(run.rounds()) else None
     known, update, told = (record.config if record else {}), dict[str, Any](), list[str]()
@@ -69,7 +69,7 @@ def _tail_in(known: dict[str, Any]) -> Any:
 def _no_residual(config: RunConfig) -> str | None:
     """Return why a run cannot have a residual, or why nobody knows what it would do."""
     rollout, engine = config.rollout, config.score.engine
-    spelt = [config.train.loss, *load_rule(config.select.rule).losses]
+    spelt = [config.train.loss, *_spelt(config.select.rule)]
     others = [loss for loss in spelt if loss in get_args(Divergence) and loss != _MEASURED]
     cut = None if rollout.replay else rollout.cut
     if cut is None and not rollout.replay and rollout.temperature != 1:
@@ -83,6 +83,14 @@ def _no_residual(config: RunConfig) -> str | None:
     if engine == "server" or (engine == "vllm" and not _on_gpu(config)):
         return f"score.engine = {engine!r} cannot be asked for the student's ids here"
     return None
+
+
+def _spelt(rule: str) -> list[str]:
+    """Return the losses that a rule names; none of one that cannot be read: a check says so."""
+    try:
+        return load_rule(rule).losses
+    except TipError:
+        return []
 
 
 def _on_gpu(config: RunConfig) -> bool:

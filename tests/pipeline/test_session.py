@@ -117,4 +117,6 @@ def test_a_run_goes_on_with_the_engine_of_its_record(config: MakeConfig) -> None
     assert record.config["rollout"]["engine"] == "transformers"
     other = record.config | {"rollout": record.config["rollout"] | {"engine": "vllm"}}
     session.run.save(record.model_copy(update={"config": other}))
+    assert open_session(auto).config.rollout.engine == "transformers"  # it has no round yet
+    session.run.point(0, rollouts=("key",))
     assert open_session(auto).config.rollout.engine == "vllm"

@@ -26,6 +26,7 @@ from tip.stages.train.schedule import learning_rates
 from tip.stages.train.train import train_inputs
 
 BASE: dict[str, Any] = {
+    "train": {"tail": True},  # a run decides what `auto` is before it has a key
     "name": "base",
     "student": {"model": "a/student"},
     "teacher": {"model": "a/teacher"},
@@ -47,6 +48,7 @@ SPECIAL: dict[str, tuple[dict[str, Any], Any]] = {
     "rollout.stop_ids": ({}, [7]),
     "evaluate.stop_ids": ({}, [7]),
     "train.betas": ({}, [0.5, 0.6]),
+    "train.tail": ({}, "residual"),
     "train.horizon": ({}, 77),
     "train.lora": ({"train": {"lora": {"rank": 4}}}, None),
     "train.lora.rank": ({"train": {"lora": {}}}, 4),

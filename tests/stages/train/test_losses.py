@@ -220,7 +220,7 @@ def test_words_are_read_from_the_selection_and_an_older_one_has_none(tmp_path: P
 
 def test_beta_and_limit_are_in_a_key_where_they_are_set_alone() -> None:
     def key(**changes: Any) -> str:
-        settings = TrainSettings.model_validate(changes)
+        settings = TrainSettings.model_validate({"tail": True} | changes)
         return key_of(train_inputs("s", ("k", "c"), [], settings, "float32", [0.1], 0))
 
     assert key(jsd_beta=0.5, clip_token=None) == key()

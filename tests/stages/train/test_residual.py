@@ -268,7 +268,7 @@ def test_data_that_was_read_for_another_tail_is_refused(untied: Round) -> None:
 
 def test_the_cap_is_in_the_key_of_a_residual_alone() -> None:
     def key(**changes: Any) -> str:
-        settings = TrainSettings.model_validate(changes)
+        settings = TrainSettings.model_validate({"tail": True} | changes)
         return key_of(train_inputs("s", ("k", "c"), [], settings, "float32", [0.1], 0))
 
     assert len({key(), key(tail=False), key(tail="residual")}) == 3

@@ -450,7 +450,7 @@ def test_the_order_of_a_rollout_does_not_depend_on_the_shards_it_came_in() -> No
 
 def test_the_key_knows_what_changes_a_training_and_nothing_else() -> None:
     def key(seed: int = 0, rates: Sequence[float] = (1e-6,), **changes: Any) -> str:
-        chosen = TrainSettings(**changes)
+        chosen = TrainSettings(**{"tail": True} | changes)
         inputs = train_inputs(
             "start", ("s", "c"), [("t", "c")], chosen, "torch.float32", rates, seed
         )
