@@ -16,7 +16,7 @@ from ..stages.engines.settings import SamplingSettings
 from ..stages.engines.vllm.engine import require_vllm
 from ..stages.models.attention import check_attention
 from ..stages.models.card import ModelCard
-from ..stages.models.compiled import compiles
+from ..stages.models.compiled import cannot_compile, compiles
 from ..stages.models.device import resolve_device, resolve_dtype
 from ..stages.models.fingerprint import has_weights, weight_files
 from ..stages.models.load import load_on_meta
@@ -295,9 +295,13 @@ def _fused_loss(inputs: Inputs) -> str:
 
 def _compiled(inputs: Inputs) -> str:
     config, device = inputs.config, resolve_device(inputs.config.device)
-    compiles(config.train.compile, device)
-    compiles(config.score.compile, device, "score.compile")
-    return f"torch.compile works on {device}"
+    wanted = compiles(config.train.compile, device)
+    wanted |= compiles(config.score.compile, device, "score.compile")
+    if wanted or device.type != "cuda":
+        return f"torch.compile works on {device}" if wanted else f"nothing is compiled on {device}"
+    note = f"layers are not compiled: {cannot_compile(device)}"
+    _say(inputs, [note])
+    return note
 
 
 def _workers(inputs: Inputs) -> str:
@@ -317,7 +321,8 @@ def _fuses(config: RunConfig) -> bool:
 
 
 def _compiles(config: RunConfig) -> bool:
-    return True in (config.train.compile, config.score.compile)
+    # `auto` of training is the default, and says at its first step that it is in vain.
+    return config.train.compile is True or config.score.compile is not False
 
 
 def _trains_together(config: RunConfig) -> bool:

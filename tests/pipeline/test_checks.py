@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from model_folders import change_config
 from served import Served
 from tip.pipeline.checks import CHECKS, check_inputs
@@ -77,6 +78,21 @@ def test_a_compiler_that_does_not_work_is_told_before_any_work(
     with pytest.raises(ConfigError, match=expected):
         play(session)
     assert list(session.store.list()) == []
+
+
+def test_scores_that_a_gpu_cannot_compile_are_told_and_computed_all_the_same(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (check,) = [each for each in CHECKS if each.name == "compiler"]
+    monkeypatch.setattr("tip.pipeline.checks.resolve_device", lambda _: torch.device("cuda"))
+    for module in ("pipeline.checks", "stages.models.compiled"):
+        monkeypatch.setattr(f"tip.{module}.cannot_compile", lambda _: "no Triton")
+    reporter = Listening()
+    session = open_session(config(score={"compile": "auto"}), reporter)
+    assert check.when(session.config)
+    assert check.look(session.inputs) == "layers are not compiled: no Triton"
+    assert reporter.said == ["note: layers are not compiled: no Triton"]
+    assert not check.when(config())  # training says so itself, at its first step
 
 
 @pytest.mark.parametrize(
