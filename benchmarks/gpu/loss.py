@@ -1,6 +1,7 @@
 """Head and loss, fused and plain, against what three products in bfloat16 take.
 
-Random states and head in float32, supports of 88 ids a token, reverse KL. Memory is the rise above
+Random states and head in float32, supports of 88 ids a token, reverse KL with the bucket and with a
+residual, for which half of the tokens were sampled outside the support. Memory is the rise above
 states, head and supports, less both gradients [N, D] and [V, D]; the fused loss's copy of the head
 in bfloat16 is part of it. Both gradients are held against dense ones in float64, by autograd over
 all ids of fewer tokens.
@@ -15,6 +16,7 @@ from tip.stages.models.head import Head, LogitMap
 from tip.stages.signals.fused import fused_loss, lack
 from tip.stages.signals.loss import sparse_loss
 from tip.stages.signals.objective import Objective
+from tip.stages.signals.residual import Residual
 from tip.stages.signals.support import Support
 from tip.stages.train.settings import TrainSettings
 from torch import Tensor
@@ -60,28 +62,33 @@ class Case:
         there = torch.ones_like(places, dtype=torch.bool)
         self.support = Support(places, there, logs[:, 1:].contiguous(), logs[:, 0].contiguous())
         self.weights = torch.full((tokens,), 1 / tokens, dtype=torch.float64, device=device)
+        outside = torch.arange(tokens, device=device) % 2 == 0
+        self.residual = Residual(places[:, 0], logs[:, 1], outside, TrainSettings().residual_cap)
 
-    def loss(self, fused: bool) -> Tensor:
+    def loss(self, fused: bool, residual: bool = False) -> Tensor:
         """Return the gradient of the states, as a training step takes it; that of the head adds."""
         how = partial(fused_loss, dtype=half(self.setting)) if fused else sparse_loss
         given = self.states, Head(self.weight), self.support, self.weights
         elements = TrainSettings().chunk(fused=fused)
         chunk = chunk_rows(elements, len(self.weight))
-        return how(*given, Objective("reverse_kl"), chunk=chunk)[1]
+        objective = Objective("reverse_kl", residual=self.residual if residual else None)
+        return how(*given, objective, chunk=chunk)[1]
 
     def rows(self, name: str, before: str) -> Iterator[Row]:
         """Yield the seconds and the memory of both ways."""
         tokens, width = self.states.shape
         multiply = products(tokens, width, len(self.weight), self.setting.device)
-        works = {"products": multiply, "plain": partial(self.loss, False)}
         reason = lack(self.setting.device, half(self.setting))
-        if reason is None:
-            works["fused"] = partial(self.loss, True)
+        works = {"products": multiply} | {
+            kind + tail: partial(self.loss, kind == "fused", bool(tail))
+            for kind in ("plain", *(("fused",) if reason is None else ()))
+            for tail in ("", ", residual")
+        }
         found = timed(works, self.setting)
         floor, at = found["products"].median, f"{tokens:,} tokens, V = {len(self.weight):,}"
         del works["products"], multiply  # what they multiply takes memory
-        for kind in ("fused", "plain"):
-            work, wanted = f"head + loss of {name} tokens, {kind}", kind == "fused"
+        for kind in ("fused", "fused, residual", "plain", "plain, residual"):
+            work, wanted = f"head + loss of {name} tokens, {kind}", kind.startswith("fused")
             if kind not in works:
                 yield Row(work, at=at, note=f"left out: {reason}", **WANTED)
                 continue
@@ -93,7 +100,7 @@ class Case:
                 at=at,
                 rise_mb=rise_mb(works[kind], self.setting) - self.states.nbytes / MB,
                 note="MB beyond states, head and both gradients",
-                before="" if wanted else before,
+                before=before if kind == "plain" else "",
                 **(WANTED if wanted else {}),
             )
 
