@@ -74,7 +74,7 @@ class Bare:
     @torch.inference_mode()
     def score(self, settings: ScoreSettings) -> None:
         """Run both bodies and both heads over all shards, chunk by chunk."""
-        chunk = chunk_rows(settings.chunk_elements, self.student.vocabulary)
+        chunk = chunk_rows(settings.chunk(), self.student.vocabulary)
         for shard in self.shards:
             lengths = [
                 len(p) + c - 1

@@ -102,7 +102,7 @@ def random_rollouts(
 def plain(student: LanguageModel, teacher: LanguageModel, rollouts: pa.Table) -> None:
     """Run both bodies and both heads over the same tokens, chunk by chunk."""
     shard = read_rollouts(rollouts, None)
-    chunk = chunk_rows(SETTINGS.chunk_elements, student.vocabulary)
+    chunk = chunk_rows(SETTINGS.chunk(), student.vocabulary)
     for rows in fill(shard.read_lengths(shard.student_prompts), SETTINGS.batch_tokens):
         for model, prompts in (
             (student, shard.student_prompts),

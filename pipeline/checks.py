@@ -32,6 +32,7 @@ from ..stages.models.weights import Role
 from ..stages.prompts.render import Prompt
 from ..stages.prompts.settings import TextSettings
 from ..stages.signals.fused import fuses
+from ..stages.signals.fused_features import fuses_features
 from ..stages.train.checkpointing import refuse_without_checkpointing
 from ..stages.train.lora import lora_parameters, require_lora
 from ..stages.train.optimizers import require_optimizer
@@ -293,6 +294,12 @@ def _fused_loss(inputs: Inputs) -> str:
     return f"Triton's kernels are right on {device}"
 
 
+def _fused_scores(inputs: Inputs) -> str:
+    device = resolve_device(inputs.config.device)
+    fuses_features(inputs.config.score.fused, device)
+    return f"Triton's kernels are right on {device}"
+
+
 def _compiled(inputs: Inputs) -> str:
     config, device = inputs.config, resolve_device(inputs.config.device)
     wanted = compiles(config.train.compile, device)
@@ -318,6 +325,10 @@ def _on_ray(config: RunConfig) -> bool:
 
 def _fuses(config: RunConfig) -> bool:
     return config.train.fused is True
+
+
+def _fuses_scores(config: RunConfig) -> bool:
+    return config.score.fused is True and config.score.may_fuse
 
 
 def _compiles(config: RunConfig) -> bool:
@@ -357,6 +368,7 @@ CHECKS: tuple[Check[Inputs], ...] = (
     Check("libraries", ("device",), _libraries, _trains_with_more, of_machine=True),
     Check("processes", ("device",), _processes, _trains_together, of_machine=True),
     Check("fused loss", ("device",), _fused_loss, _fuses, of_machine=True),
+    Check("fused scores", ("device",), _fused_scores, _fuses_scores, of_machine=True),
     Check("compiler", ("device",), _compiled, _compiles, of_machine=True),
     Check("workers", ("device",), _workers, _on_ray, of_machine=True),
 )

@@ -1,12 +1,20 @@
-"""Joint scoring against the two forward passes with their heads."""
+"""Joint scoring against the two forward passes with their heads.
+
+Fused numbers are held against plain ones: by how many nats entropies and divergences differ.
+
+"""
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 from tip.benchmarks.scoring import SETTINGS, plain, random_rollouts
 from tip.stages.score.joint import score_joint
+from tip.stages.signals.fused_features import lack
 
 from .measure import Row, Setting, compiling, rise_mb, row, timed
 from .qwen3 import half, make
+
+FUSED = SETTINGS.model_copy(update={"fused": True})
 
 
 def rows(setting: Setting) -> Iterator[Row]:
@@ -24,6 +32,15 @@ def rows(setting: Setting) -> Iterator[Row]:
         "joint scoring, layers compiled": compiled,
         "plain": lambda: plain(student, teacher, rollouts),
     }
+    reason = lack(setting.device)
+    if reason is None:
+
+        def both() -> None:
+            with compiling(student, setting), compiling(teacher, setting):
+                score_joint(student, teacher, rollouts, FUSED)
+
+        works["joint scoring, fused"] = lambda: score_joint(student, teacher, rollouts, FUSED)
+        works["joint scoring, fused, layers compiled"] = both
     found = timed(works, setting)
     floor = found.pop("plain").median
     for work, taken in found.items():
@@ -39,3 +56,24 @@ def rows(setting: Setting) -> Iterator[Row]:
             note="MB beyond both models",
             before="1.20 s, 1.71 x; + 700 MB" if work == "joint scoring" else "",
         )
+    if reason is not None:
+        yield Row("joint scoring, fused", wanted="<= 1.2", note=f"left out: {reason}")
+        return
+    expected, others = (
+        score_joint(student, teacher, rollouts, each)[1] for each in (SETTINGS, FUSED)
+    )
+    off = max(
+        float(np.abs(expected[name].to_numpy() - others[name].to_numpy()).max())
+        for name in ("student_entropy", "teacher_entropy", "reverse_kl", "forward_kl", "jsd")
+    )
+    yield Row(
+        "fused scores against plain ones",
+        at="the largest difference",
+        value=off,
+        low=off,
+        high=off,
+        unit="nats",
+        baseline="the plain numbers of the same shard",
+        ratio=off,
+        wanted="<= 0.0001 nats",
+    )

@@ -11,6 +11,7 @@ from ...stages.engines.vllm.spec import scoring_batch
 from ...stages.models.settings import VllmSettings
 from ...stages.models.size import Shape
 from ...stages.prompts.order import PROMPTS_PER_SHARD
+from ...stages.score.settings import ScoreSettings
 from ..config.run import RunConfig
 from ..progress import resident
 from .needs import Need, Parts, chunk
@@ -160,7 +161,7 @@ def _scoring(
     longest = prompt + config.rollout.max_tokens
     rows = min(config.rollout.prompts, PROMPTS_PER_SHARD) * config.rollout.samples
     tokens = max(longest, min(config.score.batch_tokens, rows * longest))
-    logits, about = chunk(config.score.chunk_elements, target), f"{tokens:,} tokens"
+    logits, about = _chunk_of_scores(config.score, target), f"{tokens:,} tokens"
     if config.score.mode == "joint":
         if student.weights is None:
             return [Need("score", about, None, None)]
@@ -170,6 +171,18 @@ def _scoring(
     parts = student.at_work(logits=logits, activations=student.passing(tokens))
     alone = Need("score (student)", about, parts, student.weights)
     return [_teacher(config, teacher, logits, tokens, longest, target), alone]
+
+
+def may_fuse_scores(settings: ScoreSettings, target: Target) -> bool:
+    """Tell whether scores are taken to be fused: on a GPU, unless they are told not to be."""
+    return not target.on_cpu and settings.may_fuse
+
+
+def _chunk_of_scores(settings: ScoreSettings, target: Target) -> int:
+    """Return the bytes of one model's chunk of logits, with what is made of them."""
+    if may_fuse_scores(settings, target):
+        return 4 * settings.chunk(fused=True)
+    return chunk(settings.chunk(), target)
 
 
 def _teacher(

@@ -10,7 +10,7 @@ from typing import Any
 from ...storage.errors import TipError
 from ..config.run import RunConfig
 from ..config.toml import make_config
-from .memory import memory_of
+from .memory import may_fuse_scores, memory_of
 from .needs import Need
 from .sizes import Sizes
 from .target import Target
@@ -151,7 +151,7 @@ def _of_scoring(
     longest = sizes.shown + config.rollout.max_tokens
     if score.batch_tokens > longest and score.engine == "transformers":
         mild.append(_Change({"score.batch_tokens": longest}, "smaller batches"))
-    mild += _smaller_chunk("score", score.chunk_elements)
+    mild += _smaller_chunk("score", score.chunk(fused=may_fuse_scores(score, target)))
     apart: dict[str, Any] = {}
     if score.mode == "joint":
         apart = {"score.mode": "separate"}

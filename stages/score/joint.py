@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from ...storage.facts import TeacherFacts, TokensFacts
 from ...storage.ledger import Ledger
@@ -19,7 +20,9 @@ from ..engines.protocols import Tick, silent
 from ..models.compiled import compiled_to_read
 from ..models.language_model import LanguageModel
 from ..signals.alignment import predicting_states
-from ..signals.divergences import features
+from ..signals.divergences import Features, features
+from ..signals.fused_features import fused_features, fuses_features
+from ..signals.support import StudentIds, Support
 from .checks import check_model
 from .settings import ScoreSettings
 from .shard import RolloutArrays, led_ids, read_rollouts, refuse_unknown_ids, support_of
@@ -77,25 +80,44 @@ def _batch(
     settings: ScoreSettings,
 ) -> Read:
     """Send supports and features of a batch, taken chunk by chunk; see `send`."""
+    device = student.device
+    fused = settings.may_fuse and fuses_features(settings.fused, device)
     ours = predicting_states(student, shard.student_prompts, shard.responses, rows)
     theirs = predicting_states(teacher, shard.teacher_prompts, shard.responses, rows)
     places = shard.responses.places(rows)
-    known = shard.student_ids(places, student.device)
-    noise = shard.noise(places, settings, student.device)
+    known = shard.student_ids(places, device)
+    noise = shard.noise(places, settings, device)
     vocabulary = max(student.vocabulary, teacher.vocabulary)
-    chunk = chunk_rows(settings.chunk_elements, vocabulary)
+    chunk = chunk_rows(settings.chunk(fused=fused), vocabulary)
+    read = _fused if fused else _plain
     supports, numbers = [], []
     for (piece, our_logits), (_, their_logits) in zip(
         student.head.pieces(ours, chunk, vocabulary),
         teacher.head.pieces(theirs, chunk, vocabulary),
         strict=True,
     ):
-        p, q = log_softmax(our_logits), log_softmax(their_logits).to(student.device)
-        wanted = known.rows(piece)
-        support = support_of(q, wanted, noise[piece], p.shape[1], settings)
+        both = our_logits, their_logits.to(device)
+        support, found = read(*both, known.rows(piece), noise[piece], settings)
         supports.append(support)
-        led = None
-        if settings.support == "sampled":  # what is drawn of the teacher lacks the student's ids
-            led = led_ids(q, wanted, p.shape[1], settings)
-        numbers.append(features(p, q, wanted.tokens, support.ids, support.valid, led=led))
+        numbers.append(found)
     return send(supports, by_name(numbers))
+
+
+def _plain(
+    student: Tensor, teacher: Tensor, known: StudentIds, noise: Tensor, settings: ScoreSettings
+) -> tuple[Support, Features]:
+    """Return support and features of C tokens, from logits [C, V_student] and [C, V_teacher]."""
+    p, q = log_softmax(student), log_softmax(teacher)
+    support = support_of(q, known, noise, p.shape[1], settings)
+    led = None
+    if settings.support == "sampled":  # what is drawn of the teacher lacks the student's ids
+        led = led_ids(q, known, p.shape[1], settings)
+    return support, features(p, q, known.tokens, support.ids, support.valid, led=led)
+
+
+def _fused(
+    student: Tensor, teacher: Tensor, known: StudentIds, _: Tensor, settings: ScoreSettings
+) -> tuple[Support, Features]:
+    """Return what `_plain` does; the teacher's logits are overwritten."""
+    top_p, most = settings.teacher_top_p, settings.teacher_top_max
+    return fused_features(student, teacher, known, student.shape[1], top_p, most)

@@ -81,7 +81,7 @@ def _teacher_batch(
     places = shard.responses.places(rows)
     known = shard.student_ids(places, teacher.device)
     noise = shard.noise(places, settings, teacher.device)
-    chunk = chunk_rows(settings.chunk_elements, teacher.vocabulary)
+    chunk = chunk_rows(settings.chunk(), teacher.vocabulary)
     supports, entropies, logprobs = [], [], []
     for piece, logits in teacher.head.pieces(states, chunk, teacher.vocabulary):
         q, wanted = log_softmax(logits), known.rows(piece)
@@ -140,7 +140,7 @@ def _student_batch(
     known = shard.student_ids(tokens, student.device)
     padded = supports.padded(tokens, student.device)
     entropies = on_device(entropy[tokens], student.device)
-    chunk = chunk_rows(settings.chunk_elements, student.vocabulary)
+    chunk = chunk_rows(settings.chunk(), student.vocabulary)
     numbers, lost = [], []
     for piece, logits in student.head.pieces(states, chunk, student.vocabulary):
         log_probs, wanted = log_softmax(logits), known.rows(piece)

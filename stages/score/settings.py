@@ -31,8 +31,13 @@ class ScoreSettings(Settings):
     other than transformers."""
     batch_tokens: Annotated[Count, NOT_IN_KEY] = 8192
     """Tokens a forward pass, padding included. Changes only rounding."""
-    chunk_elements: Annotated[Count, NOT_IN_KEY] = 1 << 24
-    """Logits held at once in each model's head (rows x vocabulary)."""
+    chunk_elements: Annotated[Count | None, NOT_IN_KEY] = None
+    """Logits held at once in each model's head (rows x vocabulary). None: 2^24; 2^26 where scores
+    are fused, which is 270 MB a model: a GPU reads a head once for each chunk."""
+    fused: Annotated[Literal["auto", True, False], NOT_IN_KEY] = False
+    """Compute what joint scores are by Triton's kernels, which read each model's logits twice in
+    place of about 25 times: not yet tried on a GPU, so off. `auto`: on a GPU where they are right.
+    For mode = "joint" and support = "top". Changes only rounding."""
     compile: Annotated[Literal["auto", True, False], NOT_IN_KEY] = False
     """Compile the decoder layers of what transformers runs, as train.compile does for training;
     rollouts that are scored again as a check are not, so each shard holds both ways against each
@@ -40,6 +45,15 @@ class ScoreSettings(Settings):
     not quantised. Changes only rounding."""
     check_rows: Annotated[Natural, NOT_IN_KEY] = 1
     """Rollouts a shard that are scored again, alone, and must agree."""
+
+    def chunk(self, *, fused: bool = False) -> int:
+        """Return `chunk_elements`, or what None stands for."""
+        return self.chunk_elements or (1 << 26 if fused else 1 << 24)
+
+    @property
+    def may_fuse(self) -> bool:
+        """Return whether there is something to fuse, and leave to do so."""
+        return self.fused is not False and self.mode == "joint" and self.support == "top"
 
     @model_validator(mode="after")
     def _shares_of_draws_are_no_log_probs(self) -> "ScoreSettings":

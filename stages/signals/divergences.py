@@ -40,6 +40,18 @@ class Features(NamedTuple):
     signal_to_noise: Tensor
 
 
+class OverAll(NamedTuple):
+    """Those numbers of C tokens that are sums over all ids, each [C]."""
+
+    student_entropy: Tensor
+    teacher_entropy: Tensor
+    reverse_kl: Tensor
+    forward_kl: Tensor
+    jsd: Tensor
+    hellinger: Tensor
+    teacher_rank: Tensor
+
+
 def features(
     student: Tensor,
     teacher: Tensor,
@@ -61,31 +73,62 @@ def features(
     value of that size, of either sign, means 0.
     """
     common = min(student.shape[1], teacher.shape[1])
+    at_token = teacher.gather(1, tokens[:, None])
+    theirs, there = _at_students_top(student[:, :common], teacher)
+    around, counted = led or (ids, valid)
+    return combined(
+        _over_all(student, teacher, at_token),
+        (student.gather(1, tokens[:, None]), at_token),
+        (student.gather(1, ids), teacher.gather(1, ids), valid),
+        (student.gather(1, around), teacher.gather(1, around), counted),
+        (theirs, there, last_of_top(teacher)),
+    )
+
+
+def _over_all(student: Tensor, teacher: Tensor, at_token: Tensor) -> OverAll:
+    """Return the sums over all ids. at_token: the teacher's log-prob of the sampled one, [C, 1]."""
+    common = min(student.shape[1], teacher.shape[1])
     p, q = student.exp(), teacher.exp()
     student_entropy, teacher_entropy = -_dot(p, student), -_dot(q, teacher)
     p, q = p[:, :common], q[:, :common]
     ratio = student[:, :common] - teacher[:, :common]
     reverse_kl, forward_kl = _dot(p, ratio), -_dot(q, ratio)
-    jsd = _jsd(p, q, ratio)
-    hellinger = _hellinger(p, q)
-    at_token = teacher.gather(1, tokens[:, None])
-    theirs, there = _at_students_top(student[:, :common], teacher)
-    around, counted = led or (ids, valid)
-    return Features(
+    return OverAll(
         student_entropy,
         teacher_entropy,
         reverse_kl,
         forward_kl,
-        jsd,
-        hellinger,
-        student.gather(1, tokens[:, None]).squeeze(1),
-        at_token.squeeze(1),
+        _jsd(p, q, ratio),
+        _hellinger(p, q),
         _count_above(teacher, at_token),
-        _mass(student.gather(1, ids), valid),
-        _mass(teacher.gather(1, ids), valid),
-        _mass(theirs, there),
-        _overlap(theirs, there, teacher),
-        signal_to_noise(student.gather(1, around), teacher.gather(1, around), counted),
+    )
+
+
+def combined(
+    over_all: OverAll,
+    at_token: tuple[Tensor, Tensor],
+    support: tuple[Tensor, Tensor, Tensor],
+    around: tuple[Tensor, Tensor, Tensor],
+    top: tuple[Tensor, Tensor, Tensor],
+) -> Features:
+    """Return the numbers of C tokens, from sums over all ids and log-probs of a few.
+
+    at_token: both models' log-probs of the sampled ids, [C, 1]. support, around: both models'
+    log-probs of some ids, and which count, [C, K]; of the second `signal_to_noise` is taken. top:
+    the teacher's log-probs of the student's `TOP` ids, which of them there are, and `last_of_top`.
+    """
+    ours, theirs, valid = support
+    at_top, there, last = top
+    return Features(
+        *over_all[:-1],
+        at_token[0].squeeze(1),
+        at_token[1].squeeze(1),
+        over_all.teacher_rank,
+        _mass(ours, valid),
+        _mass(theirs, valid),
+        _mass(at_top, there),
+        _overlap(at_top, there, last),
+        signal_to_noise(*around),
     )
 
 
@@ -117,15 +160,19 @@ def _at_students_top(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return teacher.gather(1, places), values > -math.inf
 
 
-def _overlap(theirs: Tensor, there: Tensor, teacher: Tensor) -> Tensor:
+def last_of_top(teacher: Tensor) -> Tensor:
+    """Return the last of the teacher's `TOP` log-probs, [C, 1], of [C, S']."""
+    return largest(teacher, min(TOP, teacher.shape[1]))[0][:, -1:]
+
+
+def _overlap(theirs: Tensor, there: Tensor, last: Tensor) -> Tensor:
     """Return the share of the student's `TOP` ids that are among the teacher's `TOP`.
 
-    theirs, there: from `_at_students_top`. teacher: log-probs [C, S']. Where the teacher's last
+    theirs, there: from `_at_students_top`. last: from `last_of_top`. Where the teacher's last
     place is shared, all that share it are among its top: no order of ids decides.
     """
-    last = largest(teacher, min(TOP, teacher.shape[1]))[0][:, -1:]
     both = (theirs >= last) & there
-    return both.sum(1).to(teacher.dtype) / there.sum(1)
+    return both.sum(1).to(theirs.dtype) / there.sum(1)
 
 
 def signal_to_noise(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
@@ -202,6 +249,6 @@ def support_features(
         _mass(picked, support.valid),
         _mass(support.logprobs, support.valid),
         _mass(theirs, there),
-        _overlap(theirs, there, known),
+        _overlap(theirs, there, last_of_top(known)),
         signal_to_noise(picked, support.logprobs, support.valid),
     )

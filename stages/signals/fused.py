@@ -7,19 +7,17 @@ vocabulary, D hidden width.
 """
 
 import functools
-import importlib.util
 import math
-import os
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ...storage.errors import ConfigError
 from ..models.head import Head, LogitMap, product
 from .loss import RowLoss, bucket_rows, sparse_loss
 from .objective import Objective
 from .support import Support
+from .triton_here import lack_of_kernels, taken
 
 PRODUCTS = (torch.float32, torch.bfloat16)
 """What the products of a fused loss may be in."""
@@ -33,12 +31,7 @@ def fuses(wanted: Literal["auto", True, False], device: torch.device, dtype: tor
     `auto`: on a GPU where Triton is and its kernels are shown to be right. Raises `ConfigError`
     where it is wanted and cannot be.
     """
-    if wanted is False or (wanted == "auto" and device.type != "cuda"):
-        return False
-    reason = lack(device, dtype)
-    if wanted is True and reason is not None:
-        raise ConfigError(f"train.fused = true: {reason}; set train.fused = 'auto', or false")
-    return reason is None
+    return taken("train.fused", wanted, device, lambda: lack(device, dtype))
 
 
 @functools.cache
@@ -47,24 +40,10 @@ def lack(device: torch.device, dtype: torch.dtype) -> str | None:
 
     The kernels are compiled for it and shown to give what `sparse_loss` gives, once a process.
     """
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # in which Triton runs on a CPU
-    if device.type != "cuda" and not interpreted:
-        return f"Triton's kernels need a GPU, and device is {device.type}"
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton, which torch for CUDA brings along, is not installed"
-    try:
-        error = _error(device, dtype)
-    # Triton's compiler, a C compiler, a driver and cuBLAS have their errors; what is wanted of all
-    # of them is that a training goes on as it would without them.
-    except Exception as problem:
-        first = str(problem).strip().splitlines() or [type(problem).__name__]
-        return f"Triton's kernels do not run on this {device.type} ({first[0][:200]})"
-    if not error < _RIGHT:
-        return f"Triton's kernels are wrong on this {device.type}: off by {error:.1e} of a gradient"
-    return None
+    return lack_of_kernels(device, lambda: _error(device, dtype), _RIGHT)
 
 
-_RIGHT = 1e-2  # a gradient that is rounded to bfloat16 is off by 2e-3
+_RIGHT = 1e-2  # of the norm of a gradient: one that is rounded to bfloat16 is off by 2e-3
 
 
 def _error(device: torch.device, dtype: torch.dtype) -> float:

@@ -124,7 +124,7 @@ def fold(products: Tensor, map: LogitMap) -> tuple[Tensor, Tensor]:
     scale, cap = _numbers(map)
     fold_kernel[(rows,)](
         products, products.stride(0), vocabulary, shift, total, scale, cap,
-        **_constants(16, CAPPED=map.cap is not None, BLOCK=_block(vocabulary, _FOLDED)),
+        **constants(16, CAPPED=map.cap is not None, BLOCK=block(vocabulary, _FOLDED)),
     )  # fmt: skip
     return shift, total
 
@@ -135,11 +135,11 @@ def spread(products: Tensor, shift: Tensor, share: Tensor, map: LogitMap, gradie
     gradient: of any float type; it may be the products themselves.
     """
     rows, vocabulary = products.shape
-    block = _block(vocabulary, _SPREAD)
+    size = block(vocabulary, _SPREAD)
     scale, cap = _numbers(map)
-    spread_kernel[(rows, triton.cdiv(vocabulary, block))](
+    spread_kernel[(rows, triton.cdiv(vocabulary, size))](
         products, products.stride(0), vocabulary, shift, share, gradient, gradient.stride(0),
-        scale, cap, **_constants(8, CAPPED=map.cap is not None, BLOCK=block),
+        scale, cap, **constants(8, CAPPED=map.cap is not None, BLOCK=size),
     )  # fmt: skip
 
 
@@ -158,16 +158,17 @@ def reverse_kl(
     reverse_kl_kernel[(rows,)](
         picked, support.valid.contiguous(), support.logprobs.contiguous(), support.tail,
         shift, total, weights, slots, nats, tail, share, gradient,
-        **_constants(4, BLOCK=triton.next_power_of_2(slots)),
+        **constants(4, BLOCK=triton.next_power_of_2(slots)),
     )  # fmt: skip
     return nats, tail, share, gradient
 
 
-def _block(vocabulary: int, most: int) -> int:
+def block(vocabulary: int, most: int) -> int:
+    """Return how many ids a program looks at together: a power of two, `most` at the most."""
     return min(most, triton.next_power_of_2(vocabulary))
 
 
-def _constants(warps: int, **constants: Any) -> dict[str, Any]:
+def constants(warps: int, **constants: Any) -> dict[str, Any]:
     """Return what a kernel is compiled for."""
     # products and sums are fused as Triton has always done it: no digit counts on their roundings
     return {"num_warps": warps, "enable_fp_fusion": True, **constants}

@@ -42,14 +42,14 @@ class Support:
 
 
 def largest(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return each row's largest numbers, falling, and their places: `topk`, faster on a CPU.
+    """Return each row's largest numbers, falling, and their places: `topk`, in fewer passes.
 
     The `count` largest lie in at most that many columns of a folded row, in those whose own largest
     are the greatest: all others need no looking at.
     """
     rows, width = numbers.shape
     folded = width // _FOLDS
-    if numbers.is_cuda or width % _FOLDS or folded < 4 * count:
+    if width % _FOLDS or folded < 4 * count:
         values, places = numbers.topk(count, dim=1)
         return values, places
     columns = numbers.view(rows, _FOLDS, folded)
@@ -106,11 +106,17 @@ def support_ids(
     teacher: its log-probs [C, V]. vocabulary: ids from there on are left out. top_p, most: how far
     the teacher's part goes. Returns ids [C, K] and which slots are true.
     """
+    top = top_ids(teacher, top_p, most) if most else None
+    return student_led(student, top, min(vocabulary, teacher.shape[1]))
+
+
+def student_led(
+    student: StudentIds, top: tuple[Tensor, Tensor] | None, vocabulary: int
+) -> tuple[Tensor, Tensor]:
+    """Return what `support_ids` does. top: the teacher's part, ids and flags [C, S]."""
     tokens = student.tokens[:, None]
     groups = [(tokens, torch.ones_like(tokens, dtype=torch.bool)), (student.top, student.valid)]
-    if most:
-        groups.append(top_ids(teacher, top_p, most))
-    return merge_ids(groups, min(vocabulary, teacher.shape[1]))
+    return merge_ids(groups if top is None else [*groups, top], vocabulary)
 
 
 def teacher_support(teacher: Tensor, ids: Tensor, valid: Tensor) -> Support:

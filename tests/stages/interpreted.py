@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 from tip.stages.models.head import Head, LogitMap
+from tip.stages.signals.divergences import Features
 from tip.stages.signals.fused import fused_loss, fused_rows, lack
+from tip.stages.signals.fused_features import fused_features
 from tip.stages.signals.loss import RowLoss
 from tip.stages.signals.objective import Objective
-from tip.stages.signals.support import Support
+from tip.stages.signals.support import StudentIds, Support
 from torch import Tensor
 
 Interpreter = Callable[..., Any]
@@ -44,6 +46,13 @@ def rows(
         weights = torch.ones(len(products), dtype=torch.float64)
     head = Head(products.new_empty(0))
     return fused_rows(gradient, head, support, objective, weights, gradient), gradient
+
+
+def scores(
+    student: Tensor, teacher: Tensor, known: StudentIds, vocabulary: int, top_p: float, most: int
+) -> tuple[Support, Features]:
+    """Return what the kernels make of both models' logits."""
+    return fused_features(student, teacher.clone(), known, vocabulary, top_p, most)
 
 
 def loss(

@@ -48,6 +48,7 @@ def test_what_is_well_is_so_in_every_check_and_nothing_is_written(
         "libraries",
         "processes",
         "fused loss",
+        "fused scores",
         "compiler",
         "workers",
         "cluster",

@@ -124,6 +124,20 @@ def test_a_fused_loss_holds_a_larger_chunk_and_the_head_once_more(
     assert logits(cpu) == logits(cpu, fused=False) == 4 << 24
 
 
+def test_fused_scores_hold_two_chunks_of_logits_and_nothing_made_of_them(
+    config: MakeConfig, sizes: Sizes
+) -> None:
+    def logits(target: Target = GPU, **score: Any) -> float:
+        parts = needs(large(config, score=score), sizes, target)["score"].parts
+        assert parts is not None
+        return parts.logits
+
+    assert logits() == 2 * (12 << 24)
+    assert logits(fused="auto") == 2 * (4 << 26)
+    cpu = Target("cpu", "cpu", 64 * GIB, 64 * GIB)
+    assert logits(cpu, fused="auto") == logits(cpu) == 2 * (4 << 24)
+
+
 def test_where_a_fused_loss_alone_is_too_much_the_plain_one_is_a_way(
     config: MakeConfig, sizes: Sizes
 ) -> None:

@@ -16,10 +16,10 @@ import json
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from tip.stages.signals import kernels
+from tip.stages.signals import kernels, pair_kernel
 
 for name, signature, constants in json.loads(sys.argv[1]):
-    kernel = getattr(kernels, name)
+    kernel = getattr(kernels, name, None) or getattr(pair_kernel, name)
     types = dict(zip(kernel.arg_names, signature + len(constants) * ["constexpr"], strict=True))
     # As the launcher has it for pointers, and for numbers that are multiples of 16.
     aligned = [n for n, type in enumerate(signature) if type != "fp32"]
@@ -35,6 +35,7 @@ FOLD = ["*fp32", "i32", "i32", "*fp32", "*fp32", "fp32", "fp32"]
 SPREAD = ["*fp32", "i32", "i32", "*fp32", "*fp32", "*fp32", "i32", "fp32", "fp32"]
 IN_HALF = [*SPREAD[:5], "*bf16", *SPREAD[6:]]
 BUCKETS = ["*fp32", "*i1", *4 * ["*fp32"], "*fp64", "i32", "*fp64", "*fp64", "*fp32", "*fp64"]
+PAIR = [*2 * ["*fp32", "i32", "i32"], *4 * ["*fp32"], "*i64", "*fp32", "*i64"]
 KERNELS = {
     "fold": ("fold_kernel", FOLD, {"CAPPED": False, "BLOCK": 8192}),
     "fold, capped": ("fold_kernel", FOLD, {"CAPPED": True, "BLOCK": 8192}),
@@ -42,6 +43,7 @@ KERNELS = {
     "spread, bfloat16": ("spread_kernel", IN_HALF, {"CAPPED": False, "BLOCK": 4096}),
     "spread, bfloat16, capped": ("spread_kernel", IN_HALF, {"CAPPED": True, "BLOCK": 4096}),
     "reverse KL": ("reverse_kl_kernel", BUCKETS, {"BLOCK": 256}),
+    "pair": ("pair_kernel", PAIR, {"BLOCK": 4096}),
 }
 
 
@@ -77,3 +79,4 @@ def test_logits_are_read_and_gradients_written_16_bytes_at_a_time(ptx: dict[str,
 def test_buckets_are_counted_in_float64(ptx: dict[str, str]) -> None:
     assert "fma.rn.f64" in ptx["reverse KL"]
     assert "f64" not in ptx["fold"]
+    assert "f64" not in ptx["pair"]
