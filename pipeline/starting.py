@@ -44,8 +44,8 @@ samples = 1              # of each prompt
 max_tokens = {max_tokens}         # of a response
 
 [select]
-rule = "soft_or"         # `tip rules` lists all; `tip compare` finds out which is worth it here
-keep = 0.5               # share of the tokens that are trained on
+rule = "all"             # every token; `tip rules` lists others, `tip compare` judges them
+keep = 0.2               # share of the tokens that other rules take
 
 [train]
 lr = {lr}                # compare three: tip compare {file} --rules soft_or --lr 1,3,10

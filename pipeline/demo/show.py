@@ -28,7 +28,7 @@ PROMPTS = 20_000
 DATA_SEED = 1
 
 TEMPLATE = """\
-# Written by `tip demo`. Try: tip run {path} --name mine --set select.keep=0.1
+# Written by `tip demo`. Try: tip run {path} --name mine --set select.rule=q3
 rounds = {rounds}
 store = "{folder}/store"
 runs = "{folder}/runs"

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ...stages.select.rulebook import budget_of
 from ...storage.facts import TokensFacts
 from ...storage.store.store import Artifact
 from .source import Source
@@ -15,14 +16,16 @@ _KINDS = ("rollouts", "teacher", "tokens", "selection", "checkpoint")
 def about(source: Source) -> dict[str, Any]:
     """Return what a run is, in a few words."""
     config, record = source.config, source.record
+    select = config.select
+    keep, number = budget_of(select.rule, select.keep, select.count)
     return {
         "name": config.name,
         "student": config.student.model,
         "teacher": config.teacher.model,
-        "rule": config.select.rule,
-        "keep": config.select.keep,
-        "count": config.select.count,
-        "where": config.select.where,
+        "rule": select.rule,
+        "keep": keep,
+        "count": number,
+        "where": select.where,
         "loss": config.train.loss,
         "rounds": config.rounds,
         "trained": source.trained,

@@ -45,6 +45,7 @@ def check(session: Session) -> dict[str, str]:
     Returns the run's `content`.
     """
     check_rule(session.config)
+    _tell_idle_budget(session)
     check_usable(session)
     before = begun(session.run)
     check_settings(session.run, session.config, before)
@@ -55,6 +56,19 @@ def check_rule(config: RunConfig) -> None:
     """Meet what is wrong with the selection, whatever machine the run is for."""
     check_selection(config.select)
     check_losses(config)
+
+
+def _tell_idle_budget(session: Session) -> None:
+    """Say it where a share or a number of tokens was asked for that the rule does not take."""
+    select = session.config.select
+    own = load_rule(select.rule).keep
+    asked = {name: getattr(select, name) for name in ("keep", "count")}
+    for name in asked.keys() & select.model_fields_set:
+        if own is not None and asked[name] not in (None, own):
+            session.inputs.say(
+                f"rule `{select.rule}` takes {own:.0%} of what it ranks: select.{name} = "
+                f"{asked[name]:g} says nothing to it; another rule does (`tip rules`)"
+            )
 
 
 def check_usable(session: Session) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ...stages.select.rulebook import budget_of
 from ...storage.facts import CheckpointFacts, SelectionFacts
 from ...storage.runs import RoundPointers, RunFolder, record_of
 from ...storage.store.artifacts import Artifact, file_hash
@@ -130,11 +131,9 @@ def _rule(student: Exported) -> str:
     key = (student.run.round(student.number - 1) or RoundPointers()).selection
     selection = None if key is None else student.store.find("selection", key)
     settings = student.config.select
-    budget = (
-        f"{settings.count} tokens of each {settings.scope}"
-        if settings.keep is None
-        else f"{settings.keep * 100:g} % of the tokens of each {settings.scope}"
-    )
+    keep, tokens = budget_of(settings.rule, settings.keep, settings.count)
+    budget = f"{tokens}" if keep is None else f"{keep * 100:g} % of the"
+    budget += f" tokens of each {settings.scope}"
     rows = [
         ("rule", Path(settings.rule).name),
         ("budget", budget),

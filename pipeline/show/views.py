@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ValidationError
 
+from ...stages.select.rulebook import budget_of
 from ...storage.errors import TipError
 from ...storage.runs import RunFolder, run_names
 from ..metrics import ByRound, RoundMetrics, by_round
@@ -115,13 +116,14 @@ def _run_line(run: RunFolder) -> RunLine:
     about = run.about()
     config = _Config.model_validate({} if about is None else about.config)
     select, rounds = config.select, config.rounds
+    keep, count = budget_of(select.rule, select.keep, select.count)
     trained = sum(pointers.checkpoint is not None for _, pointers in run.rounds())
     lines = round_lines(by_round(run.metrics()))
     return RunLine(
         run=run.name,
         rule=select.rule,
-        keep=select.keep,
-        count=select.count,
+        keep=keep,
+        count=count,
         trained=trained if rounds is None else min(trained, rounds),
         rounds=rounds,
         accuracy=_last(line.accuracy for line in lines),

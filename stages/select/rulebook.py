@@ -20,6 +20,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -160,6 +161,20 @@ def load_rule(name_or_path: str) -> Rule:
         f"there is no rule `{name_or_path}`{hint}: choose one of {', '.join(names)}, or give the "
         "path of a .sql file"
     )
+
+
+def budget_of(
+    rule: str | None, keep: float | None, count: int | None
+) -> tuple[float | None, int | None]:
+    """Return the share, or so many tokens, of each scope: the rule's own, else what is set.
+
+    A rule whose file is not there any more is taken to have none of its own.
+    """
+    own = None
+    if rule is not None:
+        with suppress(InputError):
+            own = load_rule(rule).keep
+    return (keep, count) if own is None else (own, None)
 
 
 def parse_rule(name: str, text: str) -> Rule:

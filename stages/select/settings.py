@@ -10,10 +10,11 @@ from ..settings import BY_CONTENT, NOT_IN_KEY, Count, Fraction, NotNegative, Pos
 class SelectSettings(Settings):
     """Which tokens are trained on."""
 
-    rule: Annotated[str, BY_CONTENT] = "soft_or"
+    rule: Annotated[str, BY_CONTENT] = "all"
     """Name of a built-in rule (`tip rules`), or a path to your own .sql file."""
     keep: Fraction | None = 0.2
-    """Share of the trainable tokens of each scope to keep, at least one of them. None: `count`."""
+    """Share of the trainable tokens of each scope to keep, at least one of them. None: `count`.
+    Rules with a budget of their own, such as `all`, do not ask."""
     count: Annotated[Count | None, BY_CONTENT] = None
     """Tokens of each scope to keep, in place of a share; all where there are fewer."""
     scope: Literal["rollout", "round"] = "rollout"

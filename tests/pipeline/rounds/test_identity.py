@@ -4,10 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tip.pipeline.rounds.identity import check
+from tip.pipeline.session import look_at
+from tip.pipeline.show.views import run_lines
 from tip.storage.errors import ConfigError, StoreError
 from tip.storage.keys import key_of
 
-from ..conftest import MakeConfig, played
+from ..conftest import Listening, MakeConfig, played
 
 
 @pytest.fixture
@@ -18,6 +21,35 @@ def prompts(tmp_path: Path, problems: Path) -> Path:
 
 def without_first(path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"rule": "all", "keep": 0.1}, ["keep = 0.1"]),
+        ({"rule": "horizon", "keep": None, "count": 3}, ["count = 3"]),
+        ({"rule": "all", "keep": 1.0}, []),
+        ({"rule": "q3", "keep": 0.1}, []),
+    ],
+)
+def test_a_budget_that_the_rule_does_not_take_is_told(
+    config: MakeConfig, asked: dict[str, object], told: list[str]
+) -> None:
+    reporter = Listening()
+    check(look_at(config(select=asked), reporter))
+    found = [line for line in reporter.said if "of what it ranks" in line]
+    assert found == [
+        f"note: rule `{asked['rule']}` takes 100% of what it ranks: select.{what} says nothing to "
+        "it; another rule does (`tip rules`)"
+        for what in told
+    ]
+
+
+def test_a_run_is_listed_with_the_share_that_its_rule_takes(config: MakeConfig) -> None:
+    settings = config(rounds=1, select={"rule": "all"}, rollout={"prompts": 4})
+    played(settings)
+    (line,) = run_lines(settings.runs)
+    assert (line.rule, line.keep, line.count) == ("all", 1.0, None)
 
 
 @pytest.mark.parametrize("what", ["rule", "prompts"])

@@ -895,7 +895,7 @@ def test_a_hostile_or_wrong_condition_is_refused_in_one_line(write: Write, condi
     (part,) = one.tokens
     before = part.read_bytes()
 
-    with pytest.raises(InputError, match=r"where: |rule soft_or: ") as caught:
+    with pytest.raises(InputError, match=r"where: |rule all: ") as caught:
         one.select(where=condition.format(part=part))
 
     assert "\n" not in str(caught.value)
@@ -907,7 +907,7 @@ def test_a_hostile_or_wrong_condition_is_refused_in_one_line(write: Write, condi
 
 def test_correcting_a_rule_that_does_not_draw_is_refused(rounds: dict[str, Round]) -> None:
     with pytest.raises(ConfigError, match=r"corrected = true .* rule `soft_or` takes the top"):
-        rounds["random"].select(corrected=True)
+        rounds["random"].select(rule="soft_or", corrected=True)
 
 
 def test_a_part_that_is_not_there_is_an_error_of_the_store(rounds: dict[str, Round]) -> None:
