@@ -45,11 +45,12 @@ max_tokens = {max_tokens}         # of a response
 
 [select]
 rule = "all"             # every token; `tip rules` lists others, `tip compare` judges them
-keep = 0.2               # share of the tokens that other rules take
+# keep = 0.2             # share of the tokens that most other rules take
 
 [train]
 lr = {lr}                # compare three: tip compare {file} --rules soft_or --lr 1,3,10
-rollouts_per_step = 16
+rollouts_per_step = {per_step}{gap}# one optimiser step
+warmup_steps = {warmup}
 epochs = 1               # passes over each scored round: 4 cost no teacher token more
 {evaluate}"""
 
@@ -57,7 +58,7 @@ EVALUATE = """
 [evaluate]               # held-out problems, before, between and after the rounds
 source = {source}
 {lines}answer = {answer}
-limit = 200
+limit = {limit}
 max_tokens = {max_tokens}
 every = 1
 reverse_kl = true        # to the teacher, on the student's own answers
@@ -117,8 +118,8 @@ def config_text(file: Path, asked: Asked) -> str:
     """Return the text of a config. Raises `TipError` for prompts that cannot be read."""
     lines, _ = _columns(asked.prompts, "prompts")
     evaluate = NO_EVALUATE
-    small = asked.card is None
-    max_tokens = 256 if small else 1024
+    small = asked.card is None  # minutes on two cores of a CPU, with models of 0.1 B
+    max_tokens = 128 if small else 1024
     if asked.held_out is not None:
         own, answer = _columns(asked.held_out, "evaluate")
         if answer is None:
@@ -130,6 +131,7 @@ def config_text(file: Path, asked: Asked) -> str:
             lines=own,
             answer=_quoted(answer),
             max_tokens=max_tokens,
+            limit=50 if small else 200,
         )
     return TEMPLATE.format(
         file=quote(str(file)),
@@ -140,9 +142,12 @@ def config_text(file: Path, asked: Asked) -> str:
         teacher=_quoted(asked.teacher),
         prompts=_quoted(asked.prompts),
         prompt_lines=lines,
-        round_prompts=64 if small else 128,
+        round_prompts=32 if small else 128,
         max_tokens=max_tokens,
         lr="1e-5",
+        per_step=4 if small else 16,
+        gap=" " * (4 if small else 3),
+        warmup=4 if small else 10,
         evaluate=evaluate,
     )
 
