@@ -33,6 +33,7 @@ from ..stages.prompts.render import Prompt
 from ..stages.prompts.settings import TextSettings
 from ..stages.signals.fused import fuses
 from ..stages.signals.fused_features import fuses_features
+from ..stages.signals.fused_features import lack as lack_of_features
 from ..stages.train.checkpointing import refuse_without_checkpointing
 from ..stages.train.lora import lora_parameters, require_lora
 from ..stages.train.optimizers import require_optimizer
@@ -296,8 +297,12 @@ def _fused_loss(inputs: Inputs) -> str:
 
 def _fused_scores(inputs: Inputs) -> str:
     device = resolve_device(inputs.config.device)
-    fuses_features(inputs.config.score.fused, device)
-    return f"Triton's kernels are right on {device}"
+    fused = fuses_features(inputs.config.score.fused, device)
+    if fused or device.type != "cuda":
+        return f"Triton's kernels are right on {device}" if fused else f"not fused on {device}"
+    note = f"scores are not fused: {lack_of_features(device)}"
+    _say(inputs, [note])
+    return note
 
 
 def _compiled(inputs: Inputs) -> str:
@@ -328,7 +333,7 @@ def _fuses(config: RunConfig) -> bool:
 
 
 def _fuses_scores(config: RunConfig) -> bool:
-    return config.score.fused is True and config.score.may_fuse
+    return config.score.may_fuse
 
 
 def _compiles(config: RunConfig) -> bool:

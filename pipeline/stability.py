@@ -9,6 +9,7 @@ What problems are answered with is watched as well, where a config has them.
 
 from math import inf
 
+from ..stages.select.rulebook import taken
 from .config.run import RunConfig
 from .metrics import ByRound, EvaluateMetrics
 
@@ -61,11 +62,14 @@ def warning(rounds: ByRound, number: int, config: RunConfig) -> str | None:
     moved = f", and the last training moved it there by {drift:.4f} nats" if drift else ""
     again = f"; `--from {config.name}@{best}` goes on from where it was best" if best else ""
     select = config.select
-    budget = f"count = {select.count}" if select.keep is None else f"keep = {select.keep:g}"
+    keep, tokens = taken(select.rule, select.keep, select.count)
+    more = f"select.count = {tokens}" if keep is None else f"select.keep = {keep:g}"
+    if keep != select.keep:  # the rule's own
+        more = "the share of the tokens, by another rule"
     return (
         "the student loses what it is not trained on: reverse KL on the unselected tokens grew "
         f"from {low:.4f} (round {best}) to {now:.4f} nats{moved}. If it goes on, lower train.lr = "
-        f"{config.train.lr:g} or raise select.{budget}{again}"
+        f"{config.train.lr:g} or raise {more}{again}"
     )
 
 

@@ -104,10 +104,10 @@ class Row:
     def met(self) -> bool | None:
         """Tell whether all that is wanted is so; None where nothing is, or nothing was measured."""
         found = []
-        if self.wanted and self.ratio is not None:
+        if self.wanted and self.value is not None:
             sign, limit, *unit = self.wanted.split()
             value = self.value if unit == [self.unit] else self.ratio
-            assert value is not None  # what has a ratio has a value, or is one
+            assert value is not None  # what has no ratio has a unit to be judged by
             found.append(value <= float(limit) if sign == "<=" else value >= float(limit))
         if self.most_mb is not None and self.rise_mb is not None:
             found.append(self.rise_mb <= self.most_mb)

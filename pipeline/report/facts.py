@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ...stages.select.rulebook import budget_of
+from ...stages.select.rulebook import taken
 from ...storage.facts import TokensFacts
 from ...storage.store.store import Artifact
 from .source import Source
@@ -17,7 +17,7 @@ def about(source: Source) -> dict[str, Any]:
     """Return what a run is, in a few words."""
     config, record = source.config, source.record
     select = config.select
-    keep, number = budget_of(select.rule, select.keep, select.count)
+    keep, number = taken(select.rule, select.keep, select.count)
     return {
         "name": config.name,
         "student": config.student.model,

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...stages.select.check import check_selection
 from ...stages.select.rulebook import load_rule
+from ...stages.select.settings import SelectSettings
 from ...storage.errors import ConfigError
 from ...storage.keys import key_of
 from ...storage.runs import RunFolder, RunRecord
@@ -59,16 +60,24 @@ def check_rule(config: RunConfig) -> None:
 
 
 def _tell_idle_budget(session: Session) -> None:
-    """Say it where a share or a number of tokens was asked for that the rule does not take."""
-    select = session.config.select
+    """Say it where a share or a number of tokens is set that the rule does not take.
+
+    The share that is the default is taken not to be asked for.
+    """
+    select, usual = session.config.select, SelectSettings()
     own = load_rule(select.rule).keep
-    asked = {name: getattr(select, name) for name in ("keep", "count")}
-    for name in asked.keys() & select.model_fields_set:
-        if own is not None and asked[name] not in (None, own):
-            session.inputs.say(
-                f"rule `{select.rule}` takes {own:.0%} of what it ranks: select.{name} = "
-                f"{asked[name]:g} says nothing to it; another rule does (`tip rules`)"
-            )
+    if own is None:
+        return
+    if select.count is not None:
+        idle = f"count = {select.count}"
+    elif select.keep not in (own, usual.keep):
+        idle = f"keep = {select.keep:g}"
+    else:
+        return
+    session.inputs.say(
+        f"rule `{select.rule}` takes {100 * own:g}% of what it ranks: select.{idle} says nothing "
+        "to it; another rule does (`tip rules`)"
+    )
 
 
 def check_usable(session: Session) -> None:

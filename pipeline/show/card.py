@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...stages.select.rulebook import budget_of
+from ...stages.select.rulebook import taken
 from ...storage.facts import CheckpointFacts, SelectionFacts
 from ...storage.runs import RoundPointers, RunFolder, record_of
 from ...storage.store.artifacts import Artifact, file_hash
@@ -131,7 +131,10 @@ def _rule(student: Exported) -> str:
     key = (student.run.round(student.number - 1) or RoundPointers()).selection
     selection = None if key is None else student.store.find("selection", key)
     settings = student.config.select
-    keep, tokens = budget_of(settings.rule, settings.keep, settings.count)
+    keep, tokens = taken(settings.rule, settings.keep, settings.count)
+    if selection is not None:  # which knows it, whatever became of the rule's file
+        kept = SelectionFacts.of(selection)
+        keep, tokens = (kept.keep, kept.count) if kept.keep or kept.count else (keep, tokens)
     budget = f"{tokens}" if keep is None else f"{keep * 100:g} % of the"
     budget += f" tokens of each {settings.scope}"
     rows = [

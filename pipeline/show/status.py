@@ -38,7 +38,7 @@ def print_run(run: RunFolder, console: Console | None = None, *, as_json: bool =
     if lost := rounds_that_lost_ground(rounds):
         console.print(
             f"warning: in {len(lost)} rounds, first in round {lost[0]}, the student had lost what "
-            "it is not trained on: lower train.lr or raise select.keep",
+            "it is not trained on: lower train.lr or train on more tokens (`select`)",
             soft_wrap=True,
         )
 

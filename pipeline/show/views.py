@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ValidationError
 
-from ...stages.select.rulebook import budget_of
+from ...stages.select.rulebook import taken
 from ...storage.errors import TipError
 from ...storage.runs import RunFolder, run_names
 from ..metrics import ByRound, RoundMetrics, by_round
@@ -116,7 +116,7 @@ def _run_line(run: RunFolder) -> RunLine:
     about = run.about()
     config = _Config.model_validate({} if about is None else about.config)
     select, rounds = config.select, config.rounds
-    keep, count = budget_of(select.rule, select.keep, select.count)
+    keep, count = taken(select.rule, select.keep, select.count)
     trained = sum(pointers.checkpoint is not None for _, pointers in run.rounds())
     lines = round_lines(by_round(run.metrics()))
     return RunLine(

@@ -35,9 +35,9 @@ class ScoreSettings(Settings):
     """Logits held at once in each model's head (rows x vocabulary). None: 2^24; 2^26 where scores
     are fused, which is 270 MB a model: a GPU reads a head once for each chunk."""
     fused: Annotated[Literal["auto", True, False], NOT_IN_KEY] = False
-    """Compute what joint scores are by Triton's kernels, which read each model's logits twice in
-    place of about 25 times: not yet tried on a GPU, so off. `auto`: on a GPU where they are right.
-    For mode = "joint" and support = "top". Changes only rounding."""
+    """Compute what joint scores are by Triton's kernels, which read each model's logits three or
+    four times in place of about 25 passes over both: not yet tried on a GPU, so off. `auto`: on a
+    GPU where they are right. For mode = "joint" and support = "top". Changes only rounding."""
     compile: Annotated[Literal["auto", True, False], NOT_IN_KEY] = False
     """Compile the decoder layers of what transformers runs, as train.compile does for training;
     rollouts that are scored again as a check are not, so each shard holds both ways against each

@@ -133,7 +133,7 @@ class Rule:
 
 def builtin_rules() -> dict[str, Rule]:
     """Return the rules that come with the package, by name."""
-    return {name: _builtin(name) for name in _builtin_names()}
+    return {name: load_rule(name) for name in _builtin_names()}
 
 
 def load_rule(name_or_path: str) -> Rule:
@@ -141,20 +141,23 @@ def load_rule(name_or_path: str) -> Rule:
 
     Raises `InputError` for an unknown name, a missing file or a file that is not a rule.
     """
+    return parse_rule(name_or_path, _text_of(name_or_path))
+
+
+def _text_of(name_or_path: str) -> str:
     if name_or_path.endswith(".sql"):
         path = Path(name_or_path)
         try:
-            text = path.read_text("utf-8-sig")  # after a BOM the head comment would be none
+            return path.read_text("utf-8-sig")  # after a BOM the head comment would be none
         except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path
             reason = getattr(error, "strerror", None) or error
             raise InputError(
                 f"rule {name_or_path} cannot be read ({reason}): check the path; `tip rules` lists "
                 "the built-in ones"
             ) from error
-        return parse_rule(name_or_path, text)
     names = _builtin_names()
     if name_or_path in names:
-        return _builtin(name_or_path)
+        return (_RULES / f"{name_or_path}.sql").read_text("utf-8")
     near = difflib.get_close_matches(name_or_path, names, n=1)
     hint = f" (did you mean `{near[0]}`?)" if near else ""
     raise InputError(
@@ -163,18 +166,19 @@ def load_rule(name_or_path: str) -> Rule:
     )
 
 
-def budget_of(
+def taken(
     rule: str | None, keep: float | None, count: int | None
 ) -> tuple[float | None, int | None]:
     """Return the share, or so many tokens, of each scope: the rule's own, else what is set.
 
-    A rule whose file is not there any more is taken to have none of its own.
+    Of the rule's head alone, as its file is now; one that cannot be read has no budget of its own.
     """
-    own = None
-    if rule is not None:
-        with suppress(InputError):
-            own = load_rule(rule).keep
-    return (keep, count) if own is None else (own, None)
+    with suppress(InputError):
+        if rule is not None:
+            head, _ = _split(_text_of(rule))
+            own = _with_head(Rule(rule, "", ""), head).keep
+            return (keep, count) if own is None else (own, None)
+    return keep, count
 
 
 def parse_rule(name: str, text: str) -> Rule:
@@ -193,10 +197,6 @@ def parse_rule(name: str, text: str) -> Rule:
 
 def _builtin_names() -> list[str]:
     return sorted(file.stem for file in _RULES.glob("*.sql"))
-
-
-def _builtin(name: str) -> Rule:
-    return parse_rule(name, (_RULES / f"{name}.sql").read_text("utf-8"))
 
 
 def _split(text: str) -> tuple[list[str], str]:

@@ -1,9 +1,9 @@
-"""Support and numbers of tokens by Triton's kernels: each model's logits are read twice.
+"""Support and numbers of tokens by Triton's kernels, which read logits three or four times.
 
 Log-probs are written nowhere. One pass finds what normalises a row, one over both rows sums up what
-`features` sums up, and the tail is a third one over the teacher's. What is chosen, picked and
-counted of a few ids is the plain path's code. Legend: C rows of a chunk, V the vocabulary of a
-model, K support slots.
+`features` sums up, one finds the most probable ids, and one more over the teacher's logits sums up
+the tail. What is picked and counted of a few ids is the plain path's code. Legend: C rows of a
+chunk, V the vocabulary of a model, K support slots.
 """
 
 import functools
@@ -62,9 +62,9 @@ def fused_features(
 ) -> tuple[Support, Features]:
     """Return what `teacher_support` and `features` return of C tokens.
 
-    student, teacher: logits [C, V_student] and [C, V_teacher], float32; the teacher's are
-    **overwritten**. known: the student's ids. vocabulary, top_p, most: as `support_ids` and
-    `top_ids` have them.
+    student, teacher: logits [C, V_student] and [C, V_teacher], float32, rows without gaps; the
+    teacher's are **overwritten**. known: the student's ids. vocabulary, top_p, most: as
+    `support_ids` and `top_ids` have them.
     """
     from . import pair_kernel
 

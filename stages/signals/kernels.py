@@ -5,6 +5,7 @@ CPU. `products` are what the head multiplies; logits are made of them where they
 (`LogitMap`), so that nobody writes them. Legend: C rows, K support slots, V vocabulary.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -122,10 +123,11 @@ def fold(products: Tensor, map: LogitMap) -> tuple[Tensor, Tensor]:
     rows, vocabulary = products.shape
     shift, total = products.new_empty(rows), products.new_empty(rows)
     scale, cap = _numbers(map)
-    fold_kernel[(rows,)](
-        products, products.stride(0), vocabulary, shift, total, scale, cap,
-        **constants(16, CAPPED=map.cap is not None, BLOCK=block(vocabulary, _FOLDED)),
-    )  # fmt: skip
+    with there(products):
+        fold_kernel[(rows,)](
+            products, products.stride(0), vocabulary, shift, total, scale, cap,
+            **constants(16, CAPPED=map.cap is not None, BLOCK=block(vocabulary, _FOLDED)),
+        )  # fmt: skip
     return shift, total
 
 
@@ -137,10 +139,11 @@ def spread(products: Tensor, shift: Tensor, share: Tensor, map: LogitMap, gradie
     rows, vocabulary = products.shape
     size = block(vocabulary, _SPREAD)
     scale, cap = _numbers(map)
-    spread_kernel[(rows, triton.cdiv(vocabulary, size))](
-        products, products.stride(0), vocabulary, shift, share, gradient, gradient.stride(0),
-        scale, cap, **constants(8, CAPPED=map.cap is not None, BLOCK=size),
-    )  # fmt: skip
+    with there(products):
+        spread_kernel[(rows, triton.cdiv(vocabulary, size))](
+            products, products.stride(0), vocabulary, shift, share, gradient, gradient.stride(0),
+            scale, cap, **constants(8, CAPPED=map.cap is not None, BLOCK=size),
+        )  # fmt: skip
 
 
 def reverse_kl(
@@ -155,12 +158,18 @@ def reverse_kl(
     (rows, slots), weights = picked.shape, weights.double()
     nats, tail = (torch.empty_like(weights) for _ in range(2))
     share, gradient = torch.empty_like(shift), weights.new_empty(rows, slots)
-    reverse_kl_kernel[(rows,)](
-        picked, support.valid.contiguous(), support.logprobs.contiguous(), support.tail,
-        shift, total, weights, slots, nats, tail, share, gradient,
-        **constants(4, BLOCK=triton.next_power_of_2(slots)),
-    )  # fmt: skip
+    with there(picked):
+        reverse_kl_kernel[(rows,)](
+            picked, support.valid.contiguous(), support.logprobs.contiguous(), support.tail,
+            shift, total, weights, slots, nats, tail, share, gradient,
+            **constants(4, BLOCK=triton.next_power_of_2(slots)),
+        )  # fmt: skip
     return nats, tail, share, gradient
+
+
+def there(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Return what lets kernels be launched on a tensor's device, which need not be the first."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def block(vocabulary: int, most: int) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..models.head import LogitMap
 from .divergences import OverAll
-from .kernels import block, constants, fold
+from .kernels import block, constants, fold, there
 
 _BLOCK = 4096  # ids that a program looks at together: seven sums of each thread stay in registers
 
@@ -93,18 +93,20 @@ def pair_kernel(
 def compared(student: Normalised, teacher: Normalised, tokens: Tensor) -> OverAll:
     """Return the numbers that are sums over all ids: one pass over both.
 
-    tokens: sampled ids [C], each of which the teacher has.
+    Logits are float32, rows without gaps. tokens: sampled ids [C] int64, each of which the teacher
+    has.
     """
     rows, ours = student.logits.shape
     theirs = teacher.logits.shape[1]
     sums = student.logits.new_empty(rows, 6)
     ranks = tokens.new_empty(rows)
-    pair_kernel[(rows,)](
-        student.logits, student.logits.stride(0), ours,
-        teacher.logits, teacher.logits.stride(0), theirs,
-        student.shift, student.log_total, teacher.shift, teacher.log_total,
-        tokens.contiguous(), sums, ranks,
-        **constants(16, BLOCK=block(max(ours, theirs), _BLOCK)),
-    )  # fmt: skip
+    with there(student.logits):
+        pair_kernel[(rows,)](
+            student.logits, student.logits.stride(0), ours,
+            teacher.logits, teacher.logits.stride(0), theirs,
+            student.shift, student.log_total, teacher.shift, teacher.log_total,
+            tokens.contiguous(), sums, ranks,
+            **constants(16, BLOCK=block(max(ours, theirs), _BLOCK)),
+        )  # fmt: skip
     entropy, other, reverse, forward, jsd, squared = sums.unbind(1)
     return OverAll(entropy, other, reverse, forward, jsd, squared.sqrt().clamp(max=1), ranks)

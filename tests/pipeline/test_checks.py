@@ -80,6 +80,21 @@ def test_a_compiler_that_does_not_work_is_told_before_any_work(
     assert list(session.store.list()) == []
 
 
+def test_scores_that_a_gpu_cannot_fuse_are_told_and_computed_all_the_same(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (check,) = [each for each in CHECKS if each.name == "fused scores"]
+    monkeypatch.setattr("tip.pipeline.checks.resolve_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("tip.stages.signals.fused_features.lack", lambda _: "no Triton")
+    monkeypatch.setattr("tip.pipeline.checks.lack_of_features", lambda _: "no Triton")
+    reporter = Listening()
+    session = open_session(config(score={"fused": "auto"}), reporter)
+    assert check.when(session.config)
+    assert check.look(session.inputs) == "scores are not fused: no Triton"
+    assert reporter.said == ["note: scores are not fused: no Triton"]
+    assert not check.when(config())
+
+
 def test_scores_that_a_gpu_cannot_compile_are_told_and_computed_all_the_same(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

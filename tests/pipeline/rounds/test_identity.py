@@ -28,7 +28,9 @@ def without_first(path: Path) -> None:
     [
         ({"rule": "all", "keep": 0.1}, ["keep = 0.1"]),
         ({"rule": "horizon", "keep": None, "count": 3}, ["count = 3"]),
+        ({"rule": "horizon", "keep": None, "count": 1}, ["count = 1"]),
         ({"rule": "all", "keep": 1.0}, []),
+        ({"rule": "all"}, []),
         ({"rule": "q3", "keep": 0.1}, []),
     ],
 )
