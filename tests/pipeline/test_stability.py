@@ -76,6 +76,9 @@ def test_the_warning_names_the_numbers_and_the_ways_out(config: MakeConfig) -> N
     counted = warning(rounds(0.5, 0.4, 0.9), 2, config(select={"keep": None, "count": 3}))
     assert counted is not None
     assert "raise select.count = 3;" in counted
+    own = warning(rounds(0.5, 0.4, 0.9), 2, config(select={"rule": "horizon"}))
+    assert own is not None
+    assert "raise the share of the tokens, by another rule;" in own
 
 
 def test_a_run_that_forgets_what_it_is_not_trained_on_says_so(

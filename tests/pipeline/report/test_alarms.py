@@ -12,7 +12,7 @@ def said(*lines: dict[str, Any], rounds: int = 2, trained: int = 2) -> list[tupl
     config = SimpleNamespace(
         rounds=rounds,
         name="run",
-        select=SimpleNamespace(keep=0.1, count=None),
+        select=SimpleNamespace(rule="q3", keep=0.1, count=None),
         train=SimpleNamespace(lr=1e-3),
     )
     source: Any = SimpleNamespace(metrics=by_round(lines), config=config, trained=trained)

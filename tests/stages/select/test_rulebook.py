@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tip.stages.select import rulebook
-from tip.stages.select.rulebook import GROUPS, builtin_rules, load_rule, parse_rule
+from tip.stages.select.rulebook import GROUPS, builtin_rules, load_rule, parse_rule, taken
 from tip.storage.columns import TOKENS
 from tip.storage.errors import ConfigError, InputError
 
@@ -182,3 +182,14 @@ def test_parameters_take_the_users_values_and_refuse_unknown_names() -> None:
     assert rule.resolved({"slope": 7}) == {"slope": 7.0}
     with pytest.raises(ConfigError, match="rule `near` has no parameter `slop`; it has: slope"):
         rule.resolved({"slop": 7})
+
+
+def test_what_is_taken_is_the_rules_own_share_else_what_is_set(tmp_path: Path) -> None:
+    mine, broken = tmp_path / "mine.sql", tmp_path / "broken.sql"
+    mine.write_text("-- keep: 0.25\nSELECT *, jsd AS importance FROM tokens")
+    broken.write_text("-- keep: most\nSELECT 1")
+    assert taken("all", 0.2, None) == taken("all", None, 3) == (1.0, None)
+    assert taken(str(mine), 0.2, None) == (0.25, None)
+    for rule in ("q3", str(broken), "gone.sql", "no rule of any name", None):
+        assert taken(rule, 0.2, None) == (0.2, None)
+        assert taken(rule, None, 3) == (None, 3)
