@@ -65,20 +65,22 @@ def most_important(
 ) -> pl.DataFrame:
     """Return so many tokens with their context, the most important first.
 
-    Importance is the rule's where it chose, else the reverse KL, of the tokens that fulfil `where`
-    (all that were selected where it is None). Columns: round, rollout, number (its place),
-    position, before, text, after, type, importance, reverse_kl, student_entropy, student_prob,
-    teacher.
+    Of all that were selected by the rule's importance, and among equals (under `all`, every token)
+    by reverse KL; of the tokens that fulfil `where` by reverse KL alone. Columns: round, rollout,
+    number (its place), position, before, text, after, type, importance, reverse_kl,
+    student_entropy, student_prob, teacher.
     Raises `InputError` for a condition that is none.
     """
     condition = "selected" if where is None else one_expression(where, "--where")
-    order = "importance" if where is None else "reverse_kl"
+    order = "reverse_kl DESC NULLS LAST, rollout, position"
+    if where is None:
+        order = f"importance DESC NULLS LAST, {order}"
     with users_sql(connection, "--where"):
         connection.execute(
             "CREATE TEMP TABLE asked AS SELECT round, rollout, position, importance FROM ("
             "SELECT t.*, s.rollout IS NOT NULL AS selected, s.weight, s.importance FROM tokens t "
             "LEFT JOIN selection s USING (round, rollout, position)) "
-            f"WHERE (\n{condition}\n) ORDER BY {order} DESC NULLS LAST, rollout, position "
+            f"WHERE (\n{condition}\n) ORDER BY {order} "
             f"LIMIT {int(count)}"
         )
     context = (
@@ -97,8 +99,7 @@ def most_important(
             "teacher FROM asked a JOIN tokens USING (round, rollout, position) "
             "JOIN context USING (round, rollout, position) JOIN numbered USING (round, rollout) "
             "LEFT JOIN wanted USING (round, rollout, position) "
-            f"ORDER BY {'a.importance' if where is None else 'reverse_kl'} DESC NULLS LAST, "
-            "rollout, position"
+            f"ORDER BY {order}"
         ).to_arrow_table()
     )
     around = {

@@ -95,6 +95,20 @@ def test_the_most_important_tokens_come_with_context_and_what_the_teacher_wanted
     assert "teacher wanted" in " ".join(shown.split())
 
 
+def test_of_equal_importance_the_largest_reverse_kl_comes_first(
+    shared: MakeConfig, tmp_path: Path
+) -> None:
+    settings = shared("every", rounds=1, rollout={"prompts": 8}, select={"rule": "all"})
+    run = played(settings).run
+    with RunTables(run, (0,)).opened(("tokens",)) as connection:
+        worst = connection.execute(
+            "SELECT reverse_kl FROM tokens WHERE trainable ORDER BY 1 DESC LIMIT 4"
+        ).fetchall()
+    file = tmp_path / "top.parquet"
+    inspect("every", settings.runs, **ASKED | {"top": 4, "export": file})
+    assert pl.read_parquet(file)["reverse_kl"].to_list() == [kl for (kl,) in worst]
+
+
 def test_a_condition_chooses_tokens_of_any_column(look, tmp_path: Path) -> None:
     file = tmp_path / "where.csv"
     look(where="type = 'Q3' AND NOT selected", export=file)
