@@ -271,7 +271,13 @@ class Scene:
         settings = make(
             rounds=3,
             rollout={"prompts": 16, "max_tokens": 24},
-            train={"rollouts_per_step": 4, "snapshot_seconds": 0, "horizon": 20},
+            # an ended run would keep its last state alone, and nobody see one that was made again
+            train={
+                "rollouts_per_step": 4,
+                "snapshot_seconds": 0,
+                "horizon": 20,
+                "keep_states": 2,
+            },
             evaluate={**asked, "max_tokens": 24, "limit": 16},
         )
         self.config.write_text(as_toml(settings.model_dump(mode="json", by_alias=True)))
