@@ -66,7 +66,8 @@ class TextSettings(Settings):
             )
         if self.system is not None and self.system_column is not None:
             raise ValueError("system and system_column both give a system message: drop one")
-        if self.messages is not None and "format" in self.model_fields_set:
+        # a stored config writes out what nobody set
+        if self.messages is not None and self.format != type(self).model_fields["format"].default:
             raise ValueError("messages and format both give the prompt: drop one")
         if self.template == "chat" and not self.add_special_tokens:
             raise ValueError(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from tip.pipeline.config.toml import make_config
 from tip.pipeline.session import open_session
 from tip.storage.tables import read_table
 
@@ -43,3 +44,10 @@ def test_what_a_problem_is_scored_with_is_what_the_teacher_is_shown(
     paths = [session.store.path(a, "tokens") for a in found if a is not None]
     trained = read_table(paths, ["reverse_kl"])["reverse_kl"].to_numpy().astype(np.float64)
     assert abs(trained.mean() - held_out) < 1e-6
+
+
+def test_a_stored_config_of_chats_is_read_again(config: MakeConfig, tmp_path: Path) -> None:
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text('{"messages": [{"role": "user", "content": "1+1?"}]}\n')
+    settings = config(prompts={"source": str(chats), "template": "chat", "messages": "messages"})
+    assert make_config(settings.model_dump(mode="json"), "stored") == settings
