@@ -62,10 +62,9 @@ def warning(rounds: ByRound, number: int, config: RunConfig) -> str | None:
     moved = f", and the last training moved it there by {drift:.4f} nats" if drift else ""
     again = f"; `--from {config.name}@{best}` goes on from where it was best" if best else ""
     select = config.select
-    keep, tokens = taken(select.rule, select.keep, select.count)
-    more = f"select.count = {tokens}" if keep is None else f"select.keep = {keep:g}"
-    if keep != select.keep:  # the rule's own
-        more = "the share of the tokens, by another rule"
+    more = f"count = {select.count}" if select.keep is None else f"keep = {select.keep:g}"
+    own, _ = taken(select.rule, None, None)
+    more = f"select.{more}" if own is None else "the share of the tokens, by another rule"
     return (
         "the student loses what it is not trained on: reverse KL on the unselected tokens grew "
         f"from {low:.4f} (round {best}) to {now:.4f} nats{moved}. If it goes on, lower train.lr = "

@@ -46,6 +46,12 @@ def inspect(
 
     Raises `TipError` for what is not there. Nothing is written but `export`.
     """
+    tokens_alone = top is not None or where is not None
+    if tokens_alone and (find is not None or rollout is not None):
+        raise ConfigError(
+            "--top and --where show tokens of all rollouts, --find and --rollout one rollout: give "
+            "one of both; --where 'rollout = N' is a condition as well"
+        )
     writer = None if export is None else writer_of(export, "--export")
     run = RunFolder(runs, name)
     chosen = _last_scored(run) if round_number is None else round_number
@@ -53,20 +59,25 @@ def inspect(
     tables = RunTables(run, (chosen,))
     with tables.opened(_KINDS) as connection:
         picked = _chosen_by(name, runs, chosen, rules)
-        if top is not None or where is not None:
-            frame = _with_rules(
-                most_important(connection, tables.texts, top or _LISTED, where), picked
-            )
-            _show_tokens(frame, rules, out)
+        if tokens_alone:
+            most = top or (_LISTED if export is None else None)  # a file has room for all
+            frame, fit = most_important(connection, tables.texts, most, where)
+            frame = _with_rules(frame, picked)
+            _show_tokens(frame.head(top or _LISTED), rules, out)
+            if top is None and fit > _LISTED:
+                out.print(plain(f"{_LISTED} of {fit:,} shown; --top N shows more"))
         else:
             found = rollouts_of(connection, find)
             one = _one(found, rollout, find, name, chosen, out)
+            if one is None and export is not None:
+                raise ConfigError("--export writes one rollout: choose it with --rollout N")
             if one is None:
                 return
             frame = _with_rules(tokens_of(connection, tables.texts, one.rollout), picked)
             _show_rollout(one, frame, numeric(frame, by), rules, f"{name}, round {chosen}", out)
     if writer is not None and export is not None:
         write_frame(frame, writer, export, "--export")
+        out.print(plain(f"{frame.height:,} tokens are written to {export}"), soft_wrap=True)
 
 
 def _last_scored(run: RunFolder) -> int:

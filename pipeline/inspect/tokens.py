@@ -61,10 +61,11 @@ def tokens_of(connection: duckdb.DuckDBPyConnection, texts: Texts, rollout: int)
 
 
 def most_important(
-    connection: duckdb.DuckDBPyConnection, texts: Texts, count: int, where: str | None
-) -> pl.DataFrame:
-    """Return so many tokens with their context, the most important first.
+    connection: duckdb.DuckDBPyConnection, texts: Texts, count: int | None, where: str | None
+) -> tuple[pl.DataFrame, int]:
+    """Return so many tokens with their context, the most important first, and how many there are.
 
+    count: None for all.
     Of all that were selected by the rule's importance, and among equals (under `all`, every token)
     by reverse KL; of the tokens that fulfil `where` by reverse KL alone. Columns: round, rollout,
     number (its place), position, before, text, after, type, importance, reverse_kl,
@@ -77,12 +78,17 @@ def most_important(
         order = f"importance DESC NULLS LAST, {order}"
     with users_sql(connection, "--where"):
         connection.execute(
-            "CREATE TEMP TABLE asked AS SELECT round, rollout, position, importance FROM ("
-            "SELECT t.*, s.rollout IS NOT NULL AS selected, s.weight, s.importance FROM tokens t "
-            "LEFT JOIN selection s USING (round, rollout, position)) "
-            f"WHERE (\n{condition}\n) ORDER BY {order} "
-            f"LIMIT {int(count)}"
+            "CREATE TEMP TABLE fitting AS SELECT round, rollout, position, importance, reverse_kl "
+            "FROM (SELECT t.*, s.rollout IS NOT NULL AS selected, s.weight, s.importance "
+            "FROM tokens t LEFT JOIN selection s USING (round, rollout, position)) "
+            f"WHERE (\n{condition}\n)"
         )
+    ((fit,),) = connection.execute("SELECT count(*) FROM fitting").fetchall()
+    limit = "" if count is None else f"LIMIT {int(count)}"
+    connection.execute(
+        "CREATE TEMP TABLE asked AS SELECT round, rollout, position, importance FROM fitting "
+        f"ORDER BY {order} {limit}"
+    )
     context = (
         "SELECT a.round, a.rollout, a.position, "
         "list(c.token ORDER BY c.position) FILTER (c.position < a.position) AS before, "
@@ -106,7 +112,8 @@ def most_important(
         name: pl.Series(["".join(texts.in_order(ids or [])) for ids in frame[name].to_list()])
         for name in ("before", "after")
     }
-    return frame.with_columns(**{name: column.cast(pl.String) for name, column in around.items()})
+    texts_of = {name: column.cast(pl.String) for name, column in around.items()}
+    return frame.with_columns(**texts_of), fit
 
 
 def numeric(tokens: pl.DataFrame, column: str) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 from ...stages.select.check import check_selection
 from ...stages.select.rulebook import load_rule
-from ...stages.select.settings import SelectSettings
 from ...storage.errors import ConfigError
 from ...storage.keys import key_of
 from ...storage.runs import RunFolder, RunRecord
@@ -62,15 +61,15 @@ def check_rule(config: RunConfig) -> None:
 def _tell_idle_budget(session: Session) -> None:
     """Say it where a share or a number of tokens is set that the rule does not take.
 
-    The share that is the default is taken not to be asked for.
+    What a config of ours writes out (`public`, a model card) counts as set, too.
     """
-    select, usual = session.config.select, SelectSettings()
+    select = session.config.select
     own = load_rule(select.rule).keep
     if own is None:
         return
     if select.count is not None:
         idle = f"count = {select.count}"
-    elif select.keep not in (own, usual.keep):
+    elif "keep" in select.model_fields_set and select.keep != own:
         idle = f"keep = {select.keep:g}"
     else:
         return

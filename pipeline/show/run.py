@@ -53,6 +53,6 @@ def _together(config: RunConfig, hosts: Launched) -> RunConfig:
             f"train.processes = {asked}, but torchrun started {hosts.size}: set the one as the "
             "other"
         )
-    values = config.model_dump(mode="json")
-    values["train"]["processes"] = hosts.size
+    values = config.model_dump(mode="json", exclude_unset=True)
+    values.setdefault("train", {})["processes"] = hosts.size
     return make_config(values, f"the {hosts.size} processes of torchrun")

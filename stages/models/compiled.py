@@ -18,8 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ...storage.errors import ConfigError
 from ...storage.ledger import Ledger
+from .device import speeds_up
 from .language_model import LanguageModel
 
 Wanted = Literal["auto", True, False]
@@ -31,12 +31,7 @@ def compiles(wanted: Wanted, device: torch.device, setting: str = "train.compile
 
     setting: by which it is wanted. Raises `ConfigError` where it is and does not work.
     """
-    if wanted is False or (wanted == "auto" and device.type != "cuda"):
-        return False
-    reason = cannot_compile(device)
-    if wanted is True and reason is not None:
-        raise ConfigError(f"{setting} = true: {reason}; set {setting} = 'auto', or false")
-    return reason is None
+    return speeds_up(setting, wanted, device, lambda: cannot_compile(device))
 
 
 @functools.cache

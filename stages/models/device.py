@@ -1,6 +1,8 @@
 """Devices and types by the names that configs give them."""
 
 import re
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 
@@ -25,3 +27,22 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return getattr(torch, name)
+
+
+def speeds_up(
+    setting: str,
+    wanted: Literal["auto", True, False],
+    device: torch.device,
+    lack: Callable[[], str | None],
+) -> bool:
+    """Tell whether a faster way is taken on a device. `auto`: on a GPU where nothing is lacking.
+
+    setting: by which it is wanted. lack: says why it cannot be taken. Raises `ConfigError` where
+    it is wanted and cannot be.
+    """
+    if wanted is False or (wanted == "auto" and device.type != "cuda"):
+        return False
+    reason = lack()
+    if wanted is True and reason is not None:
+        raise ConfigError(f"{setting} = true: {reason}; set {setting} = 'auto', or false")
+    return reason is None

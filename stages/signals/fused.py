@@ -13,11 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..models.device import speeds_up
 from ..models.head import Head, LogitMap, product
 from .loss import RowLoss, bucket_rows, sparse_loss
 from .objective import Objective
 from .support import Support
-from .triton_here import lack_of_kernels, taken
+from .triton_here import lack_of_kernels
 
 PRODUCTS = (torch.float32, torch.bfloat16)
 """What the products of a fused loss may be in."""
@@ -31,7 +32,7 @@ def fuses(wanted: Literal["auto", True, False], device: torch.device, dtype: tor
     `auto`: on a GPU where Triton is and its kernels are shown to be right. Raises `ConfigError`
     where it is wanted and cannot be.
     """
-    return taken("train.fused", wanted, device, lambda: lack(device, dtype))
+    return speeds_up("train.fused", wanted, device, lambda: lack(device, dtype))
 
 
 @functools.cache
@@ -64,7 +65,10 @@ def _error(device: torch.device, dtype: torch.dtype) -> float:
         nats, gradient, _ = loss(states, head, support, shares, Objective("reverse_kl"), chunk=16)
         assert head.weight.grad is not None  # it was asked for
         found.append((nats.float(), gradient, head.weight.grad))
-    return max(float((b - a).norm() / a.norm()) for a, b in zip(*found, strict=True))
+    # by torch, for which no number beside NaN is the larger one
+    return float(
+        torch.stack([(b - a).norm() / a.norm() for a, b in zip(*found, strict=True)]).max()
+    )
 
 
 @torch.no_grad()

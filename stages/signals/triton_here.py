@@ -1,32 +1,10 @@
-"""Whether Triton's kernels are taken on a device: where they run and are shown to be right."""
+"""Whether Triton's kernels run on a device and are shown to be right."""
 
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Literal
 
 import torch
-
-from ...storage.errors import ConfigError
-
-
-def taken(
-    setting: str,
-    wanted: Literal["auto", True, False],
-    device: torch.device,
-    lack: Callable[[], str | None],
-) -> bool:
-    """Tell whether kernels are taken on a device. `auto`: on a GPU where nothing is lacking.
-
-    setting: by which they are wanted. lack: says why they cannot be taken. Raises `ConfigError`
-    where they are wanted and cannot be.
-    """
-    if wanted is False or (wanted == "auto" and device.type != "cuda"):
-        return False
-    reason = lack()
-    if wanted is True and reason is not None:
-        raise ConfigError(f"{setting} = true: {reason}; set {setting} = 'auto', or false")
-    return reason is None
 
 
 def lack_of_kernels(device: torch.device, error: Callable[[], float], right: float) -> str | None:

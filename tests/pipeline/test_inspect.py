@@ -109,6 +109,36 @@ def test_of_equal_importance_the_largest_reverse_kl_comes_first(
     assert pl.read_parquet(file)["reverse_kl"].to_list() == [kl for (kl,) in worst]
 
 
+def test_a_file_has_all_that_fit_and_the_screen_says_how_many_it_shows(
+    look, session: Session, tmp_path: Path
+) -> None:
+    file = tmp_path / "all.csv"
+    with RunTables(session.run, (1,)).opened(("tokens",)) as connection:
+        ((fit,),) = connection.execute("SELECT count(*) FROM tokens WHERE position < 9").fetchall()
+    shown = look(where="position < 9", export=file)
+    assert f"20 of {fit} shown; --top N shows more" in shown
+    assert f"{fit} tokens are written to" in shown
+    assert pl.read_csv(file).height == fit > 20
+    look(where="position < 9", top=3, export=file)
+    assert pl.read_csv(file).height == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"top": 3, "find": "1"}, "--top and --where show tokens of all rollouts"),
+        ({"where": "position = 0", "rollout": 2}, "--top and --where show tokens of all rollouts"),
+        ({"find": "Q", "export": Path("no.csv")}, "--export writes one rollout"),
+    ],
+)
+def test_what_cannot_be_shown_or_written_together_is_refused(
+    look, asked: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        look(**asked)
+    assert not Path("no.csv").exists()
+
+
 def test_a_condition_chooses_tokens_of_any_column(look, tmp_path: Path) -> None:
     file = tmp_path / "where.csv"
     look(where="type = 'Q3' AND NOT selected", export=file)

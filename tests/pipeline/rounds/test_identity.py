@@ -30,7 +30,7 @@ def without_first(path: Path) -> None:
         ({"rule": "horizon", "keep": None, "count": 3}, ["count = 3"]),
         ({"rule": "horizon", "keep": None, "count": 1}, ["count = 1"]),
         ({"rule": "all", "keep": 1.0}, []),
-        ({"rule": "all"}, []),
+        ({"rule": "all", "keep": 0.2}, ["keep = 0.2"]),
         ({"rule": "q3", "keep": 0.1}, []),
     ],
 )

@@ -165,3 +165,16 @@ def test_where_kernels_are_wrong_or_do_not_run_scores_are_plain_and_say_why(
     with pytest.raises(ConfigError, match=r"^score\.fused = true: .*need a GPU, and device is cpu"):
         fuses_features(True, torch.device("cpu"))
     assert not fuses_features("auto", torch.device("cpu"))
+
+
+def test_a_kernel_that_gives_no_number_somewhere_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain_ones = fused_module.features
+
+    def broken(student: Tensor, teacher: Tensor, known: StudentIds, *cut: float) -> object:
+        p, q = student.log_softmax(1), teacher.log_softmax(1)
+        support = teacher_support(q, *support_ids(known, q, *cut))  # type: ignore[arg-type]
+        found = plain_ones(p, q, known.tokens, support.ids, support.valid)
+        return support, found._replace(jsd=found.jsd * math.nan)
+
+    monkeypatch.setattr(fused_module, "fused_features", broken)
+    assert math.isnan(fused_module._error(torch.device("cpu")))
